@@ -1,0 +1,88 @@
+"""The application under load. Its tasks record when they start; its recorder, when the worker hands them over.
+
+Configured by one environment variable, so that every process of a run has the same: see `cluster.Cluster`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from celery import Celery, bootsteps, signals
+
+from celery_global_rate import GlobalRateLimit
+
+SETUP = json.loads(os.environ.get("GLOBAL_RATE_SETUP", "{}"))
+
+app = Celery("lab", broker=SETUP.get("broker", "memory://"))
+app.conf.update(
+    worker_hijack_root_logger=False,
+    broker_connection_retry_on_startup=True,
+    task_ignore_result=True,
+    **SETUP.get("conf", {}),
+)
+
+_files: dict[int, int] = {}
+
+
+def record(kind: str, name: str, task_id: str) -> None:
+    """Append one line to this process' own file: monotonic seconds, which all processes of a machine share."""
+    instant = time.monotonic()
+    process = os.getpid()
+    if process not in _files:
+        path = os.path.join(SETUP["records"], f"{process}.txt")
+        _files[process] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    worker = os.environ.get("GLOBAL_RATE_WORKER", "")
+    os.write(_files[process], f"{instant:.6f} {kind} {name} {task_id} {worker}\n".encode())
+
+
+class Recorder(bootsteps.Step):
+    """Records what the worker hands to its pool, just before it does."""
+
+    requires = ("celery.worker.consumer.connection:Connection",)
+
+    def create(self, consumer):
+        hand_over = consumer.on_task_request
+
+        def on_task_request(request):
+            record("release", request.name, request.id)
+            hand_over(request)
+
+        consumer.on_task_request = on_task_request
+
+
+app.steps["consumer"].add(Recorder)
+if SETUP.get("extension"):
+    app.steps["consumer"].add(GlobalRateLimit)
+
+
+@signals.worker_ready.connect
+def on_ready(sender, **kwargs):
+    record("ready", "-", "-")
+
+
+@app.task(name="limited", bind=True, rate_limit=SETUP.get("rate"))
+def limited(self, run_time_s=0.0):
+    record("start", self.name, self.request.id)
+    if run_time_s:
+        time.sleep(run_time_s)
+
+
+if SETUP.get("burst") is not None:
+    limited.rate_burst = SETUP["burst"]
+
+
+@app.task(name="free", bind=True)
+def free(self, run_time_s=0.0):
+    record("start", self.name, self.request.id)
+    if run_time_s:
+        time.sleep(run_time_s)
+
+
+@app.task(name="late", bind=True, rate_limit=SETUP.get("rate"), acks_late=True, reject_on_worker_lost=True)
+def late(self, run_time_s=0.0):
+    record("start", self.name, self.request.id)
+    if run_time_s:
+        time.sleep(run_time_s)
+    record("end", self.name, self.request.id)

@@ -1,0 +1,222 @@
+"""Real workers on this machine: start them, load them, hurt them, and read what they recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from celery import Celery
+
+from celery_global_rate.limit import Limit
+
+from .server import root
+from .windows import excess, used
+
+
+class Record(NamedTuple):
+    """A line that a process of the cluster wrote."""
+
+    instant: float
+    kind: str
+    task: str
+    task_id: str
+    worker: str
+
+
+@dataclass
+class Cluster:
+    """Workers that share an application, a broker and, with the extension on, a limiter.
+
+    Args:
+        broker: URL.
+        limiter: URL of the limiter's Redis; None leaves it to the extension.
+        rate: the rate of the tasks `limited` and `late`.
+        extension: False for stock Celery.
+        burst: `rate_burst` of `limited`.
+        conf: more settings.
+    """
+
+    broker: str
+    limiter: str | None = None
+    rate: str | int | None = None
+    extension: bool = True
+    burst: int | None = None
+    conf: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="global-rate-run-"))
+        records = self.directory / "records"
+        records.mkdir()
+        conf = {"broker_heartbeat": 0, **self.conf}
+        if self.limiter and self.extension:
+            conf["global_rate_url"] = self.limiter
+        setup = {
+            "broker": self.broker,
+            "records": str(records),
+            "rate": self.rate,
+            "burst": self.burst,
+            "extension": self.extension,
+            "conf": conf,
+        }
+        self.environment = {**os.environ, "GLOBAL_RATE_SETUP": json.dumps(setup), "PYTHONPATH": str(root())}
+        self.workers: dict[str, subprocess.Popen[bytes]] = {}
+        self.app = Celery("lab", broker=self.broker)
+        self.app.conf.update(task_ignore_result=True, broker_connection_retry_on_startup=True)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for worker in self.workers.values():
+            self._kill(worker)
+        self.app.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    # workers
+
+    def start(self, count: int = 1, pool: str = "prefork", concurrency: int = 2, options: Sequence[str] = ()) -> list[str]:
+        """Start workers and return their names once all of them take tasks."""
+        names = [f"w{len(self.workers) + index}" for index in range(count)]
+        for name in names:
+            command = [sys.executable, "-m", "celery", "-A", "benchmarks.app", "worker", "-n", f"{name}@lab"]
+            command += ["-P", pool, "-c", str(concurrency), "-l", "INFO", "--without-gossip", "--without-mingle", *options]
+            log = open(self.directory / f"{name}.log", "ab")  # noqa: SIM115  (the worker's, for as long as it lives)
+            self.workers[name] = subprocess.Popen(
+                command,
+                cwd=root(),
+                env={**self.environment, "GLOBAL_RATE_WORKER": name},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            log.close()
+        ready = lambda: {record.worker for record in self.records("ready")} >= set(names)  # noqa: E731
+        self.wait(ready, 60, f"workers {names} did not start")
+        return names
+
+    def log(self, name: str) -> str:
+        """What a worker has printed."""
+        return (self.directory / f"{name}.log").read_text(errors="replace")
+
+    def stop(self, name: str, timeout: float = 30) -> int:
+        """Warm shutdown: TERM, and wait."""
+        self.workers[name].terminate()
+        return self.workers[name].wait(timeout)
+
+    def kill(self, name: str) -> None:
+        """KILL a worker with all its processes, as an OOM killer or a lost machine does."""
+        self._kill(self.workers[name])
+
+    def signal(self, name: str, signum: signal.Signals) -> None:
+        """Send a signal to a worker and its processes."""
+        os.killpg(self.workers[name].pid, signum)
+
+    @staticmethod
+    def _kill(worker: subprocess.Popen[bytes]) -> None:
+        try:
+            os.killpg(worker.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        worker.wait()
+
+    # load and records
+
+    def send(self, task: str, count: int = 1, args: Sequence[Any] = (), **options: Any) -> list[str]:
+        """Send messages and return the ids of their tasks."""
+        with self.app.producer_or_acquire() as producer:
+            return [
+                self.app.send_task(task, args, producer=producer, **options).id for _ in range(count)
+            ]
+
+    def records(self, kind: str, task: str | None = None) -> list[Record]:
+        """All records of a kind so far, in order."""
+        found = []
+        for path in (self.directory / "records").iterdir():
+            for line in path.read_text().splitlines():
+                instant, *words = line.split(" ")
+                if len(words) == 4 and words[0] == kind and (task is None or words[1] == task):
+                    found.append(Record(float(instant), *words))
+        return sorted(found)
+
+    def instants(self, kind: str, task: str = "limited") -> list[float]:
+        """The instants of all records of a kind, monotonic seconds, sorted."""
+        return [record.instant for record in self.records(kind, task)]
+
+    def wait(self, condition: Callable[[], bool], timeout: float, failure: str = "it did not happen") -> None:
+        """Poll a condition until a deadline."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline:
+                logs = "".join(f"\n--- {name}\n{self.log(name)[-3000:]}" for name in self.workers)
+                raise TimeoutError(f"{failure} within {timeout} s{logs}")
+            for name, worker in self.workers.items():
+                if worker.poll() not in (None, 0, -signal.SIGKILL):
+                    raise RuntimeError(f"worker {name} ended with {worker.returncode}:\n{self.log(name)[-3000:]}")
+            time.sleep(0.02)
+
+    def wait_for(self, count: int, timeout: float, kind: str = "start", task: str = "limited") -> None:
+        """Wait until so many tasks have started (or another kind of record has come)."""
+        self.wait(lambda: len(self.records(kind, task)) >= count, timeout, f"{count} {kind}s of {task}")
+
+    def pool_delay_s(self) -> float:
+        """J: the longest that a task without a limit took from its hand-over to its first line, in seconds."""
+        handed = {record.task_id: record.instant for record in self.records("release", "free")}
+        delays = [
+            record.instant - handed[record.task_id]
+            for record in self.records("start", "free")
+            if record.task_id in handed
+        ]
+        return max(delays, default=0.0)
+
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """What each worker says of its limiter (`celery inspect stats`)."""
+        replies = self.app.control.inspect(timeout=2).stats() or {}
+        return {name.partition("@")[0]: reply.get("global_rate", {}) for name, reply in replies.items()}
+
+    def shares(self, task: str = "limited") -> list[int]:
+        """Starts of each worker."""
+        return list(Counter(record.worker for record in self.records("start", task)).values())
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A run against the promise of its limit.
+
+    Attributes:
+        used: share of the slots that were used between `begin` and `end`.
+        release_excess: releases in the worst window beyond the promise, without tolerance; 0 or less is kept.
+        start_excess: the same for starts, with the pool's own delay J as measured in the run.
+        uncertainty_s: R, the largest of all workers.
+        delay_s: J.
+    """
+
+    used: float
+    release_excess: float
+    start_excess: float
+    uncertainty_s: float
+    delay_s: float
+
+
+def judge(cluster: Cluster, limit: Limit, begin: float, end: float, uncertainty_s: float) -> Verdict:
+    """Slide every window over the releases and starts of a run."""
+    slack = limit.grace_s + uncertainty_s
+    delay = cluster.pool_delay_s()
+    releases, starts = cluster.instants("release"), cluster.instants("start")
+    return Verdict(
+        used(starts, limit.interval_s, begin, end),
+        excess(releases, limit.interval_s, limit.burst, slack),
+        excess(starts, limit.interval_s, limit.burst, slack + delay),
+        uncertainty_s,
+        delay,
+    )

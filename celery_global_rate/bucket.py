@@ -1,0 +1,122 @@
+"""One limit in this worker: what is held for it, what is reserved, and when to ask again."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from .clock import RedisClock
+from .limit import Limit
+from .reservation import Reservation
+
+#: H: how far ahead slots are reserved.
+HORIZON_S = 0.1
+#: Nobody sleeps longer on a bucket than this, whatever its rate.
+PATIENCE_S = 5.0
+#: An answer that takes longer is given up.
+REPLY_TIMEOUT_S = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A reserve call under way: what it asked for and when (monotonic seconds). Its identity is its generation."""
+
+    wanted: int
+    sent: float
+
+    @property
+    def expires(self) -> float:
+        """The instant after which its answer no longer counts."""
+        return self.sent + REPLY_TIMEOUT_S
+
+
+class Bucket:
+    """Held requests in order, and the slots reserved for them.
+
+    Args:
+        name: the bucket's name, by default the task's.
+        limit: the limit in force, or None to let everything pass.
+    """
+
+    def __init__(self, name: str, limit: Limit | None) -> None:
+        self.name = name
+        self.limit = limit
+        self.held: deque[Any] = deque()
+        self.reservations: deque[Reservation] = deque()
+        self.call: Call | None = None
+        self.has_spare = False
+        #: Monotonic instants: when to ask next, when it last asked, and since when it waits for a slot.
+        self.ask_at = self.asked_at = self.waiting_since = float("-inf")
+
+    @property
+    def in_hand(self) -> int:
+        """Slots reserved and not used."""
+        return sum(reservation.left for reservation in self.reservations)
+
+    @property
+    def committed(self) -> int:
+        """Slots in hand and slots asked for."""
+        return self.in_hand + (self.call.wanted if self.call else 0)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it needs nobody's attention."""
+        return not (self.held or self.reservations or self.call)
+
+    def hold(self, request: Any, now: float) -> None:
+        """Take a request in, at the end of the queue."""
+        if not self.held:
+            self.waiting_since = now
+        self.held.append(request)
+
+    def drop(self, gone: Callable[[Any], bool], first: int) -> None:
+        """Forget those of the first held requests that are gone (revoked, expired): no slot is spent on them."""
+        checked = [self.held.popleft() for _ in range(min(first, len(self.held)))]
+        self.held.extendleft(request for request in reversed(checked) if not gone(request))
+
+    def empty_hand(self) -> Iterable[Reservation]:
+        """Take all reservations with slots left out of hand, and forget the call under way."""
+        left = [reservation for reservation in self.reservations if reservation.left]
+        self.reservations.clear()
+        self.call = None
+        return left
+
+    def granted(self, reservation: Reservation, call: Call, clock: RedisClock, now: float, chance: float) -> None:
+        """Take the answer to a call, and settle when to ask again.
+
+        Where slots come faster than the horizon, the pause is drawn, since a fixed one would lock the phases of the
+        workers; who got all it asked for waits for its pool rather than for slots and may ask sooner. Where they
+        come more slowly, a worker returns when the next one enters the horizon, and the sooner the longer it has
+        waited, so that workers take turns.
+
+        Args:
+            reservation: the answer; its count may be 0.
+            call: the call it answers.
+            clock: the worker's view of Redis' clock.
+            now: monotonic seconds.
+            chance: uniform in [0, 1).
+        """
+        assert self.limit is not None
+        if reservation.count:
+            self.reservations.append(reservation)
+            self.waiting_since = now
+        self.has_spare = reservation.has_spare
+        interval_s = self.limit.interval_s
+        if interval_s < HORIZON_S:
+            got_all = reservation.count == call.wanted
+            self.ask_at = call.sent + HORIZON_S * (1 / 4 if got_all else (1 + chance) / 2)
+        else:
+            enters = clock.reached(reservation.slot_us(reservation.count)) - HORIZON_S
+            turn = (now - self.waiting_since) / (interval_s * reservation.waiting)
+            self.ask_at = min(enters + HORIZON_S / 4 * max(0.0, 1 - turn), now + PATIENCE_S)
+
+    def missed(self, now: float) -> None:
+        """Ask anew for a slot that came too late, but never more often than four times per horizon."""
+        self.ask_at = min(self.ask_at, max(now, self.asked_at + HORIZON_S / 4))
+
+    def unanswered(self, now: float, chance: float) -> None:
+        """Ask again after a call without an answer, at an instant drawn so that workers do not come together."""
+        self.call = None
+        self.ask_at = now + REPLY_TIMEOUT_S * chance

@@ -1,0 +1,142 @@
+"""A connection to Redis that the event loop never waits for."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from redis.exceptions import ConnectionError, RedisError, ResponseError
+
+from .loop import Waker
+
+logger = logging.getLogger(__name__)
+
+Answer = Callable[[object], None]
+
+#: How soon a lost connection is opened again, in seconds.
+REOPEN_S = 0.25
+
+WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError)
+
+
+class HubConnection:
+    """Commands go out at once, answers come in when the loop finds the socket readable, in order.
+
+    Opening resolves names and shakes hands, which blocks, so a thread does it.
+
+    Args:
+        make: makes a connection of redis-py that is not open yet.
+        waker: brings the opened connection back into the loop.
+        on_change: called in the loop with None when the connection has opened, with the error when it is lost.
+    """
+
+    def __init__(self, make: Callable[[], Any], waker: Waker, on_change: Callable[[Exception | None], None]) -> None:
+        self._make = make
+        self._waker = waker
+        self._on_change = on_change
+        self._hub: Any = None
+        self._redis: Any = None
+        self._fd = -1
+        self._opener: threading.Thread | None = None
+        self._reopen_at = 0.0
+        self._answers: deque[tuple[float, Answer]] = deque()
+
+    @property
+    def silent_s(self) -> float:
+        """How long the oldest unanswered command has been waiting, in seconds."""
+        return time.monotonic() - self._answers[0][0] if self._answers else 0.0
+
+    def attach(self, hub: Any) -> None:
+        """Use this loop, and begin to open."""
+        self._hub = hub
+        self._reopen_at = 0.0
+        self._open()
+
+    def detach(self) -> None:
+        """Close. Commands that were sent still reach Redis; their answers are not read."""
+        self._close()
+        self._hub = None
+        self._answers.clear()
+
+    def send(self, command: tuple[Any, ...], answer: Answer) -> None:
+        """Send a command.
+
+        Args:
+            command: its words.
+            answer: called once in the loop with the reply, or with the exception there was instead.
+        """
+        if self._redis is None:
+            self._open()
+            answer(ConnectionError("not connected"))
+            return
+        self._answers.append((time.monotonic(), answer))
+        try:
+            self._redis.send_packed_command(self._redis.pack_command(*command), check_health=False)
+        except (RedisError, OSError) as exc:
+            self.lose(exc)
+
+    def lose(self, reason: Exception) -> None:
+        """Give the connection up. All commands without an answer are answered with the reason."""
+        self._close()
+        self._reopen_at = time.monotonic() + REOPEN_S
+        self._on_change(reason)
+        unanswered, self._answers = self._answers, deque()
+        for _, answer in unanswered:
+            answer(reason)
+
+    def _open(self) -> None:
+        if self._hub is None or self._opener is not None or time.monotonic() < self._reopen_at:
+            return
+        self._opener = threading.Thread(target=self._connect, name="global-rate-connect", daemon=True)
+        self._opener.start()
+
+    def _connect(self) -> None:
+        try:
+            connection = self._make()
+            connection.connect()
+            connection._sock.settimeout(0)
+        except Exception as exc:
+            self._waker.call(partial(self._opened, None, exc))
+        else:
+            self._waker.call(partial(self._opened, connection, None))
+
+    def _opened(self, connection: Any, error: Exception | None) -> None:
+        self._opener = None
+        if error:
+            self.lose(error)
+        elif self._hub is None:
+            connection.disconnect()
+        else:
+            self._redis, self._fd = connection, connection._sock.fileno()
+            self._hub.add_reader(self._fd, self._on_readable)
+            self._on_change(None)
+
+    def _close(self) -> None:
+        if self._redis is None:
+            return
+        self._hub.remove(self._fd)  # before closing: the number may be taken by another socket at once
+        self._redis.disconnect()
+        self._redis = None
+
+    def _on_readable(self) -> None:
+        while self._redis is not None:
+            reply: object
+            try:
+                reply = self._redis.read_response(disconnect_on_error=False)
+            except ResponseError as exc:
+                reply = exc
+            except (RedisError, OSError) as exc:
+                # redis-py reports an answer that is not complete yet like this; what has come so far is kept.
+                if not isinstance(exc.__context__, WOULD_BLOCK):
+                    self.lose(exc)
+                return
+            _, answer = self._answers.popleft()
+            answer(reply)
+            if not self._answers:
+                return

@@ -1,0 +1,111 @@
+"""What a task declares, as the numbers that the scripts compute with."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from numbers import Real
+
+PS_PER_US = 1_000_000
+US_PER_S = 1_000_000
+
+#: Celery's own periods, in seconds. No others: a stock worker must understand every rate that a task declares.
+PERIODS_S = {"s": 1, "m": 60, "h": 3600}
+FORMS = "use N/s, N/m or N/h with a positive number N, a number of starts per second, or None for no limit"
+
+SHORTEST_GRACE_S = 0.025
+LONGEST_GRACE_S = 1.0
+
+#: A bucket that takes longer to fill cannot be meant, and its instants would leave the range of exact integers.
+LONGEST_FILL_US = 10 * 365 * 86400 * US_PER_S
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A rate and its burst: the emission interval T and the slots in a full bucket.
+
+    The interval is exact to a picosecond and rounded up, so a limit is never faster than declared and at 100,000
+    starts a second slower by less than one part in a million.
+
+    Attributes:
+        interval_us: whole microseconds of the emission interval.
+        interval_ps: its remainder in picoseconds, 0 to 999,999.
+        burst: slots in a full bucket, at least 1; 1 is even spacing, as Celery means a rate.
+    """
+
+    interval_us: int
+    interval_ps: int = 0
+    burst: int = 1
+
+    @property
+    def interval_s(self) -> float:
+        """The emission interval in seconds."""
+        return (self.interval_us + self.interval_ps / PS_PER_US) / US_PER_S
+
+    @property
+    def per_second(self) -> float:
+        """The rate: starts per second."""
+        return 1 / self.interval_s
+
+    @property
+    def grace_s(self) -> float:
+        """D: how long after its slot a task may still be released, in seconds; later, the slot is missed."""
+        return max(SHORTEST_GRACE_S, min(self.interval_s / 10, LONGEST_GRACE_S))
+
+    @classmethod
+    def parse(cls, rate: object, burst: object = None) -> Limit | None:
+        """Read a rate as a task, an annotation or a setting spells it.
+
+        Args:
+            rate: ``"100/m"``, a number of starts per second, or None, 0, or an empty string for no limit.
+            burst: slots in a full bucket, a whole number of at least 1, or None for 1.
+
+        Returns:
+            The limit, or None for no limit.
+
+        Raises:
+            ValueError: a rate or burst that cannot be meant; the text names it and what to write instead.
+        """
+        per_s = _per_second(rate)
+        slots = _burst(burst)
+        if not per_s:
+            return None
+        interval_ps = math.ceil(Fraction(US_PER_S * PS_PER_US) / per_s)
+        if interval_ps * slots > LONGEST_FILL_US * PS_PER_US:
+            raise ValueError(f"rate {rate!r} with burst {slots} fills its bucket in over ten years: {FORMS}")
+        return cls(*divmod(interval_ps, PS_PER_US), slots)
+
+    def __str__(self) -> str:
+        counts = {period: self.per_second * seconds for period, seconds in PERIODS_S.items()}
+        whole = (period for period, count in counts.items() if abs(count - round(count)) < 1e-6 * count)
+        period = next(whole, "s" if self.per_second >= 1 else "h")
+        return f"{counts[period]:.6g}/{period}" + (f", burst {self.burst}" if self.burst > 1 else "")
+
+
+def _per_second(rate: object) -> Fraction:
+    if rate is None or rate is False or rate == "":
+        return Fraction(0)
+    count, period = rate, "s"
+    if isinstance(rate, str):
+        count, _, period = rate.partition("/")
+        period = period or "s"
+    try:
+        if isinstance(count, bool) or not isinstance(count, (str, Real)):
+            raise TypeError
+        # By way of float, as Celery reads it; str() brings back the digits that were written: 0.1 is a tenth.
+        per_period = Fraction(str(float(count)))
+        per_s = per_period / PERIODS_S[period]
+    except (TypeError, ValueError, KeyError, OverflowError):
+        raise ValueError(f"rate {rate!r} cannot be read: {FORMS}") from None
+    if per_s < 0:
+        raise ValueError(f"rate {rate!r} is negative: {FORMS}")
+    return per_s
+
+
+def _burst(burst: object) -> int:
+    if burst is None:
+        return 1
+    if isinstance(burst, bool) or not isinstance(burst, int) or burst < 1:
+        raise ValueError(f"burst {burst!r} cannot be meant: use a whole number of at least 1")
+    return burst

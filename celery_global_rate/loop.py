@@ -1,0 +1,115 @@
+"""The worker's event loop: how to be woken by it in time, and how to wake it."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+class Waker:
+    """Runs callbacks in the loop, at once, from any thread.
+
+    kombu before 5.6 lets a callback from another thread wait up to a second; a socket pair wakes every version.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self._callbacks: deque[Callable[[], None]] = deque()
+
+    def attach(self, hub: Any) -> None:
+        """Let the loop listen. A hub forgets its readers when it is reset, so this is repeated after each."""
+        hub.add_reader(self._reader.fileno(), self._on_readable)
+
+    def detach(self, hub: Any) -> None:
+        """Take the callbacks out of the loop; what is still waiting is dropped."""
+        hub.remove(self._reader.fileno())
+        self._callbacks.clear()
+
+    def call(self, callback: Callable[[], None]) -> None:
+        """Run `callback` in the next turn of the loop."""
+        self._callbacks.append(callback)
+        self.wake()
+
+    def wake(self) -> None:
+        """End the loop's sleep."""
+        try:
+            self._writer.send(b"\0")
+        except BlockingIOError:
+            pass  # the buffer is full of wake-ups already
+
+    def _on_readable(self) -> None:
+        try:
+            self._reader.recv(4096)
+        except BlockingIOError:
+            pass
+        for _ in range(len(self._callbacks)):
+            try:
+                self._callbacks.popleft()()
+            except Exception:
+                logger.exception("global-rate: a callback failed")
+
+
+class Alarm:
+    """The one timer of this extension.
+
+    kombu's loop fires ten timers a turn and then sleeps for up to a second, although more may be due. So this one
+    looks at the clock in every turn as well, and does not let the loop sleep while any timer of the worker is due.
+
+    Args:
+        ring: called at the instant that was set, or soon after.
+        waker: ends the loop's sleep.
+    """
+
+    def __init__(self, ring: Callable[[], None], waker: Waker) -> None:
+        self._ring = ring
+        self._waker = waker
+        self._hub: Any = None
+        self._entry: Any = None
+        self._at = float("inf")
+
+    def attach(self, hub: Any) -> None:
+        """Use this loop's timers."""
+        self._hub = hub
+        hub.on_tick.add(self._on_tick)
+
+    def detach(self) -> None:
+        """Ring no more."""
+        if self._hub is None:
+            return
+        self._hub.on_tick.discard(self._on_tick)
+        self._forget()
+        self._hub = None
+
+    def set(self, at: float) -> None:
+        """Ring at a monotonic instant. An earlier one that is set already stays: ringing too early is harmless."""
+        if self._hub is None or at >= self._at:
+            return
+        self._forget()
+        self._at = at
+        self._entry = self._hub.timer.call_at(at, self._fire)
+
+    def _forget(self) -> None:
+        if self._entry is not None:
+            self._hub.timer.cancel(self._entry)
+        self._entry, self._at = None, float("inf")
+
+    def _fire(self) -> None:
+        self._forget()
+        self._ring()
+
+    def _on_tick(self) -> None:
+        now = time.monotonic()
+        if self._at <= now:
+            self._fire()
+            self._waker.wake()  # the pool looks for new work before it sleeps, and may have looked already
+        timers = self._hub.timer._queue
+        if timers and timers[0][0] <= now:
+            self._waker.wake()

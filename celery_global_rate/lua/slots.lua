@@ -1,0 +1,59 @@
+-- The slots of a limit. Prepended to every script: the only place with the maths.
+--
+-- A limit gives out slots, one emission interval T after the other, on the clock of this server (GCRA: ITU-T
+-- I.371 in its virtual scheduling form). What is stored is S, the last slot given out, and not the next one:
+-- the caller's own T and burst decide what comes next, so a change of the limit is right at once.
+--
+-- An instant or interval is two integers, microseconds and picoseconds (0 to 999,999): "us" and "ps". Rates
+-- that do not divide a second keep their remainder in ps. All values stay below 2^53, where doubles are exact.
+--
+-- KEYS[1], the bucket, a hash:
+--   slot, slot_ps  S, epoch us and its ps
+--   lead           how far S was ahead of the clock when it was written, us, 0 or more
+--   seq            the serial of the last booking: grows with each, and never below the clock in us
+-- A missing bucket is a full one.
+
+local PS_PER_US = 1000000
+
+local function exact(number)  -- tostring() would keep 14 digits
+  return string.format('%.0f', number)
+end
+
+local function clock(injected_us)  -- tests inject; production omits the argument
+  if injected_us then return tonumber(injected_us) end
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+
+-- The instant `count` intervals after an instant; before it, where count is negative.
+local function after(us, ps, count, interval)
+  ps = ps + count * interval.ps
+  return us + count * interval.us + math.floor(ps / PS_PER_US), ps % PS_PER_US
+end
+
+local function is_later(us, ps, than_us, than_ps)
+  return us > than_us or (us == than_us and ps > than_ps)
+end
+
+-- S as it stands at now_us; nothing where the bucket is full. S - now can only shrink while the clock moves
+-- forward, so a lead larger than the one written says that the clock stepped back: S then keeps its lead.
+local function last_slot(bucket, now_us)
+  local stored = redis.call('HMGET', bucket, 'slot', 'slot_ps', 'lead')
+  if not stored[1] then return nil end
+  return math.min(tonumber(stored[1]), now_us + stored[3]), tonumber(stored[2])
+end
+
+-- The next slot that the limit allows: S + T, or as far back as its burst reaches.
+local function next_slot(bucket, now_us, limit)
+  local full_us, full_ps = after(now_us, 0, 1 - limit.burst, limit)
+  local us, ps = last_slot(bucket, now_us)
+  if not us then return full_us, full_ps end
+  us, ps = after(us, ps, 1, limit)
+  if is_later(full_us, full_ps, us, ps) then return full_us, full_ps end
+  return us, ps
+end
+
+local function write(bucket, now_us, us, ps, seq)
+  redis.call('HSET', bucket, 'slot', exact(us), 'slot_ps', exact(ps),
+             'lead', exact(math.max(0, us - now_us)), 'seq', exact(seq))
+end

@@ -1,0 +1,40 @@
+"""How many slots the pool can use before the horizon."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .bucket import HORIZON_S
+
+
+class Pace:
+    """The run times of the last tasks, and what they promise.
+
+    Reserving for free processes only reaches a sixth of 1000/s with tasks of a millisecond, because each process
+    could start many tasks before the horizon. Nothing is rounded up: a slot too many is a slot lost to the others.
+    """
+
+    def __init__(self) -> None:
+        self._run_times_s: deque[float] = deque(maxlen=10)
+
+    def ran(self, run_time_s: float) -> None:
+        """Learn the run time of a task, in seconds."""
+        self._run_times_s.append(run_time_s)
+
+    def starts(self, processes: int, oldest_s: float) -> int:
+        """How many tasks the pool's processes can start one after the other before the horizon.
+
+        Args:
+            processes: processes of the pool.
+            oldest_s: how long the oldest task in the pool has been running, in seconds.
+        """
+        return processes * int(HORIZON_S / self._longest_s(oldest_s))
+
+    def is_quick(self, oldest_s: float) -> bool:
+        """Whether tasks are so short that one may wait on deck for a process."""
+        return self._longest_s(oldest_s) <= HORIZON_S / 10
+
+    def _longest_s(self, oldest_s: float) -> float:
+        if len(self._run_times_s) < self._run_times_s.maxlen:  # type: ignore[operator]
+            return float("inf")
+        return max(*self._run_times_s, oldest_s, 1e-6)

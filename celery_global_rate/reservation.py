@@ -1,0 +1,59 @@
+"""What Redis answers: slots in a row, and those of them that are still in hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .limit import PS_PER_US
+
+
+@dataclass
+class Reservation:
+    """Consecutive slots of one limit, used from the front.
+
+    Attributes:
+        now_us: the Redis clock when the call was made, epoch us.
+        first_us: the first slot, epoch us; where `count` is 0, the next one that will be free.
+        first_ps: its remainder in picoseconds.
+        interval_us: from one slot to the next, whole microseconds.
+        interval_ps: its remainder in picoseconds.
+        count: slots granted, 0 or more.
+        seq: the serial of the booking, which giving back must name.
+        waiting: workers that wait on this bucket, this one among them.
+        used: slots that are no longer in hand: released or missed.
+    """
+
+    now_us: int
+    first_us: int
+    first_ps: int
+    interval_us: int
+    interval_ps: int
+    count: int
+    seq: int
+    waiting: int
+    used: int = 0
+
+    @property
+    def left(self) -> int:
+        """Slots in hand."""
+        return self.count - self.used
+
+    def slot_us(self, index: int) -> int:
+        """The instant of a slot, epoch us, rounded up; `index` may be `count`: the one after the last."""
+        ps = self.first_ps + index * self.interval_ps
+        return self.first_us + index * self.interval_us + -(-ps // PS_PER_US)
+
+    @property
+    def due_us(self) -> int:
+        """The instant of the next slot in hand, epoch us."""
+        return self.slot_us(self.used)
+
+    @property
+    def promised_us(self) -> int:
+        """When its lateness begins to count, epoch us: a slot that a full bucket had saved was due at the call."""
+        return max(self.due_us, self.now_us)
+
+    @property
+    def has_spare(self) -> bool:
+        """Whether the bucket had a slot at once: the limit is not what this worker waits for."""
+        return self.count > 0 and self.first_us <= self.now_us

@@ -1,0 +1,222 @@
+"""From held request to pool: what to reserve, when to release. No Redis and no Celery in here, and no clock."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from .bucket import Bucket, Call
+from .clock import RedisClock
+from .limit import Limit
+from .pace import Pace
+from .reservation import Reservation
+
+logger = logging.getLogger(__name__)
+
+#: How often a full pool is looked at, in seconds. The end of a task says so at once, the loss of a process does not.
+FULL_POOL_POLL_S = 0.05
+
+
+class Pool(Protocol):
+    """What the scheduler knows of the pool."""
+
+    @property
+    def processes(self) -> int:
+        """Tasks that can run at the same time."""
+
+    @property
+    def free(self) -> int:
+        """Processes without a task; negative by the number of tasks that wait for a process."""
+
+    @property
+    def oldest_s(self) -> float:
+        """How long the oldest task has been running, in seconds; 0 where none is."""
+
+    def start(self, request: Any) -> None:
+        """Hand a request over."""
+
+    def is_gone(self, request: Any) -> bool:
+        """Whether a request must not run any more (revoked, expired). Answers and acknowledges it then."""
+
+
+class Limiter(Protocol):
+    """What the scheduler knows of the limiter. Neither verb waits."""
+
+    clock: RedisClock
+
+    def reserve(
+        self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]
+    ) -> None:
+        """Ask for up to `wanted` slots; `reply` is called once, with None where there was no answer."""
+
+    def give_back(self, name: str, reservation: Reservation) -> None:
+        """Return what is left of a reservation."""
+
+
+class Scheduler:
+    """Holds requests until their slot is due and a process is free.
+
+    Args:
+        pool: where released requests go.
+        limiter: where slots come from.
+        wake: asks for a call of `pump` at a monotonic instant; a later call replaces an earlier one.
+        monotonic: the clock, in seconds.
+        chance: draws uniformly from [0, 1).
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        limiter: Limiter,
+        wake: Callable[[float], None],
+        monotonic: Callable[[], float],
+        chance: Callable[[], float],
+    ) -> None:
+        self.pace = Pace()
+        self._pool = pool
+        self._limiter = limiter
+        self._wake = wake
+        self._monotonic = monotonic
+        self._chance = chance
+        self._busy: dict[str, Bucket] = {}
+        self._pumping = False
+
+    @property
+    def held(self) -> int:
+        """Requests held in all buckets."""
+        return sum(len(bucket.held) for bucket in self._busy.values())
+
+    def hold(self, bucket: Bucket, request: Any) -> None:
+        """Take a request in. It is released at once where its bucket has no limit."""
+        bucket.hold(request, self._monotonic())
+        self._busy[bucket.name] = bucket
+        self.pump()
+
+    def configure(self, bucket: Bucket, limit: Limit | None) -> None:
+        """Put another limit in force: held requests follow it, and start at once where it is None."""
+        if limit == bucket.limit:
+            return
+        self._empty_hand(bucket)
+        bucket.limit = limit
+        bucket.ask_at = self._monotonic()
+        self.pump()
+
+    def clear(self) -> None:
+        """Forget all held requests, which the broker delivers anew, and give their slots back."""
+        for bucket in self._busy.values():
+            bucket.held.clear()
+            self._empty_hand(bucket)
+        self._busy.clear()
+
+    def pump(self) -> None:
+        """Do all that is due now, and ask to be woken for what comes next."""
+        if self._pumping:  # a pool may run a task, or switch to another greenlet, inside start()
+            return
+        self._pumping = True
+        try:
+            longest_wait_first = sorted(self._busy.values(), key=lambda bucket: bucket.waiting_since)
+            for bucket in longest_wait_first:
+                self._release(bucket)
+            wake_at = min((self._serve(bucket) for bucket in longest_wait_first), default=None)
+            for bucket in longest_wait_first:
+                if bucket.is_idle:
+                    self._busy.pop(bucket.name, None)
+        finally:
+            self._pumping = False
+        if wake_at is not None and self._busy:
+            self._wake(wake_at)
+
+    def _release(self, bucket: Bucket) -> None:
+        """Start what is due and fits into the pool; what came too late to start is missed."""
+        while bucket.held and bucket.limit is None:
+            self._start(bucket)
+        while bucket.reservations:
+            reservation = bucket.reservations[0]
+            if not reservation.left:
+                bucket.reservations.popleft()
+                continue
+            now = self._monotonic()  # anew for each: a start may take long, and this worker may have been stopped
+            if now < self._limiter.clock.reached(reservation.due_us):
+                return
+            if now > self._limiter.clock.reached(reservation.promised_us) + bucket.limit.grace_s:
+                reservation.used += 1
+                bucket.missed(now)
+            elif not self._has_room(bucket):
+                return
+            elif self._start(bucket):
+                reservation.used += 1
+            else:
+                self._empty_hand(bucket)
+
+    def _start(self, bucket: Bucket) -> bool:
+        """Hand the next request over that still wants to run."""
+        while bucket.held:
+            request = bucket.held.popleft()
+            if not self._pool.is_gone(request):
+                self._pool.start(request)
+                return True
+        return False
+
+    def _has_room(self, bucket: Bucket) -> bool:
+        """Whether a process is free, or may have one task on deck."""
+        free = self._pool.free
+        if free > 0:
+            return True
+        return bucket.has_spare and -free < self._pool.processes and self.pace.is_quick(self._pool.oldest_s)
+
+    def _serve(self, bucket: Bucket) -> float:
+        """Ask for slots if it is time to; returns the monotonic instant of what comes next for this bucket."""
+        now = self._monotonic()
+        if bucket.call and now > bucket.call.expires:
+            bucket.unanswered(now, self._chance())
+        if not bucket.call and now >= bucket.ask_at:
+            self._ask(bucket, now)
+        instants = [now + FULL_POOL_POLL_S]
+        if bucket.call:
+            instants = [bucket.call.expires]
+        elif now < bucket.ask_at:
+            instants = [bucket.ask_at]
+        if bucket.in_hand:
+            due = self._limiter.clock.reached(bucket.reservations[0].due_us)
+            instants.append(due if now < due else now + FULL_POOL_POLL_S)
+        return min(instants)
+
+    def _ask(self, bucket: Bucket, now: float) -> None:
+        wanted = min(self._capacity(), len(bucket.held) - bucket.in_hand)
+        if wanted <= 0 or bucket.limit is None:
+            return
+        bucket.drop(self._pool.is_gone, bucket.in_hand + wanted)
+        wanted = min(wanted, len(bucket.held) - bucket.in_hand)
+        if wanted <= 0:
+            return
+        call = bucket.call = Call(wanted, now)
+        bucket.asked_at = now
+        self._limiter.reserve(bucket.name, bucket.limit, wanted, partial(self._reply, bucket, call))
+
+    def _capacity(self) -> int:
+        """Slots the pool could use before the horizon, less those in hand or asked for: one rule over all buckets."""
+        committed = sum(bucket.committed for bucket in self._busy.values())
+        return self._pool.free + self.pace.starts(self._pool.processes, self._pool.oldest_s) - committed
+
+    def _reply(self, bucket: Bucket, call: Call, reservation: Reservation | None) -> None:
+        if bucket.call is not call:  # too late, or the limit has changed since
+            if reservation:
+                self._give_back(bucket, reservation)
+            return
+        now = self._monotonic()
+        if reservation is None:
+            bucket.unanswered(now, self._chance())
+        else:
+            bucket.call = None
+            bucket.granted(reservation, call, self._limiter.clock, now, self._chance())
+        self.pump()
+
+    def _empty_hand(self, bucket: Bucket) -> None:
+        for reservation in bucket.empty_hand():
+            self._give_back(bucket, reservation)
+
+    def _give_back(self, bucket: Bucket, reservation: Reservation) -> None:
+        if reservation.left:
+            self._limiter.give_back(bucket.name, reservation)

@@ -1,0 +1,281 @@
+"""Where this extension meets Celery's worker. The only file that knows the worker's insides.
+
+The seam is one method of the consumer, `bucket_for_task`, replaced on the instance. Celery asks it for the bucket of
+every task, puts what it receives into that bucket, and drains it by a timer of its own; ours never yields anything
+to that timer and releases requests itself. `tests/test_seams.py` has one test for each attribute used here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from celery import bootsteps
+from celery.worker import state
+from celery.worker.control import Panel, nok
+
+from .bucket import Bucket
+from .connection import HubConnection
+from .credit import Credit
+from .limit import Limit
+from .limiter import Limiter
+from .loop import Alarm, Waker
+from .scheduler import FULL_POOL_POLL_S, Scheduler
+from .settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class TaskBucket:
+    """The bucket Celery sees: one object per task for as long as the worker lives.
+
+    Strategies and timers of ETA tasks keep a reference, so a new limit changes this object and never replaces it.
+    """
+
+    #: Celery's own drain looks in here and finds nothing.
+    contents: tuple[Any, ...] = ()
+
+    def __init__(self, step: GlobalRateLimit, bucket: Bucket) -> None:
+        self._step = step
+        self.bucket = bucket
+
+    def __bool__(self) -> bool:
+        return True  # Celery tests `if bucket:`
+
+    def add(self, item: tuple[Any, int]) -> None:
+        """Take a request that was received, or whose ETA has come."""
+        self._step.hold(self.bucket, item[0])
+
+    def pop(self) -> Any:
+        """Nothing, ever."""
+        raise IndexError("requests are released by global-rate")
+
+    def clear_pending(self) -> None:
+        """The broker connection is gone, and with it the right to acknowledge what is held."""
+        self._step.clear()
+
+
+class WorkerPool:
+    """Celery's pool, as the scheduler sees it.
+
+    Args:
+        consumer: the worker's consumer.
+        ended: called with the run time in seconds, in any thread, when a task that was released has ended.
+    """
+
+    def __init__(self, consumer: Any, ended: Callable[[float], None]) -> None:
+        self._consumer = consumer
+        self._ended = ended
+
+    @property
+    def processes(self) -> int:
+        """Tasks that can run at the same time; follows autoscale."""
+        return int(self._consumer.pool.num_processes)
+
+    @property
+    def free(self) -> int:
+        """Processes without a task. The pool's semaphore would say too many (celery-internals: reconnect, recycling)."""
+        return self.processes - max(len(state.reserved_requests), len(state.active_requests))
+
+    @property
+    def oldest_s(self) -> float:
+        """How long the oldest running task has been running, limited or not."""
+        try:
+            started = [request.time_start for request in state.active_requests if request.time_start]
+        except RuntimeError:  # a thread of the pool has changed the set meanwhile
+            return 0.0
+        return max(0.0, time.time() - min(started)) if started else 0.0
+
+    def is_gone(self, request: Any) -> bool:
+        """Whether it was revoked or has expired; Celery then announces and acknowledges it."""
+        return bool(request.revoked())
+
+    def start(self, request: Any) -> None:
+        """Hand over as Celery's own limit does, and listen for the end."""
+        celery_on_success = request.on_success
+
+        def on_success(outcome: tuple[bool, Any, float], **kwargs: Any) -> None:
+            del request.on_success  # a cycle, and Celery's own is there again
+            try:
+                celery_on_success(outcome, **kwargs)
+            finally:
+                self._ended(outcome[2])
+
+        request.on_success = on_success
+        state.task_reserved(request)
+        self._consumer.on_task_request(request)
+
+
+class GlobalRateLimit(bootsteps.StartStopStep):
+    """A consumer bootstep that makes `rate_limit` hold for the whole cluster.
+
+    ``app.steps['consumer'].add(GlobalRateLimit)`` switches it on. In any window of length w at most
+    ``b + (w + D + R) / T`` tasks of a limit are released, whatever workers come, go, stall or die, while Redis
+    answers: burst b, emission interval T, grace D (25 ms, or T/10 up to 1 s where that is more), and R, about one
+    round trip to Redis. While Redis does not answer, tasks with a limit are held.
+    """
+
+    requires = ("celery.worker.consumer.connection:Connection",)
+
+    def __init__(self, consumer: Any, global_rate_url: str | None = None, **kwargs: Any) -> None:
+        self._url = global_rate_url
+        super().__init__(consumer, **kwargs)
+
+    def include_if(self, consumer: Any) -> bool:
+        """Leave Celery as it is where limits are switched off, or where there is no event loop to live in."""
+        if consumer.disable_rate_limits:
+            return False
+        if consumer.hub is None:
+            logger.warning(
+                "global-rate: this pool or transport has no event loop, which is not supported yet: "
+                "limits hold for each worker, as in stock Celery"
+            )
+        return consumer.hub is not None
+
+    def create(self, consumer: Any) -> None:
+        """Take the seam. Buckets that Celery has built already are replaced by ours."""
+        settings = self.settings = Settings.from_app(consumer.app, self._url)
+        self._app = consumer.app
+        self._consumer = consumer
+        self._recoverable = consumer.connection_errors + consumer.channel_errors
+        self._task_buckets: dict[str, TaskBucket] = {}
+        self._waker = Waker()
+        self._alarm = Alarm(self._pump, self._waker)
+        self._connection = HubConnection(settings.connection, self._waker, self._on_redis)
+        worker = f"{consumer.hostname}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.limiter = Limiter(self._connection, settings.key_prefix, worker)
+        pool = WorkerPool(consumer, self._ended)
+        self.scheduler = Scheduler(pool, self.limiter, self._alarm.set, time.monotonic, random.random)
+        self._credit = Credit(settings.max_held)
+        self._redis_lost: float | None = None
+        consumer.bucket_for_task = self._bucket_for_task
+        consumer.reset_rate_limits()
+        refuse_bad_rates()
+
+    def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
+        """Move into the event loop: at start, and again after each reconnect to the broker."""
+        self._waker.attach(hub)
+        self._alarm.attach(hub)
+        self._connection.attach(hub)
+
+    def start(self, consumer: Any) -> None:
+        """Nothing to do before there is an event loop."""
+
+    def stop(self, consumer: Any) -> None:
+        """Give slots back and let go of the loop: at shutdown, and when the broker connection is lost."""
+        self.clear()
+        self._alarm.detach()
+        self._connection.detach()
+        if consumer.hub:
+            self._waker.detach(consumer.hub)
+
+    def info(self, consumer: Any) -> dict[str, Any]:
+        """What `celery inspect stats` shows."""
+        uncertainty_ms = self.limiter.clock.uncertainty_s * 1000
+        return {
+            "global_rate": {
+                "redis": self.settings.address,
+                "prefix": self.settings.key_prefix,
+                "held": self.scheduler.held,
+                "prefetch_lent": self._credit.lent,
+                "clock_uncertainty_ms": round(uncertainty_ms, 3) if uncertainty_ms < 1e9 else None,
+            }
+        }
+
+    def hold(self, bucket: Bucket, request: Any) -> None:
+        """Take a request into a bucket."""
+        self._guarded(lambda: self.scheduler.hold(bucket, request))
+
+    def clear(self) -> None:
+        """Forget what is held; the broker delivers it again."""
+        self.scheduler.clear()
+        self._cover()
+
+    def _bucket_for_task(self, task: Any) -> TaskBucket | None:
+        """In Celery's place: the bucket of a task, or None for one that never had a limit."""
+        limit = declared_limit(self._app, task)
+        known = self._task_buckets.get(task.name)
+        if known is not None:
+            self._guarded(lambda: self.scheduler.configure(known.bucket, limit))
+        elif limit is not None:
+            known = self._task_buckets[task.name] = TaskBucket(self, Bucket(task.name, limit))
+        return known
+
+    def _ended(self, run_time_s: float) -> None:
+        self.scheduler.pace.ran(run_time_s)
+        self._waker.call(self._pump)
+
+    def _pump(self) -> None:
+        self._guarded(self.scheduler.pump)
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """Run a part of the message path: an error of ours must not end the worker, one of the broker must reach it."""
+        try:
+            action()
+        except self._recoverable:
+            raise
+        except Exception:
+            logger.exception("global-rate: held tasks will be tried again")
+            self._alarm.set(time.monotonic() + FULL_POOL_POLL_S)
+        self._cover()
+
+    def _cover(self) -> None:
+        if self._consumer.qos is not None:
+            self._credit.attach(self._consumer.qos)
+            self._credit.cover(self.scheduler.held)
+
+    def _on_redis(self, error: Exception | None) -> None:
+        """Say once that Redis is away, and once that it is back."""
+        now = time.monotonic()
+        if error is None and self._redis_lost is None:
+            logger.info("global-rate: limits hold for the whole cluster, by the Redis at %s", self.settings.address)
+        elif error is None and self._redis_lost is not None:
+            logger.warning("global-rate: Redis answers again after %.1f s", now - self._redis_lost)
+            self._redis_lost = None
+        elif self._redis_lost is None:
+            self._redis_lost = now
+            logger.error(
+                "global-rate: no answer from the Redis at %s (%s): tasks with a limit are held until it is back",
+                self.settings.address,
+                type(error).__name__,
+            )
+
+
+def declared_limit(app: Any, task: Any) -> Limit | None:
+    """The limit that a task declares: its own attribute, an annotation, or the default of the application.
+
+    Celery's own tasks, such as `celery.chord_unlock`, have a limit only where they are named: a default that is
+    meant for the tasks of the application would stall every chord.
+
+    Raises:
+        ValueError: a rate or burst that cannot be meant.
+    """
+    rate = getattr(task, "rate_limit", None)
+    if task.name.startswith("celery."):
+        for_all = [annotation.annotate_any() or {} for annotation in app.annotations]
+        if rate in (app.conf.task_default_rate_limit, *(each.get("rate_limit") for each in for_all)):
+            return None
+    return Limit.parse(rate, getattr(task, "rate_burst", None))
+
+
+def refuse_bad_rates() -> None:
+    """Let `control rate_limit` refuse what cannot be meant; all else about the command stays Celery's own."""
+    celery_rate_limit = Panel.data["rate_limit"]
+    if hasattr(celery_rate_limit, "refuses_bad_rates"):
+        return
+
+    def rate_limit(state: Any, task_name: str, rate_limit: Any, **kwargs: Any) -> Any:
+        try:
+            Limit.parse(rate_limit)
+        except ValueError as exc:
+            return nok(str(exc))
+        return celery_rate_limit(state, task_name, rate_limit, **kwargs)
+
+    rate_limit.__doc__ = celery_rate_limit.__doc__
+    rate_limit.refuses_bad_rates = True  # type: ignore[attr-defined]
+    Panel.data["rate_limit"] = rate_limit

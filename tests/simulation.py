@@ -1,0 +1,156 @@
+"""A cluster in virtual time: real schedulers, simulated pools and network, and any bucket that answers `reserve`."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from celery_global_rate.bucket import Bucket
+from celery_global_rate.clock import RedisClock
+from celery_global_rate.limit import Limit
+from celery_global_rate.reservation import Reservation
+from celery_global_rate.scheduler import Scheduler
+
+#: Redis' clock at virtual second 0.
+EPOCH_US = 1_800_000_000_000_000
+
+Reserve = Callable[[str, Limit, int, str, int], Reservation]
+GiveBack = Callable[[str, Reservation, int], None]
+
+
+class World:
+    """Virtual time: a heap of events, and the bucket that all workers share."""
+
+    def __init__(self, reserve: Reserve, give_back: GiveBack, seed: int = 0) -> None:
+        self.reserve, self.give_back = reserve, give_back
+        self.random = random.Random(seed)
+        self.now = 0.0
+        self.calls = 0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+
+    @property
+    def redis_us(self) -> int:
+        return EPOCH_US + int(self.now * 1e6)
+
+    def at(self, when: float, event: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (max(when, self.now), next(self._order), event))
+
+    def after(self, delay: float, event: Callable[[], None]) -> None:
+        self.at(self.now + delay, event)
+
+    def run(self, until: float) -> None:
+        while self._events and self._events[0][0] <= until:
+            self.now, _, event = heapq.heappop(self._events)
+            event()
+        self.now = until
+
+
+@dataclass
+class Worker:
+    """One worker: a scheduler with a pool of `processes` and a network that takes `latency` seconds each way."""
+
+    world: World
+    name: str
+    processes: int = 2
+    run_time: Callable[[], float] = lambda: 0.001
+    latency: Callable[[], float] = lambda: 0.0002
+    lateness: Callable[[], float] = lambda: 0.0005
+    releases: list[tuple[float, Any]] = field(default_factory=list)
+    revoked: set[Any] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.alive = True
+        self.stopped_until = 0.0
+        self.clock = RedisClock()
+        self._skew = self.world.random.uniform(-1e5, 1e5)
+        self._running: dict[Any, float] = {}
+        self._on_deck: list[Any] = []
+        self._alarm = 0
+        self.scheduler = Scheduler(self, self, self._wake, self.monotonic, self.world.random.random)
+
+    def monotonic(self) -> float:
+        return self.world.now + self._skew
+
+    def run_soon(self, event: Callable[[], None]) -> None:
+        """Run in the worker's loop: never when dead, and only after it continues when stopped."""
+        if not self.alive:
+            return
+        if self.world.now < self.stopped_until:
+            self.world.at(self.stopped_until, partial(self.run_soon, event))
+        else:
+            event()
+
+    def _wake(self, at: float) -> None:
+        self._alarm += 1
+        generation = self._alarm
+
+        def pump() -> None:
+            if generation == self._alarm:
+                self.scheduler.pump()
+
+        self.world.at(at - self._skew + self.lateness(), partial(self.run_soon, pump))
+
+    # the pool
+
+    @property
+    def free(self) -> int:
+        return self.processes - len(self._running) - len(self._on_deck)
+
+    @property
+    def oldest_s(self) -> float:
+        return max((self.world.now - started for started in self._running.values()), default=0.0)
+
+    def is_gone(self, request: Any) -> bool:
+        return request in self.revoked
+
+    def start(self, request: Any) -> None:
+        self.releases.append((self.world.now, request))
+        if len(self._running) < self.processes:
+            self._run(request)
+        else:
+            self._on_deck.append(request)
+
+    def _run(self, request: Any) -> None:
+        self._running[request] = self.world.now
+        run_time = self.run_time()
+        self.world.after(run_time, partial(self.run_soon, partial(self._end, request, run_time)))
+
+    def _end(self, request: Any, run_time: float) -> None:
+        del self._running[request]
+        if self._on_deck:
+            self._run(self._on_deck.pop(0))
+        self.scheduler.pace.ran(run_time)
+        self.scheduler.pump()
+
+    # the limiter
+
+    def reserve(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
+        self.world.calls += 1
+        sent = self.monotonic()
+
+        def arrive() -> None:
+            reservation = self.world.reserve(name, limit, wanted, self.name, self.world.redis_us)
+            self.world.after(self.latency(), partial(self.run_soon, partial(answer, reservation)))
+
+        def answer(reservation: Reservation) -> None:
+            self.clock.observe(reservation.now_us, sent, self.monotonic())
+            reply(reservation)
+
+        self.world.after(self.latency(), arrive)
+
+    def give_back(self, name: str, reservation: Reservation) -> None:
+        self.world.after(
+            self.latency(), lambda: self.world.give_back(name, reservation, self.world.redis_us)
+        )
+
+
+def fill(worker: Worker, bucket: Bucket, requests: range) -> None:
+    """Hold a backlog in a worker."""
+    for request in requests:
+        worker.scheduler.hold(bucket, request)
