@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,11 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from celery import Celery
-
-from celery_global_rate.limit import Limit
+from kombu import pools
 
 from .server import root
-from .windows import excess, used
 
 
 class Record(NamedTuple):
@@ -45,6 +44,7 @@ class Cluster:
         extension: False for stock Celery.
         burst: `rate_burst` of `limited`.
         conf: more settings.
+        loglevel: of the workers.
     """
 
     broker: str
@@ -53,6 +53,7 @@ class Cluster:
     extension: bool = True
     burst: int | None = None
     conf: dict[str, Any] = field(default_factory=dict)
+    loglevel: str = "WARNING"
 
     def __post_init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="global-rate-run-"))
@@ -69,7 +70,12 @@ class Cluster:
             "extension": self.extension,
             "conf": conf,
         }
-        self.environment = {**os.environ, "GLOBAL_RATE_SETUP": json.dumps(setup), "PYTHONPATH": str(root())}
+        self.environment = {
+            **os.environ,
+            "GLOBAL_RATE_SETUP": json.dumps(setup),
+            "PYTHONPATH": str(root()),
+            "TMPDIR": str(self.directory),  # killed workers leave temporary files behind
+        }
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         self.app = Celery("lab", broker=self.broker)
         self.app.conf.update(task_ignore_result=True, broker_connection_retry_on_startup=True)
@@ -81,16 +87,29 @@ class Cluster:
         for worker in self.workers.values():
             self._kill(worker)
         self.app.close()
+        pools.reset()  # a connection remembers which queues it has declared, and the next run has none
         shutil.rmtree(self.directory, ignore_errors=True)
 
     # workers
 
-    def start(self, count: int = 1, pool: str = "prefork", concurrency: int = 2, options: Sequence[str] = ()) -> list[str]:
+    def start(
+        self, count: int = 1, pool: str = "prefork", concurrency: int = 2, options: Sequence[str] = ()
+    ) -> list[str]:
         """Start workers and return their names once all of them take tasks."""
         names = [f"w{len(self.workers) + index}" for index in range(count)]
         for name in names:
             command = [sys.executable, "-m", "celery", "-A", "benchmarks.app", "worker", "-n", f"{name}@lab"]
-            command += ["-P", pool, "-c", str(concurrency), "-l", "INFO", "--without-gossip", "--without-mingle", *options]
+            command += [
+                "-P",
+                pool,
+                "-c",
+                str(concurrency),
+                "-l",
+                self.loglevel,
+                "--without-gossip",
+                "--without-mingle",
+                *options,
+            ]
             log = open(self.directory / f"{name}.log", "ab")  # noqa: SIM115  (the worker's, for as long as it lives)
             self.workers[name] = subprocess.Popen(
                 command,
@@ -109,8 +128,8 @@ class Cluster:
         """What a worker has printed."""
         return (self.directory / f"{name}.log").read_text(errors="replace")
 
-    def stop(self, name: str, timeout: float = 30) -> int:
-        """Warm shutdown: TERM, and wait."""
+    def stop(self, name: str, timeout: float = 60) -> int:
+        """Warm shutdown: TERM, and wait. A process of billiard may wait 30 s for its last result to be read."""
         self.workers[name].terminate()
         return self.workers[name].wait(timeout)
 
@@ -124,10 +143,8 @@ class Cluster:
 
     @staticmethod
     def _kill(worker: subprocess.Popen[bytes]) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(worker.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         worker.wait()
 
     # load and records
@@ -135,9 +152,7 @@ class Cluster:
     def send(self, task: str, count: int = 1, args: Sequence[Any] = (), **options: Any) -> list[str]:
         """Send messages and return the ids of their tasks."""
         with self.app.producer_or_acquire() as producer:
-            return [
-                self.app.send_task(task, args, producer=producer, **options).id for _ in range(count)
-            ]
+            return [self.app.send_task(task, args, producer=producer, **options).id for _ in range(count)]
 
     def records(self, kind: str, task: str | None = None) -> list[Record]:
         """All records of a kind so far, in order."""
@@ -181,42 +196,10 @@ class Cluster:
 
     def stats(self) -> dict[str, dict[str, Any]]:
         """What each worker says of its limiter (`celery inspect stats`)."""
-        replies = self.app.control.inspect(timeout=2).stats() or {}
+        running = sum(worker.poll() is None for worker in self.workers.values())
+        replies = self.app.control.inspect(timeout=2, limit=running).stats() or {}
         return {name.partition("@")[0]: reply.get("global_rate", {}) for name, reply in replies.items()}
 
     def shares(self, task: str = "limited") -> list[int]:
         """Starts of each worker."""
         return list(Counter(record.worker for record in self.records("start", task)).values())
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A run against the promise of its limit.
-
-    Attributes:
-        used: share of the slots that were used between `begin` and `end`.
-        release_excess: releases in the worst window beyond the promise, without tolerance; 0 or less is kept.
-        start_excess: the same for starts, with the pool's own delay J as measured in the run.
-        uncertainty_s: R, the largest of all workers.
-        delay_s: J.
-    """
-
-    used: float
-    release_excess: float
-    start_excess: float
-    uncertainty_s: float
-    delay_s: float
-
-
-def judge(cluster: Cluster, limit: Limit, begin: float, end: float, uncertainty_s: float) -> Verdict:
-    """Slide every window over the releases and starts of a run."""
-    slack = limit.grace_s + uncertainty_s
-    delay = cluster.pool_delay_s()
-    releases, starts = cluster.instants("release"), cluster.instants("start")
-    return Verdict(
-        used(starts, limit.interval_s, begin, end),
-        excess(releases, limit.interval_s, limit.burst, slack),
-        excess(starts, limit.interval_s, limit.burst, slack + delay),
-        uncertainty_s,
-        delay,
-    )

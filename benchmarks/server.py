@@ -1,4 +1,4 @@
-"""Servers of our own for a run: a Redis (or Valkey) process, and a RabbitMQ virtual host."""
+"""Servers of our own for a run: a Redis (or Valkey), and a RabbitMQ. They end with the run."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import contextlib
 import importlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import redis
+from kombu import Connection
 
 
 def free_port() -> int:
@@ -74,7 +75,7 @@ class Redis:
 
 
 class ExternalRedis:
-    """A server somebody else runs, in `REDIS_URL`: two of its databases, emptied before use."""
+    """A server somebody else runs, in `REDIS_URL`. Tests empty its databases 0, 1 and 9."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/").rsplit("/", 1)[0] if url.count("/") > 2 else url
@@ -91,47 +92,87 @@ class ExternalRedis:
 def any_redis() -> Iterator[Redis | ExternalRedis]:
     """`REDIS_URL` where it is set, else a private server."""
     url = os.environ.get("REDIS_URL")
-    server = ExternalRedis(url) if url else Redis().start()
+    server = ExternalRedis(url) if url else Redis()
     try:
+        if isinstance(server, Redis):
+            server.start()
         yield server
     finally:
         server.close()
 
 
-def rabbitmq_command() -> str | None:
-    """The tool that says whether RabbitMQ is installed and runs here."""
-    return shutil.which("rabbitmqctl")
+#: Where packages put the scripts that run as whoever calls them.
+RABBITMQ_HOMES = ("/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/opt/homebrew/sbin", "/opt/rabbitmq/sbin")
 
 
-def rabbitmq_runs() -> bool:
-    """Whether a RabbitMQ answers on this machine."""
-    command = rabbitmq_command()
-    if command is None:
-        return False
-    return subprocess.run([command, "-q", "ping"], capture_output=True, check=False).returncode == 0
+def rabbitmq_binary() -> str | None:
+    """A RabbitMQ server of this machine, or None."""
+    return shutil.which("rabbitmq-server", path=os.pathsep.join(RABBITMQ_HOMES))
 
 
-@contextlib.contextmanager
-def rabbitmq_vhost() -> Iterator[str]:
-    """The URL of a virtual host of our own, deleted afterwards."""
-    command, name = rabbitmq_command(), f"global-rate-{uuid.uuid4().hex[:8]}"
-    if command is None:
-        raise RuntimeError("rabbitmqctl is not on the path")
+class RabbitMQ:
+    """A private node on loopback, with ports, name, cookie and data of its own."""
 
-    def control(*words: str) -> None:
-        subprocess.run([command, "-q", *words], check=True, capture_output=True)
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
+        self._directory = tempfile.mkdtemp(prefix="global-rate-rabbitmq-")
+        self._environment = {
+            **os.environ,
+            "HOME": self._directory,
+            "ERL_EPMD_PORT": str(free_port()),
+            "RABBITMQ_CONFIG_FILE": f"{self._directory}/none",
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{self._directory}/plugins",
+            "RABBITMQ_LOG_BASE": self._directory,
+            "RABBITMQ_MNESIA_BASE": self._directory,
+            "RABBITMQ_NODENAME": f"global-rate-{os.getpid()}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_PID_FILE": f"{self._directory}/pid",
+        }
+        self._names: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
 
-    control("add_vhost", name)
-    control("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
-    try:
-        yield f"amqp://guest:guest@127.0.0.1:{rabbitmq_port()}/{name}"
-    finally:
-        control("delete_vhost", name)
+    def start(self) -> RabbitMQ:
+        binary = rabbitmq_binary()
+        if binary is None:
+            raise RuntimeError("no RabbitMQ to run: install rabbitmq-server from the system's packages")
+        epmd = shutil.which("epmd")
+        if epmd:  # the node would start one of its own, and leave it behind
+            self._names = subprocess.Popen([epmd], env=self._environment, start_new_session=True)
+        output = f"{self._directory}/output"
+        with open(output, "wb") as log:
+            self.process = subprocess.Popen(
+                [binary], env=self._environment, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(OSError), Connection(self.url, connect_timeout=1) as connection:
+                connection.connect()
+                return self
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                text = Path(output).read_text(errors="replace")[-2000:]
+                self.close()
+                raise RuntimeError(f"{binary} did not start:\n{text}")
+            time.sleep(0.1)
 
+    def purge(self) -> None:
+        """Delete the queues that the workers of a test have used."""
+        with Connection(self.url) as connection, connection.channel() as channel:
+            channel.queue_delete("celery")
 
-def rabbitmq_port() -> int:
-    """Where RabbitMQ listens."""
-    return int(os.environ.get("RABBITMQ_PORT", "5672"))
+    def close(self) -> None:
+        if self.process:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+        if self._names:
+            self._names.kill()
+            self._names.wait()
+            self._names = None
+        shutil.rmtree(self._directory, ignore_errors=True)
 
 
 def root() -> Path:

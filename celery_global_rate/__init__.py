@@ -1,7 +1,7 @@
 """Rate limits of Celery tasks that hold for the whole cluster."""
 
+from . import switch  # noqa: F401  (checks a worker that has the step before it is built)
 from .step import GlobalRateLimit
-from .switch import on_worker_init as _on_worker_init  # importing it connects the signal
 
 __all__ = ["GlobalRateLimit"]
 __version__ = "0.1.0"

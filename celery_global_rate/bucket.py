@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from .clock import RedisClock
@@ -51,6 +52,13 @@ class Bucket:
         self.ask_at = self.asked_at = self.waiting_since = float("-inf")
 
     @property
+    def reservation(self) -> Reservation | None:
+        """The one whose slots come next, or None where no slot is in hand."""
+        while self.reservations and not self.reservations[0].left:
+            self.reservations.popleft()
+        return self.reservations[0] if self.reservations else None
+
+    @property
     def in_hand(self) -> int:
         """Slots reserved and not used."""
         return sum(reservation.left for reservation in self.reservations)
@@ -63,7 +71,7 @@ class Bucket:
     @property
     def is_idle(self) -> bool:
         """Whether it needs nobody's attention."""
-        return not (self.held or self.reservations or self.call)
+        return not (self.held or self.in_hand or self.call)
 
     def hold(self, request: Any, now: float) -> None:
         """Take a request in, at the end of the queue."""
@@ -73,8 +81,12 @@ class Bucket:
 
     def drop(self, gone: Callable[[Any], bool], first: int) -> None:
         """Forget those of the first held requests that are gone (revoked, expired): no slot is spent on them."""
-        checked = [self.held.popleft() for _ in range(min(first, len(self.held)))]
-        self.held.extendleft(request for request in reversed(checked) if not gone(request))
+        checked = list(islice(self.held, first))
+        wanted = [request for request in checked if not gone(request)]
+        if len(wanted) < len(checked):
+            for _ in checked:
+                self.held.popleft()
+            self.held.extendleft(reversed(wanted))
 
     def empty_hand(self) -> Iterable[Reservation]:
         """Take all reservations with slots left out of hand, and forget the call under way."""

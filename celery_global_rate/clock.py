@@ -14,12 +14,16 @@ class RedisClock:
     A call that was sent at monotonic t0 and whose answer was read at t1 saw Redis' clock at some instant between
     the two, so the difference lies in [now - t1, now - t0]. Every call narrows the interval to the intersection; its
     width is about the shortest round trip. (Marzullo's interval intersection, with one source over time.)
+
+    Attributes:
+        widest_s: the widest that the interval has been after a call, in seconds: R of the worst release so far.
     """
 
     def __init__(self) -> None:
         self._low_us = -inf
         self._high_us = inf
         self._read = 0.0
+        self.widest_s = 0.0
 
     @property
     def uncertainty_s(self) -> float:
@@ -40,6 +44,7 @@ class RedisClock:
         # An empty intersection says that one of the clocks was stepped: what was known before is wrong.
         self._low_us, self._high_us = narrowed if narrowed[0] <= narrowed[1] else (low_us, high_us)
         self._read = read
+        self.widest_s = max(self.widest_s, self.uncertainty_s)
 
     def reached(self, redis_us: float) -> float:
         """The monotonic instant, in seconds, from which Redis' clock has surely reached `redis_us` (epoch us)."""

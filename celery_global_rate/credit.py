@@ -31,9 +31,7 @@ class Credit:
     def cover(self, held: int) -> None:
         """Lend for this many held messages."""
         wanted = min(-(-held // self._step) * self._step, self._most)
-        if wanted > self.lent:
-            self._change(wanted - self.lent)
-        elif held == 0 or wanted <= self.lent - 2 * self._step:
+        if wanted > self.lent or wanted <= self.lent - 2 * self._step or held == 0:
             self._change(wanted - self.lent)
 
     def _change(self, by: int) -> None:

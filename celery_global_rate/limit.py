@@ -18,6 +18,7 @@ SHORTEST_GRACE_S = 0.025
 LONGEST_GRACE_S = 1.0
 
 #: A bucket that takes longer to fill cannot be meant, and its instants would leave the range of exact integers.
+LARGEST_BURST = 1_000_000
 LONGEST_FILL_US = 10 * 365 * 86400 * US_PER_S
 
 
@@ -31,7 +32,7 @@ class Limit:
     Attributes:
         interval_us: whole microseconds of the emission interval.
         interval_ps: its remainder in picoseconds, 0 to 999,999.
-        burst: slots in a full bucket, at least 1; 1 is even spacing, as Celery means a rate.
+        burst: slots in a full bucket, 1 to a million; 1 is even spacing, as Celery means a rate.
     """
 
     interval_us: int
@@ -59,7 +60,7 @@ class Limit:
 
         Args:
             rate: ``"100/m"``, a number of starts per second, or None, 0, or an empty string for no limit.
-            burst: slots in a full bucket, a whole number of at least 1, or None for 1.
+            burst: slots in a full bucket, a whole number from 1 to a million, or None for 1.
 
         Returns:
             The limit, or None for no limit.
@@ -79,8 +80,13 @@ class Limit:
     def __str__(self) -> str:
         counts = {period: self.per_second * seconds for period, seconds in PERIODS_S.items()}
         whole = (period for period, count in counts.items() if abs(count - round(count)) < 1e-6 * count)
-        period = next(whole, "s" if self.per_second >= 1 else "h")
-        return f"{counts[period]:.6g}/{period}" + (f", burst {self.burst}" if self.burst > 1 else "")
+        period = next(whole, None)
+        if period:
+            text = f"{round(counts[period])}/{period}"
+        else:
+            period = "s" if self.per_second >= 1 else "h"
+            text = f"{counts[period]:.6g}/{period}"
+        return text + (f", burst {self.burst}" if self.burst > 1 else "")
 
 
 def _per_second(rate: object) -> Fraction:
@@ -106,6 +112,6 @@ def _per_second(rate: object) -> Fraction:
 def _burst(burst: object) -> int:
     if burst is None:
         return 1
-    if isinstance(burst, bool) or not isinstance(burst, int) or burst < 1:
-        raise ValueError(f"burst {burst!r} cannot be meant: use a whole number of at least 1")
+    if isinstance(burst, bool) or not isinstance(burst, int) or not 1 <= burst <= LARGEST_BURST:
+        raise ValueError(f"burst {burst!r} cannot be meant: use a whole number from 1 to {LARGEST_BURST}")
     return burst

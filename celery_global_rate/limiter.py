@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
-from redis.exceptions import NoScriptError, TimeoutError
+from redis.exceptions import NoScriptError, ResponseError, TimeoutError
 
 from .bucket import REPLY_TIMEOUT_S
 from .clock import RedisClock
 from .limit import Limit
 from .reservation import Reservation
-from .script import GIVE_BACK, RESERVE, Script, give_back_call, reserve_call
-
-logger = logging.getLogger(__name__)
+from .script import GIVE_BACK, RESERVE, give_back_call, reserve_call
 
 #: A connection that has not answered for this long is given up, in seconds.
 SILENCE_S = 1.0
@@ -42,20 +40,20 @@ class Limiter:
         connection: sends a command and calls back with its answer.
         prefix: the prefix of all keys.
         worker: a name that is unique to this process.
+        report: called with every reply of Redis, an error reply among them. The connection tells of its own errors.
 
     Attributes:
         clock: the worker's view of the Redis clock, learnt from every answer.
     """
 
-    def __init__(self, connection: Connection, prefix: str, worker: str) -> None:
+    def __init__(self, connection: Connection, prefix: str, worker: str, report: Callable[[object], None]) -> None:
         self.clock = RedisClock()
         self._connection = connection
         self._prefix = prefix
         self._worker = worker
+        self._report = report
 
-    def reserve(
-        self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]
-    ) -> None:
+    def reserve(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
         """Ask for slots of a limit.
 
         Args:
@@ -70,28 +68,30 @@ class Limiter:
         if silent_s > REPLY_TIMEOUT_S:
             reply(None)
             return
-        sent = time.monotonic()
+        arguments = reserve_call(self._prefix, name, limit, wanted, self._worker)
 
-        def answered(answer: object) -> None:
+        def send(verb: str, script: str) -> None:
+            self._connection.send((verb, script, *arguments), partial(answered, time.monotonic()))
+
+        def answered(sent: float, answer: object) -> None:
+            if isinstance(answer, NoScriptError):
+                send("EVAL", RESERVE.source)
+                return
+            if isinstance(answer, (list, ResponseError)):
+                self._report(answer)
             if not isinstance(answer, list):
-                logger.debug("global-rate: no slots for %s: %s", name, answer)
                 reply(None)
                 return
             reservation = Reservation(*answer)
             self.clock.observe(reservation.now_us, sent, time.monotonic())
             reply(reservation)
 
-        self._run(RESERVE, reserve_call(self._prefix, name, limit, wanted, self._worker), answered)
+        send("EVALSHA", RESERVE.sha)
 
     def give_back(self, name: str, reservation: Reservation) -> None:
-        """Return what is left of a reservation. Never repeated: a second one would free somebody else's slots."""
-        self._run(GIVE_BACK, give_back_call(self._prefix, name, reservation), lambda answer: None)
+        """Return what is left of a reservation. Nobody waits for the answer, and nothing is sent twice.
 
-    def _run(self, script: Script, arguments: Sequence[str | int], answer: Callable[[object], None]) -> None:
-        def by_sha(reply: object) -> None:
-            if isinstance(reply, NoScriptError):
-                self._connection.send(("EVAL", script.source, *arguments), answer)
-            else:
-                answer(reply)
-
-        self._connection.send(("EVALSHA", script.sha, *arguments), by_sha)
+        The whole script goes along: this may be the last that the worker sends, so no answer could ask for it.
+        """
+        arguments = give_back_call(self._prefix, name, reservation)
+        self._connection.send(("EVAL", GIVE_BACK.source, *arguments), lambda answer: None)

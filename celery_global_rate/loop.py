@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import time
@@ -33,6 +34,11 @@ class Waker:
         hub.remove(self._reader.fileno())
         self._callbacks.clear()
 
+    def close(self) -> None:
+        """Let go of the sockets."""
+        self._reader.close()
+        self._writer.close()
+
     def call(self, callback: Callable[[], None]) -> None:
         """Run `callback` in the next turn of the loop."""
         self._callbacks.append(callback)
@@ -40,16 +46,12 @@ class Waker:
 
     def wake(self) -> None:
         """End the loop's sleep."""
-        try:
+        with contextlib.suppress(OSError):  # full of wake-ups already, or closed
             self._writer.send(b"\0")
-        except BlockingIOError:
-            pass  # the buffer is full of wake-ups already
 
     def _on_readable(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):
             self._reader.recv(4096)
-        except BlockingIOError:
-            pass
         for _ in range(len(self._callbacks)):
             try:
                 self._callbacks.popleft()()

@@ -6,6 +6,8 @@ from collections import deque
 
 from .bucket import HORIZON_S
 
+KNOWN_RUNS = 10
+
 
 class Pace:
     """The run times of the last tasks, and what they promise.
@@ -15,26 +17,27 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self._run_times_s: deque[float] = deque(maxlen=10)
+        self._run_times_s: deque[float] = deque(maxlen=KNOWN_RUNS)
 
     def ran(self, run_time_s: float) -> None:
         """Learn the run time of a task, in seconds."""
         self._run_times_s.append(run_time_s)
 
-    def starts(self, processes: int, oldest_s: float) -> int:
-        """How many tasks the pool's processes can start one after the other before the horizon.
+    def starts(self, processes: int, oldest_s: float, within_s: float) -> int:
+        """How many tasks the pool's processes can start one after the other.
 
         Args:
             processes: processes of the pool.
             oldest_s: how long the oldest task in the pool has been running, in seconds.
+            within_s: the time they have for it, in seconds.
         """
-        return processes * int(HORIZON_S / self._longest_s(oldest_s))
+        return processes * int(within_s / self._longest_s(oldest_s))
 
     def is_quick(self, oldest_s: float) -> bool:
         """Whether tasks are so short that one may wait on deck for a process."""
         return self._longest_s(oldest_s) <= HORIZON_S / 10
 
     def _longest_s(self, oldest_s: float) -> float:
-        if len(self._run_times_s) < self._run_times_s.maxlen:  # type: ignore[operator]
+        if len(self._run_times_s) < KNOWN_RUNS:
             return float("inf")
-        return max(*self._run_times_s, oldest_s, 1e-6)
+        return max(max(self._run_times_s), oldest_s, 1e-6)

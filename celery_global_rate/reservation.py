@@ -49,11 +49,6 @@ class Reservation:
         return self.slot_us(self.used)
 
     @property
-    def promised_us(self) -> int:
-        """When its lateness begins to count, epoch us: a slot that a full bucket had saved was due at the call."""
-        return max(self.due_us, self.now_us)
-
-    @property
     def has_spare(self) -> bool:
         """Whether the bucket had a slot at once: the limit is not what this worker waits for."""
         return self.count > 0 and self.first_us <= self.now_us

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from .bucket import Bucket, Call
+from .bucket import HORIZON_S, Bucket, Call
 from .clock import RedisClock
 from .limit import Limit
 from .pace import Pace
@@ -46,9 +46,7 @@ class Limiter(Protocol):
 
     clock: RedisClock
 
-    def reserve(
-        self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]
-    ) -> None:
+    def reserve(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
         """Ask for up to `wanted` slots; `reply` is called once, with None where there was no answer."""
 
     def give_back(self, name: str, reservation: Reservation) -> None:
@@ -64,6 +62,10 @@ class Scheduler:
         wake: asks for a call of `pump` at a monotonic instant; a later call replaces an earlier one.
         monotonic: the clock, in seconds.
         chance: draws uniformly from [0, 1).
+
+    Attributes:
+        pace: what the pool can do; to be told of every run time.
+        missed: slots that were reserved and came too late to be used, since the start.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Scheduler:
         chance: Callable[[], float],
     ) -> None:
         self.pace = Pace()
+        self.missed = 0
         self._pool = pool
         self._limiter = limiter
         self._wake = wake
@@ -90,9 +93,12 @@ class Scheduler:
 
     def hold(self, bucket: Bucket, request: Any) -> None:
         """Take a request in. It is released at once where its bucket has no limit."""
-        bucket.hold(request, self._monotonic())
+        now = self._monotonic()
+        bucket.hold(request, now)
+        is_expected = bucket.name in self._busy and (bucket.call is not None or now < bucket.ask_at)
         self._busy[bucket.name] = bucket
-        self.pump()
+        if bucket.limit is None or not is_expected:
+            self.pump()
 
     def configure(self, bucket: Bucket, limit: Limit | None) -> None:
         """Put another limit in force: held requests follow it, and start at once where it is None."""
@@ -116,7 +122,9 @@ class Scheduler:
             return
         self._pumping = True
         try:
-            longest_wait_first = sorted(self._busy.values(), key=lambda bucket: bucket.waiting_since)
+            longest_wait_first = list(self._busy.values())
+            if len(longest_wait_first) > 1:
+                longest_wait_first.sort(key=lambda bucket: bucket.waiting_since)
             for bucket in longest_wait_first:
                 self._release(bucket)
             wake_at = min((self._serve(bucket) for bucket in longest_wait_first), default=None)
@@ -130,34 +138,36 @@ class Scheduler:
 
     def _release(self, bucket: Bucket) -> None:
         """Start what is due and fits into the pool; what came too late to start is missed."""
-        while bucket.held and bucket.limit is None:
-            self._start(bucket)
-        while bucket.reservations:
-            reservation = bucket.reservations[0]
-            if not reservation.left:
-                bucket.reservations.popleft()
-                continue
+        if bucket.limit is None:
+            while (request := self._next(bucket)) is not None:
+                self._pool.start(request)
+            return
+        clock, grace_s = self._limiter.clock, bucket.limit.grace_s
+        while (reservation := bucket.reservation) is not None:
             now = self._monotonic()  # anew for each: a start may take long, and this worker may have been stopped
-            if now < self._limiter.clock.reached(reservation.due_us):
-                return
-            if now > self._limiter.clock.reached(reservation.promised_us) + bucket.limit.grace_s:
+            due_us = reservation.due_us
+            early_s = clock.reached(due_us) - now
+            # A slot that a full bucket had saved was due when it was reserved: its lateness counts from then.
+            late_s = now - clock.reached(max(due_us, reservation.now_us))
+            if late_s > grace_s or early_s > 2 * HORIZON_S:  # so early only on a clock that has stepped back since
                 reservation.used += 1
+                self.missed += 1
                 bucket.missed(now)
-            elif not self._has_room(bucket):
+            elif early_s > 0 or not self._has_room(bucket):
                 return
-            elif self._start(bucket):
+            elif (request := self._next(bucket)) is not None:
                 reservation.used += 1
+                self._pool.start(request)
             else:
                 self._empty_hand(bucket)
 
-    def _start(self, bucket: Bucket) -> bool:
-        """Hand the next request over that still wants to run."""
+    def _next(self, bucket: Bucket) -> Any:
+        """The next held request that still wants to run, or None."""
         while bucket.held:
             request = bucket.held.popleft()
             if not self._pool.is_gone(request):
-                self._pool.start(request)
-                return True
-        return False
+                return request
+        return None
 
     def _has_room(self, bucket: Bucket) -> bool:
         """Whether a process is free, or may have one task on deck."""
@@ -178,14 +188,19 @@ class Scheduler:
             instants = [bucket.call.expires]
         elif now < bucket.ask_at:
             instants = [bucket.ask_at]
-        if bucket.in_hand:
-            due = self._limiter.clock.reached(bucket.reservations[0].due_us)
+        if bucket.reservation is not None:
+            due = self._limiter.clock.reached(bucket.reservation.due_us)
             instants.append(due if now < due else now + FULL_POOL_POLL_S)
         return min(instants)
 
     def _ask(self, bucket: Bucket, now: float) -> None:
-        wanted = min(self._capacity(), len(bucket.held) - bucket.in_hand)
-        if wanted <= 0 or bucket.limit is None:
+        if bucket.limit is None:
+            return
+        unprovided = len(bucket.held) - bucket.in_hand
+        # Slots that lie ready at once are good for the grace, not for the horizon.
+        within_s = bucket.limit.grace_s if bucket.has_spare else HORIZON_S
+        wanted = min(unprovided, self._capacity(within_s)) if unprovided else 0
+        if wanted <= 0:
             return
         bucket.drop(self._pool.is_gone, bucket.in_hand + wanted)
         wanted = min(wanted, len(bucket.held) - bucket.in_hand)
@@ -195,10 +210,11 @@ class Scheduler:
         bucket.asked_at = now
         self._limiter.reserve(bucket.name, bucket.limit, wanted, partial(self._reply, bucket, call))
 
-    def _capacity(self) -> int:
-        """Slots the pool could use before the horizon, less those in hand or asked for: one rule over all buckets."""
+    def _capacity(self, within_s: float) -> int:
+        """Slots the pool could use in this time, less those in hand or asked for: one rule over all buckets."""
         committed = sum(bucket.committed for bucket in self._busy.values())
-        return self._pool.free + self.pace.starts(self._pool.processes, self._pool.oldest_s) - committed
+        pool = self._pool
+        return pool.free + self.pace.starts(pool.processes, pool.oldest_s, within_s) - committed
 
     def _reply(self, bucket: Bucket, call: Call, reservation: Reservation | None) -> None:
         if bucket.call is not call:  # too late, or the limit has changed since

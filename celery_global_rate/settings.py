@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,18 +30,19 @@ SCHEMES = {
     "socket": "unix",
 }
 
+#: To connect and to shake hands, in seconds. A thread does both, never the event loop.
 CONNECT_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the limiter lives and how much a worker may hold.
+    """Where the limits are kept, and how much a worker may hold.
 
     Attributes:
-        url: the Redis, in redis-py's spelling. Not in the repr: it may hold a password.
+        url: the Redis, in redis-py's spelling. Not in the repr, because it may hold a password.
         redis_options: passed to redis-py.
         key_prefix: the prefix of all keys; apps that share it share buckets.
-        max_held: prefetch slots lent for held messages at the most.
+        max_held: prefetch slots that are lent for held messages at the most.
     """
 
     url: str = field(repr=False)
@@ -60,20 +62,22 @@ class Settings:
             ImproperlyConfigured: a setting that cannot be meant; the text names it, its value and the remedy.
         """
         conf = app.conf
-        for key in conf:
-            name = key.lower().removeprefix((conf.prefix or "").lower()) if isinstance(key, str) else ""
-            if name.startswith("global_rate_") and name not in KNOWN:
-                raise ImproperlyConfigured(f"{key} is not a setting of global-rate: use one of {', '.join(KNOWN)}")
+        _refuse_unknown(conf)
         settings = cls(
-            _redis_url(url or conf.get(URL) or _inherited(app)),
-            _checked(conf.get(OPTIONS, {}), OPTIONS, Mapping, "a dictionary of arguments for redis-py"),
-            _checked(conf.get(PREFIX, DEFAULT_PREFIX + (app.main or "celery")), PREFIX, str, "a text that is not empty"),
-            _checked(conf.get(MAX_HELD, DEFAULT_MAX_HELD), MAX_HELD, int, "a whole number of 0 or more"),
+            url=_redis_url(url or conf.get(URL) or _inherited_url(conf)),
+            redis_options=conf.get(OPTIONS, {}),
+            key_prefix=conf.get(PREFIX, DEFAULT_PREFIX + (app.main or "celery")),
+            max_held=conf.get(MAX_HELD, DEFAULT_MAX_HELD),
         )
-        if settings.max_held < 0 or isinstance(settings.max_held, bool):
-            raise ImproperlyConfigured(f"{MAX_HELD} = {settings.max_held!r}: use a whole number of 0 or more")
-        if not settings.key_prefix or set(settings.key_prefix) & set("{}"):
-            raise ImproperlyConfigured(f"{PREFIX} = {settings.key_prefix!r}: use a text that is not empty, without braces")
+        options, prefix, max_held = settings.redis_options, settings.key_prefix, settings.max_held
+        if not isinstance(options, Mapping):
+            raise ImproperlyConfigured(
+                f"{OPTIONS} is not a dictionary but {type(options).__name__}: use one, of arguments for redis-py"
+            )
+        if not isinstance(prefix, str) or not prefix or "{" in prefix or "}" in prefix:
+            raise ImproperlyConfigured(f"{PREFIX} = {prefix!r}: use a text that is not empty and has no braces")
+        if not isinstance(max_held, int) or isinstance(max_held, bool) or max_held < 0:
+            raise ImproperlyConfigured(f"{MAX_HELD} = {max_held!r}: use a whole number of 0 or more")
         settings.connection()
         return settings
 
@@ -81,47 +85,54 @@ class Settings:
     def address(self) -> str:
         """The Redis as logs may show it: without user, password and options."""
         parts = urlsplit(self.url)
-        host = parts.netloc.rpartition("@")[2]
-        return urlunsplit((parts.scheme, host, parts.path, "", ""))
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
     def connection(self) -> Any:
         """A connection of redis-py to this Redis, not open yet.
 
         Raises:
-            ImproperlyConfigured: the URL or an option cannot be read.
+            ImproperlyConfigured: redis-py does not accept the URL or an option.
         """
         timeouts = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": CONNECT_TIMEOUT_S}
         # RESP3 would push messages between the answers.
         options = {**timeouts, **self.redis_options, "protocol": 2}
         try:
             return redis.Redis.from_url(self.url, **options).connection_pool.make_connection()
-        except (TypeError, ValueError) as exc:
-            names = ", ".join(sorted(self.redis_options)) or "none"
-            problem = str(exc).replace(self.url, self.address)
+        except (TypeError, ValueError, redis.RedisError) as exc:
+            # The text of the error may repeat the URL or an option, and with it a password.
+            names = ", ".join(self.redis_options) or "empty"
             raise ImproperlyConfigured(
-                f"{URL} = {self.address} with {OPTIONS} {names}: redis-py does not accept it: {problem}"
+                f"redis-py accepts neither {URL} = {self.address} as it is, nor with {OPTIONS} ({names}): "
+                f"{type(exc).__name__}; check the port, the database and the names of the options"
             ) from None
 
 
-def _checked(value: Any, name: str, kind: type, form: str) -> Any:
-    if not isinstance(value, kind):
-        raise ImproperlyConfigured(f"{name} = {value!r}: use {form}")
-    return value
+def _refuse_unknown(conf: Any) -> None:
+    """A misspelt setting would have no effect, and nobody would notice."""
+    namespace = (conf.prefix or "").lower()
+    for key in conf:
+        name = str(key).lower().removeprefix(namespace)
+        if name.startswith("global_rate_") and name not in KNOWN:
+            raise ImproperlyConfigured(f"{key} is not a setting of this version: use {', '.join(KNOWN)}")
 
 
-def _inherited(app: Celery) -> str:
-    for candidate in (app.conf.broker_read_url, app.conf.result_backend):
-        first = candidate[0] if isinstance(candidate, (list, tuple)) and candidate else candidate
+def _inherited_url(conf: Any) -> str:
+    for urls in (conf.broker_read_url, conf.result_backend):
+        first = urls[0] if isinstance(urls, (list, tuple)) and urls else urls
         if isinstance(first, str) and first.partition("://")[0] in SCHEMES:
             return first.partition(";")[0]
     raise ImproperlyConfigured(
         f"{URL} is not set, and neither the broker nor the result backend is a Redis: "
-        f"set {URL} to the Redis that keeps the limits, for example redis://localhost:6379/0"
+        f"set it to the Redis that shall keep the limits, for example redis://localhost:6379/0"
     )
 
 
 def _redis_url(url: object) -> str:
     scheme, separator, rest = url.partition("://") if isinstance(url, str) else ("", "", "")
-    if not separator or scheme not in SCHEMES:
-        raise ImproperlyConfigured(f"{URL} starts with {scheme or url!r}: use one of {', '.join(SCHEMES)}, as in redis://host:6379/0")
+    if not separator:
+        raise ImproperlyConfigured(f"{URL} is not a URL: write it like redis://localhost:6379/0")
+    if scheme not in SCHEMES:
+        raise ImproperlyConfigured(f"{URL} = {scheme}://...: use one of {', '.join(SCHEMES)}")
+    # Celery and redis-py spell two options differently.
+    rest = re.sub(r"ssl_cert_reqs=CERT_(\w+)", lambda option: f"ssl_cert_reqs={option[1].lower()}", rest)
     return f"{SCHEMES[scheme]}://{rest.replace('virtual_host=', 'db=')}"

@@ -10,14 +10,17 @@ from __future__ import annotations
 import logging
 import os
 import random
+import threading
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery import bootsteps
 from celery.worker import state
 from celery.worker.control import Panel, nok
+from redis.exceptions import ResponseError
 
 from .bucket import Bucket
 from .connection import HubConnection
@@ -79,7 +82,7 @@ class WorkerPool:
 
     @property
     def free(self) -> int:
-        """Processes without a task. The pool's semaphore would say too many (celery-internals: reconnect, recycling)."""
+        """Processes without a task. The pool's semaphore counts too many after a reconnect or a recycled process."""
         return self.processes - max(len(state.reserved_requests), len(state.active_requests))
 
     @property
@@ -111,7 +114,7 @@ class WorkerPool:
         self._consumer.on_task_request(request)
 
 
-class GlobalRateLimit(bootsteps.StartStopStep):
+class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
     """A consumer bootstep that makes `rate_limit` hold for the whole cluster.
 
     ``app.steps['consumer'].add(GlobalRateLimit)`` switches it on. In any window of length w at most
@@ -146,19 +149,20 @@ class GlobalRateLimit(bootsteps.StartStopStep):
         self._task_buckets: dict[str, TaskBucket] = {}
         self._waker = Waker()
         self._alarm = Alarm(self._pump, self._waker)
-        self._connection = HubConnection(settings.connection, self._waker, self._on_redis)
+        self._connection = HubConnection(settings.connection, self._waker, self._on_connection)
         worker = f"{consumer.hostname}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self.limiter = Limiter(self._connection, settings.key_prefix, worker)
+        self.limiter = Limiter(self._connection, settings.key_prefix, worker, self._on_answer)
         pool = WorkerPool(consumer, self._ended)
         self.scheduler = Scheduler(pool, self.limiter, self._alarm.set, time.monotonic, random.random)
         self._credit = Credit(settings.max_held)
-        self._redis_lost: float | None = None
+        self._silent_since: float | None = None
         consumer.bucket_for_task = self._bucket_for_task
         consumer.reset_rate_limits()
         refuse_bad_rates()
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
         """Move into the event loop: at start, and again after each reconnect to the broker."""
+        self._loop_thread = threading.get_ident()
         self._waker.attach(hub)
         self._alarm.attach(hub)
         self._connection.attach(hub)
@@ -174,22 +178,28 @@ class GlobalRateLimit(bootsteps.StartStopStep):
         if consumer.hub:
             self._waker.detach(consumer.hub)
 
+    def shutdown(self, consumer: Any) -> None:
+        """The worker ends."""
+        self._waker.close()
+
     def info(self, consumer: Any) -> dict[str, Any]:
         """What `celery inspect stats` shows."""
-        uncertainty_ms = self.limiter.clock.uncertainty_s * 1000
+        clock = self.limiter.clock
         return {
             "global_rate": {
                 "redis": self.settings.address,
                 "prefix": self.settings.key_prefix,
                 "held": self.scheduler.held,
+                "missed_slots": self.scheduler.missed,
                 "prefetch_lent": self._credit.lent,
-                "clock_uncertainty_ms": round(uncertainty_ms, 3) if uncertainty_ms < 1e9 else None,
+                "clock_uncertainty_ms": round(clock.uncertainty_s * 1000, 3) if clock.widest_s else None,
+                "widest_clock_uncertainty_ms": round(clock.widest_s * 1000, 3) if clock.widest_s else None,
             }
         }
 
     def hold(self, bucket: Bucket, request: Any) -> None:
         """Take a request into a bucket."""
-        self._guarded(lambda: self.scheduler.hold(bucket, request))
+        self._guarded(partial(self.scheduler.hold, bucket, request))
 
     def clear(self) -> None:
         """Forget what is held; the broker delivers it again."""
@@ -200,15 +210,18 @@ class GlobalRateLimit(bootsteps.StartStopStep):
         """In Celery's place: the bucket of a task, or None for one that never had a limit."""
         limit = declared_limit(self._app, task)
         known = self._task_buckets.get(task.name)
-        if known is not None:
-            self._guarded(lambda: self.scheduler.configure(known.bucket, limit))
-        elif limit is not None:
+        if known is None and limit is not None:
             known = self._task_buckets[task.name] = TaskBucket(self, Bucket(task.name, limit))
+        elif known is not None:
+            self._guarded(partial(self.scheduler.configure, known.bucket, limit))
         return known
 
     def _ended(self, run_time_s: float) -> None:
         self.scheduler.pace.ran(run_time_s)
-        self._waker.call(self._pump)
+        if threading.get_ident() == self._loop_thread:
+            self._pump()
+        else:
+            self._waker.call(self._pump)
 
     def _pump(self) -> None:
         self._guarded(self.scheduler.pump)
@@ -229,20 +242,27 @@ class GlobalRateLimit(bootsteps.StartStopStep):
             self._credit.attach(self._consumer.qos)
             self._credit.cover(self.scheduler.held)
 
-    def _on_redis(self, error: Exception | None) -> None:
-        """Say once that Redis is away, and once that it is back."""
-        now = time.monotonic()
-        if error is None and self._redis_lost is None:
+    def _on_connection(self, error: Exception | None) -> None:
+        if error is None:
             logger.info("global-rate: limits hold for the whole cluster, by the Redis at %s", self.settings.address)
-        elif error is None and self._redis_lost is not None:
-            logger.warning("global-rate: Redis answers again after %.1f s", now - self._redis_lost)
-            self._redis_lost = None
-        elif self._redis_lost is None:
-            self._redis_lost = now
+        else:
+            self._on_answer(error)
+
+    def _on_answer(self, answer: object) -> None:
+        """Say once that Redis gives no slots, and once that it does again."""
+        now = time.monotonic()
+        if not isinstance(answer, Exception):
+            if self._silent_since is not None:
+                logger.warning("global-rate: Redis answers again after %.1f s", now - self._silent_since)
+                self._silent_since = None
+        elif self._silent_since is None:
+            self._silent_since = now
+            # A reply of Redis says what is wrong; an error of the connection may quote the URL.
+            reason = str(answer) if isinstance(answer, ResponseError) else type(answer).__name__
             logger.error(
                 "global-rate: no answer from the Redis at %s (%s): tasks with a limit are held until it is back",
                 self.settings.address,
-                type(error).__name__,
+                reason,
             )
 
 

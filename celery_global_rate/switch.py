@@ -26,7 +26,6 @@ def check(app: Any, url: str | None = None) -> None:
             raise ImproperlyConfigured(f"task {name}: {exc}") from None
 
 
-@worker_init.connect(weak=False, dispatch_uid="celery_global_rate")
 def on_worker_init(sender: Any, **kwargs: Any) -> None:
     """Add the step where `--global-rate` asks for it, and check before the worker is built.
 
@@ -41,3 +40,6 @@ def on_worker_init(sender: Any, **kwargs: Any) -> None:
             check(sender.app, sender.options.get("global_rate_url"))
         except ImproperlyConfigured as exc:
             raise SystemExit(f"global-rate: {exc}") from None
+
+
+worker_init.connect(on_worker_init, weak=False, dispatch_uid="celery_global_rate")

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from celery_global_rate.bucket import Bucket
+from celery_global_rate.bucket import HORIZON_S, PATIENCE_S, Bucket
 from celery_global_rate.clock import RedisClock
-from celery_global_rate.limit import Limit
+from celery_global_rate.limit import PS_PER_US, Limit
 from celery_global_rate.reservation import Reservation
 from celery_global_rate.scheduler import Scheduler
+
+from .oracle import Oracle
 
 #: Redis' clock at virtual second 0.
 EPOCH_US = 1_800_000_000_000_000
@@ -30,13 +32,14 @@ class World:
         self.reserve, self.give_back = reserve, give_back
         self.random = random.Random(seed)
         self.now = 0.0
+        self.clock_step_us = 0
         self.calls = 0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
 
     @property
     def redis_us(self) -> int:
-        return EPOCH_US + int(self.now * 1e6)
+        return EPOCH_US + int(self.now * 1e6) + self.clock_step_us
 
     def at(self, when: float, event: Callable[[], None]) -> None:
         heapq.heappush(self._events, (max(when, self.now), next(self._order), event))
@@ -66,7 +69,8 @@ class Worker:
 
     def __post_init__(self) -> None:
         self.alive = True
-        self.stopped_until = 0.0
+        self.inbox: list[Callable[[], None]] = []
+        self._stopped_until = 0.0
         self.clock = RedisClock()
         self._skew = self.world.random.uniform(-1e5, 1e5)
         self._running: dict[Any, float] = {}
@@ -78,13 +82,18 @@ class Worker:
         return self.world.now + self._skew
 
     def run_soon(self, event: Callable[[], None]) -> None:
-        """Run in the worker's loop: never when dead, and only after it continues when stopped."""
-        if not self.alive:
-            return
-        if self.world.now < self.stopped_until:
-            self.world.at(self.stopped_until, partial(self.run_soon, event))
-        else:
-            event()
+        """Run in the worker's loop, in order: when it continues, if it is stopped, and never if it is dead."""
+        self.inbox.append(event)
+        self._drain()
+
+    def stop(self, seconds: float) -> None:
+        """Stop the worker's loop, as SIGSTOP does. Its tasks run on."""
+        self._stopped_until = max(self._stopped_until, self.world.now + seconds)
+        self.world.at(self._stopped_until, self._drain)
+
+    def _drain(self) -> None:
+        while self.inbox and self.alive and self.world.now >= self._stopped_until:
+            self.inbox.pop(0)()
 
     def _wake(self, at: float) -> None:
         self._alarm += 1
@@ -145,9 +154,25 @@ class Worker:
         self.world.after(self.latency(), arrive)
 
     def give_back(self, name: str, reservation: Reservation) -> None:
-        self.world.after(
-            self.latency(), lambda: self.world.give_back(name, reservation, self.world.redis_us)
-        )
+        self.world.after(self.latency(), lambda: self.world.give_back(name, reservation, self.world.redis_us))
+
+
+def model_world(seed: int = 0) -> World:
+    """A world whose buckets are the oracle's."""
+    oracles: dict[str, Oracle] = {}
+
+    def reserve(name: str, limit: Limit, wanted: int, worker: str, now_us: int) -> Reservation:
+        oracle = oracles.setdefault(name, Oracle(int(HORIZON_S * 1e6), int(PATIENCE_S * 1e6)))
+        answer = oracle.reserve(now_us, limit, wanted, worker)
+        us, rest = divmod(answer.first, 1)
+        counts = answer.count, answer.seq, answer.waiting
+        return Reservation(now_us, int(us), int(rest * PS_PER_US), limit.interval_us, limit.interval_ps, *counts)
+
+    def give_back(name: str, reservation: Reservation, now_us: int) -> None:
+        limit = Limit(reservation.interval_us, reservation.interval_ps)
+        oracles[name].give_back(now_us, limit, reservation.left, reservation.seq)
+
+    return World(reserve, give_back, seed)
 
 
 def fill(worker: Worker, bucket: Bucket, requests: range) -> None:

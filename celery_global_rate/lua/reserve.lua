@@ -1,4 +1,4 @@
--- reserve: the next slots of a limit, up to the horizon. Refused calls leave the bucket as it is.
+-- reserve: the next slots of a limit, up to the horizon. A refused call books nothing.
 --
 -- KEYS[1]  the bucket (slots.lua)
 -- KEYS[2]  who waits, a sorted set: worker -> epoch us until which it counts as waiting
@@ -45,20 +45,20 @@ local waiting = redis.call('ZCARD', waiters) + 1
 
 -- At most twice the fair share, so that no worker takes the whole horizon from the others.
 local count = math.min(wanted, free, math.max(1, math.floor(2 * free / waiting)))
-local seq, next_us = 0, first_us
+local us, ps = after(first_us, first_ps, count - 1, limit)  -- the last slot given out, now or before
+local seq = 0
 if count > 0 then
-  local us, ps = after(first_us, first_ps, count - 1, limit)
-  next_us = after(us, ps, 1, limit)
   seq = math.max((tonumber(redis.call('HGET', bucket, 'seq')) or 0) + 1, now_us)
   write(bucket, now_us, us, ps, seq)
-
-  -- Expiry collects garbage and decides nothing: the bucket is full again long before, for every limit it served.
-  local full_us = after(us, ps, limit.burst, limit)
-  local idle_ms = math.ceil((full_us - now_us + math.max(SLACK_US, 2 * horizon_us)) / 1000)
-  if redis.call('PTTL', bucket) < idle_ms then redis.call('PEXPIRE', bucket, exact(idle_ms)) end
 end
 
+-- Expiry collects garbage and decides nothing: the bucket is full again long before, for every limit that asked.
+local full_us = after(us, ps, limit.burst, limit)
+local idle_ms = math.ceil((full_us - now_us + math.max(SLACK_US, 2 * horizon_us)) / 1000)
+if redis.call('PTTL', bucket) < idle_ms then redis.call('PEXPIRE', bucket, exact(idle_ms)) end
+
 -- The caller comes back when the next slot enters the horizon, or when its patience ends.
+local next_us = after(us, ps, 1, limit)
 local return_us = math.max(now_us, math.min(next_us - horizon_us, now_us + patience_us)) + 2 * horizon_us
 redis.call('ZADD', waiters, exact(return_us), ARGV[7])
 redis.call('PEXPIRE', waiters, exact(math.ceil(longest_us / 1000)))

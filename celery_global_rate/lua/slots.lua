@@ -36,11 +36,16 @@ local function is_later(us, ps, than_us, than_ps)
 end
 
 -- S as it stands at now_us; nothing where the bucket is full. S - now can only shrink while the clock moves
--- forward, so a lead larger than the one written says that the clock stepped back: S then keeps its lead.
+-- forward, so a lead larger than the one written says that the clock stepped back: S then keeps its lead. That is
+-- written at once, by a refused call too: time must pass from the new S.
 local function last_slot(bucket, now_us)
-  local stored = redis.call('HMGET', bucket, 'slot', 'slot_ps', 'lead')
-  if not stored[1] then return nil end
-  return math.min(tonumber(stored[1]), now_us + stored[3]), tonumber(stored[2])
+  local us, ps, lead = unpack(redis.call('HMGET', bucket, 'slot', 'slot_ps', 'lead'))
+  if not us then return nil end
+  if us - now_us > tonumber(lead) then
+    us = now_us + lead
+    redis.call('HSET', bucket, 'slot', exact(us))
+  end
+  return tonumber(us), tonumber(ps)
 end
 
 -- The next slot that the limit allows: S + T, or as far back as its burst reaches.

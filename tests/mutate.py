@@ -1,0 +1,123 @@
+"""Mutants of the Lua: small errors in the scripts, each of which the tests must notice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+
+FILES = ("slots.lua", "reserve.lua", "give_back.lua")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One error: in this file, that text instead of this, and what it breaks."""
+
+    file: str
+    old: str
+    new: str
+    why: str
+
+
+def originals() -> dict[str, str]:
+    """The Lua as it is."""
+    lua = resources.files("celery_global_rate").joinpath("lua")
+    return {file: lua.joinpath(file).read_text("utf-8") for file in FILES}
+
+
+def sources(mutant: Mutant) -> dict[str, str]:
+    """The scripts with the error in them, by verb."""
+    files = originals()
+    files[mutant.file] = files[mutant.file].replace(mutant.old, mutant.new)
+    return {verb: f"{files['slots.lua']}\n{files[f'{verb}.lua']}" for verb in ("reserve", "give_back")}
+
+
+SLOTS, RESERVE, GIVE_BACK = FILES
+MUTANTS = [
+    # slots.lua
+    Mutant(SLOTS, "local PS_PER_US = 1000000", "local PS_PER_US = 1000", "picoseconds taken for nanoseconds"),
+    Mutant(SLOTS, "return string.format('%.0f', number)", "return tostring(number)", "14 digits are kept"),
+    Mutant(SLOTS, "return time[1] * 1000000 + time[2]", "return time[1] * 1000000", "the clock loses its microseconds"),
+    Mutant(SLOTS, "if injected_us then return", "if false then return", "tests do not tell the time"),
+    Mutant(SLOTS, "ps = ps + count * interval.ps", "ps = ps + interval.ps", "one remainder for many intervals"),
+    Mutant(SLOTS, "ps = ps + count * interval.ps", "ps = count * interval.ps", "the remainder of S is dropped"),
+    Mutant(SLOTS, "count * interval.us + math.floor(ps / PS_PER_US)", "count * interval.us", "no carry"),
+    Mutant(SLOTS, "math.floor(ps / PS_PER_US)", "math.ceil(ps / PS_PER_US)", "the carry is rounded up"),
+    Mutant(SLOTS, "us > than_us or (us", "us >= than_us or (us", "no slot at the horizon"),
+    Mutant(SLOTS, "and ps > than_ps)", "and ps >= than_ps)", "no slot at the horizon, by the remainder"),
+    Mutant(SLOTS, "or (us == than_us and ps > than_ps)", "", "a remainder beyond the horizon is not seen"),
+    Mutant(SLOTS, "if us - now_us > tonumber(lead) then", "if false then", "the lead is not honoured"),
+    Mutant(SLOTS, "us - now_us > tonumber(lead)", "us - now_us < tonumber(lead)", "S runs along with the clock"),
+    Mutant(SLOTS, "us - now_us > tonumber(lead)", "tonumber(us) > now_us", "any slot ahead is a step back"),
+    Mutant(SLOTS, "us = now_us + lead\n", "us = now_us\n", "after a step back the lead is forgotten"),
+    Mutant(SLOTS, "redis.call('HSET', bucket, 'slot', exact(us))\n", "", "a refused call does not write the step"),
+    Mutant(SLOTS, "tonumber(us), tonumber(ps)", "tonumber(us), 0", "the remainder of S is not read"),
+    Mutant(SLOTS, "after(now_us, 0, 1 - limit.burst, limit)", "after(now_us, 0, -limit.burst, limit)", "burst + 1"),
+    Mutant(SLOTS, "1 - limit.burst", "2 - limit.burst", "burst - 1: the first slot of a full bucket is late"),
+    Mutant(SLOTS, "if not us then return full_us, full_ps end", "if not us then return now_us, 0 end", "no burst"),
+    Mutant(SLOTS, "us, ps = after(us, ps, 1, limit)", "us, ps = after(us, ps, 0, limit)", "a slot given out twice"),
+    Mutant(
+        SLOTS,
+        "if is_later(full_us, full_ps, us, ps) then return full_us, full_ps end",
+        "",
+        "max() against a full bucket is dropped",
+    ),
+    Mutant(SLOTS, "is_later(full_us, full_ps, us, ps)", "is_later(us, ps, full_us, full_ps)", "min instead of max"),
+    Mutant(SLOTS, "'slot_ps', exact(ps)", "'slot_ps', '0'", "the remainder is not written"),
+    Mutant(SLOTS, "exact(math.max(0, us - now_us))", "'0'", "lead is not written"),
+    Mutant(SLOTS, "math.max(0, us - now_us)", "us - now_us", "a lead below 0: S moves when the clock steps back"),
+    Mutant(SLOTS, "'seq', exact(seq))", "'seq', '1')", "the serial is not written"),
+    # reserve.lua
+    Mutant(RESERVE, "local SLOTS_PER_CALL = 1000", "local SLOTS_PER_CALL = 1001", "over a thousand slots a call"),
+    Mutant(RESERVE, "local SLACK_US = 60 * 1000000", "local SLACK_US = 60 * 1000", "60 ms of slack"),
+    Mutant(RESERVE, "local end_us = now_us + horizon_us", "local end_us = now_us", "nothing is reserved ahead"),
+    Mutant(RESERVE, "if first_us <= end_us then", "if first_us < end_us then", "no slot exactly at the horizon"),
+    Mutant(RESERVE, "limit.us + limit.ps / PS_PER_US", "limit.us + 1", "the interval is rounded up"),
+    Mutant(RESERVE, "/ interval_us) + 2)", "/ interval_us) + 1)", "a quotient just below a whole number"),
+    Mutant(RESERVE, "/ interval_us) + 2)", "/ interval_us))", "one slot too few"),
+    Mutant(RESERVE, "after(first_us, first_ps, free - 1, limit)", "after(first_us, first_ps, free, limit)", "one less"),
+    Mutant(RESERVE, "if not is_later(us, ps, end_us, 0) then break end", "break", "no walk back: beyond the horizon"),
+    Mutant(RESERVE, "    free = free - 1\n", "    free = free - 2\n", "walks back too far"),
+    Mutant(RESERVE, "patience_us + 2 * horizon_us", "patience_us", "those who sleep longest are forgotten"),
+    Mutant(RESERVE, "redis.call('ZREM', waiters, ARGV[7])\n", "", "the caller counts twice"),
+    Mutant(RESERVE, "'-inf', exact(now_us))", "'-inf', '(' .. exact(now_us))", "forgotten a microsecond late"),
+    Mutant(RESERVE, "redis.call('ZREMRANGEBYSCORE', waiters, '-inf', exact(now_us))\n", "", "nobody is ever forgotten"),
+    Mutant(
+        RESERVE,
+        "redis.call('ZREMRANGEBYSCORE', waiters, '(' .. exact(now_us + longest_us), '+inf')\n",
+        "",
+        "waiters of a later clock stay for as long as it stepped",
+    ),
+    Mutant(RESERVE, "'(' .. exact(now_us + longest_us)", "exact(now_us + longest_us)", "patience is a worker's own"),
+    Mutant(RESERVE, "redis.call('ZCARD', waiters) + 1", "redis.call('ZCARD', waiters)", "the caller does not count"),
+    Mutant(RESERVE, "free, math.max(1, math.floor(2 * free / waiting)))", "free)", "no share"),
+    Mutant(RESERVE, "math.max(1, math.floor(2 * free / waiting))", "math.floor(2 * free / waiting)", "nobody gets one"),
+    Mutant(RESERVE, "math.floor(2 * free / waiting)", "math.ceil(2 * free / waiting)", "the share is rounded up"),
+    Mutant(RESERVE, "math.floor(2 * free / waiting)", "math.floor(free / waiting)", "once the share"),
+    Mutant(RESERVE, "math.min(wanted, free, ", "math.min(wanted, ", "a slot beyond the horizon, since one at least"),
+    Mutant(RESERVE, "math.min(wanted, free, ", "math.min(free, ", "more than wanted"),
+    Mutant(RESERVE, "if count > 0 then", "if true then", "a refused call writes"),
+    Mutant(RESERVE, "count - 1, limit)  -- the", "count, limit)  -- the", "S is a slot ahead"),
+    Mutant(RESERVE, "next_us = after(us, ps, 1, limit)", "next_us = us", "a worker waits for the slot it has"),
+    Mutant(RESERVE, "or 0) + 1, now_us)", "or 0), now_us)", "two bookings in a microsecond share a serial"),
+    Mutant(RESERVE, "+ 1, now_us)\n", "+ 1, 0)\n", "a serial comes again after the loss of the key"),
+    Mutant(RESERVE, "after(us, ps, limit.burst, limit)", "after(us, ps, 1, limit)", "expiry without the burst"),
+    Mutant(RESERVE, "math.max(SLACK_US, 2 * horizon_us)", "SLACK_US", "expiry within a long horizon"),
+    Mutant(RESERVE, "horizon_us)) / 1000)\n", "horizon_us)) / 1000000)\n", "expiry in seconds"),
+    Mutant(RESERVE, "full_us - now_us + math.max", "full_us - us + math.max", "expiry counts from S"),
+    Mutant(RESERVE, "if redis.call('PTTL', bucket) < idle_ms then", "if true then", "expiry is shortened"),
+    Mutant(RESERVE, "if redis.call('PTTL'", "if count > 0 and redis.call('PTTL'", "a refused call does not prolong"),
+    Mutant(RESERVE, "'PTTL', bucket) < idle_ms", "'PTTL', bucket) > idle_ms", "never expires, or too early"),
+    Mutant(RESERVE, "math.max(now_us, math.min(", "(math.min(", "who has slots at hand is forgotten early"),
+    Mutant(RESERVE, "next_us - horizon_us, now_us", "next_us, now_us", "returns a horizon late"),
+    Mutant(RESERVE, "math.min(next_us - horizon_us, now_us + patience_us)", "(next_us - horizon_us)", "no patience"),
+    Mutant(RESERVE, "now_us + patience_us)) + 2 * horizon_us", "now_us + patience_us))", "no time to come back"),
+    Mutant(RESERVE, "exact(math.ceil(longest_us / 1000))", "exact(longest_us)", "expiry of the waiters in us"),
+    Mutant(RESERVE, "limit.ps, count, seq, waiting}", "limit.ps, wanted, seq, waiting}", "answers what was wanted"),
+    # give_back.lua
+    Mutant(GIVE_BACK, "if redis.call('HGET', bucket, 'seq') ~= ARGV[4] then", "if false then", "frees others' slots"),
+    Mutant(GIVE_BACK, "-tonumber(ARGV[3])", "tonumber(ARGV[3])", "takes slots instead of giving back"),
+    Mutant(GIVE_BACK, "-tonumber(ARGV[3])", "1 - tonumber(ARGV[3])", "gives one slot too few back"),
+    Mutant(GIVE_BACK, "ps = tonumber(ARGV[2])}", "ps = 0}", "the remainder is dropped"),
+    Mutant(GIVE_BACK, "tonumber(ARGV[4]) + 1)", "tonumber(ARGV[4]))", "twice is twice"),
+    Mutant(GIVE_BACK, "return 0 end", "return 1 end", "says it did"),
+]

@@ -1,0 +1,80 @@
+"""Real workers under backlog: the rate is reached, and no window holds more than the promise allows.
+
+Used slots are counted from start to start, so the edges of the watch cost nothing; what is left of the tolerance
+covers a start that is late by J at either end. Long runs are in `make bench`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.cluster import Cluster
+from benchmarks.scenarios import Run, backlog, script_calls
+from benchmarks.server import Redis
+
+from .conftest import Figures, Server
+
+
+def watch(broker: str, limiter: Redis, rate: str, workers: int, seconds: float, **pool: str) -> Run:
+    with Cluster(broker, limiter.url, rate) as cluster:
+        return backlog(cluster, limiter.client(), workers, seconds, **pool)
+
+
+@pytest.mark.parametrize(
+    ("rate", "workers", "seconds"),
+    [("7/s", 4, 10), ("10/s", 1, 8), ("100/s", 1, 5), ("100/s", 4, 5), ("500/s", 4, 5)],
+)
+def test_a_limit_is_reached_and_never_exceeded(
+    empty_redis: Server, limiter_redis: Redis, figures: Figures, rate: str, workers: int, seconds: float
+) -> None:
+    run = watch(empty_redis.url, limiter_redis, rate, workers, seconds)
+    figures(str(run))
+
+    assert run.release_excess <= 0
+    assert run.start_excess <= 0
+    assert 0.985 <= run.used <= 1.005
+    assert run.calls_per_s <= 15
+    assert run.jain >= 0.95
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_other_pools(empty_redis: Server, limiter_redis: Redis, figures: Figures, pool: str) -> None:
+    run = watch(empty_redis.url, limiter_redis, "100/s", 2, 5, pool=pool)
+    figures(f"{pool}: {run}")
+
+    assert run.kept
+    assert 0.985 <= run.used <= 1.005
+
+
+def test_rabbitmq(limiter_redis: Redis, rabbitmq: str, figures: Figures) -> None:
+    run = watch(rabbitmq, limiter_redis, "100/s", 2, 5)
+    figures(f"RabbitMQ: {run}")
+
+    assert run.kept
+    assert 0.985 <= run.used <= 1.005
+
+
+def test_stock_celery_does_neither(empty_redis: Server, figures: Figures) -> None:
+    """The same load without the extension: two workers hold 10/s each, and under backlog not even that."""
+    with Cluster(f"{empty_redis.url}/0", rate="100/s", extension=False) as cluster:
+        fast = backlog(cluster, empty_redis.client(), 2, 4)
+    empty_redis.client().flushall()
+    with Cluster(f"{empty_redis.url}/0", rate="1/s", extension=False) as cluster:
+        slow = backlog(cluster, empty_redis.client(), 4, 4)
+    figures(f"stock Celery: {fast}")
+    figures(f"stock Celery: {slow}")
+
+    assert fast.used < 0.5
+    assert slow.release_excess >= 2
+
+
+def test_unlimited_tasks_cost_no_calls(empty_redis: Server, limiter_redis: Redis, figures: Figures) -> None:
+    """With nothing but unlimited tasks, the limiter's Redis hears of no script."""
+    with Cluster(f"{empty_redis.url}/0", limiter_redis.url, "100/s") as cluster:
+        cluster.start(1)
+        cluster.send("free", 500)
+        cluster.wait_for(500, 20, task="free")
+        calls = script_calls(limiter_redis.client())
+    figures(f"500 unlimited tasks: {calls} calls of the limiter")
+
+    assert calls == 0

@@ -1,0 +1,154 @@
+"""Real workers that are stopped, killed, restarted, or far from their Redis."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from contextlib import ExitStack
+
+import pytest
+
+from benchmarks.cluster import Cluster
+from benchmarks.proxy import Proxy
+from benchmarks.scenarios import WARM_UP_S, backlog, judge
+from benchmarks.windows import used
+from celery_global_rate.bucket import HORIZON_S
+from celery_global_rate.limit import Limit
+
+from .conftest import Figures, Server
+
+
+def test_a_stopped_worker_uses_no_old_slot(empty_redis: Server, figures: Figures) -> None:
+    """SIGSTOP for 5 s, then SIGCONT, 4 workers at 100/s: within the promise, and the others take over.
+
+    What the stopped worker had in hand is missed: at most max(1, H/T) = 10 slots, once when it stops. Its tasks that
+    were already with the pool may start late; they are counted as releases, which are judged without tolerance.
+    """
+    limit = Limit.parse("100/s")
+    with Cluster(f"{empty_redis.url}/0", f"{empty_redis.url}/1", "100/s") as cluster:
+        cluster.send("limited", 2500)
+        cluster.start(4)
+        time.sleep(WARM_UP_S)
+        begin = time.monotonic()
+        cluster.signal("w3", signal.SIGSTOP)
+        time.sleep(5)
+        cluster.signal("w3", signal.SIGCONT)
+        time.sleep(2)
+        end = time.monotonic()
+        time.sleep(0.2)
+        run = judge(cluster, limit, 4, begin, end, 0)
+    lost = (1 - run.used) * (end - begin) / limit.interval_s
+    figures(f"SIGSTOP of one worker of four for 5 s: {lost:.1f} slots missed, {run}")
+
+    assert run.release_excess <= 0
+    assert lost <= max(1, HORIZON_S / limit.interval_s)
+
+
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_restarts_and_kills_lose_nothing(
+    request: pytest.FixtureRequest, empty_redis: Server, figures: Figures, broker: str
+) -> None:
+    """2000 tasks with `acks_late`, one worker ended by TERM, on RabbitMQ another one by KILL.
+
+    Every task runs, and those that were not in the killed worker run exactly once; of its own, only those that it had
+    started: one for each process and one on deck. (On Redis, what a killed worker had taken comes back when kombu
+    sweeps after the visibility timeout, every 100 s at best.)
+    """
+    url = request.getfixturevalue("rabbitmq") if broker == "rabbitmq" else empty_redis.url
+    with Cluster(url, f"{empty_redis.url}/1", "200/s") as cluster:
+        ids = cluster.send("late", 2000)
+        cluster.start(3)
+        cluster.wait_for(300, 30, task="late")
+        assert cluster.stop("w0") == 0
+        cluster.start(1)
+        cluster.wait_for(700, 30, task="late")
+        if broker == "rabbitmq":
+            cluster.kill("w1")
+        else:
+            assert cluster.stop("w1") == 0
+        cluster.start(1)
+        cluster.wait(lambda: {record.task_id for record in cluster.records("end")} >= set(ids), 40, "2000 ends")
+        time.sleep(1)
+        starts = cluster.records("start", "late")
+    of_killed = {record.task_id for record in starts if record.worker == "w1" and broker == "rabbitmq"}
+    runs = Counter(record.task_id for record in starts)
+    twice = {task_id for task_id, count in runs.items() if count > 1}
+    figures(f"{broker}: of 2000 tasks {len(runs)} ran, {len(twice)} twice, all of them in the killed worker")
+
+    assert set(runs) == set(ids)
+    assert twice <= of_killed
+    assert len(twice) <= 2 * 2
+
+
+def test_a_distant_redis(empty_redis: Server, figures: Figures) -> None:
+    """25 ms more each way: still 100/s, and unlimited tasks on the same worker do not notice."""
+    limit = Limit.parse("100/s")
+
+    def throughput(limiter: str) -> float:
+        empty_redis.client().flushall()
+        with Cluster(f"{empty_redis.url}/0", limiter, "100/s") as cluster:
+            cluster.start(1)
+            time.sleep(0.5)
+            cluster.send("limited", 90)
+            begin = time.monotonic()
+            cluster.send("free", 1500)
+            cluster.wait_for(1500, 30, task="free")
+            ends = cluster.instants("start", "free")
+            return 1500 / (ends[-1] - begin)
+
+    with Proxy(empty_redis.port, 0.025) as proxy:
+        distant = f"redis://127.0.0.1:{proxy.port}/1"
+        with Cluster(f"{empty_redis.url}/0", distant, "100/s") as cluster:
+            run = backlog(cluster, empty_redis.client(), 2, 6)
+        pairs = [(throughput(distant), throughput(f"{empty_redis.url}/1")) for _ in range(3)]
+    ratio = sorted(far / near for far, near in pairs)[1]
+    figures(f"50 ms more round trip: {run}; unlimited tasks at {ratio:.3f} of their throughput")
+
+    assert limit.grace_s == 0.025
+    assert run.kept
+    assert 0.99 <= run.used <= 1.005
+    assert ratio >= 0.9  # noise of short runs; the bar is 0.95, in `make bench`
+
+
+def test_the_broker_goes_and_comes_back(empty_redis: Server, figures: Figures) -> None:
+    """Broker connections are cut under load: held requests are dropped and delivered again, each runs once."""
+    with ExitStack() as stack:
+        proxy = stack.enter_context(Proxy(empty_redis.port))
+        broker = f"redis://127.0.0.1:{proxy.port}/0"
+        cluster = stack.enter_context(Cluster(broker, f"{empty_redis.url}/1", "50/s"))
+        ids = cluster.send("limited", 400)
+        cluster.start(2)
+        cluster.wait_for(60, 20)
+        cluster.app.control.rate_limit("limited", "60/s")  # with the stock command (N3), what was held runs twice
+        for _ in range(2):
+            time.sleep(0.5)
+            proxy.cut()
+        cluster.wait(lambda: len({record.task_id for record in cluster.records("start")}) == len(ids), 40)
+        time.sleep(1)
+        runs = Counter(record.task_id for record in cluster.records("start"))
+        releases = cluster.instants("release")
+    figures(f"broker cut twice: {len(runs)} of {len(ids)} ran, {sum(runs.values()) - len(runs)} twice")
+
+    assert set(runs) == set(ids)
+    assert max(runs.values()) == 1
+    assert used(releases, 1 / 60, releases[-60], releases[-1]) > 0.5
+
+
+def test_redis_away_at_start(empty_redis: Server, figures: Figures) -> None:
+    """The limiter's Redis cannot be reached: it is reported, unlimited tasks run, limited ones are held."""
+    from benchmarks.server import free_port
+
+    with Cluster(f"{empty_redis.url}/0", f"redis://:secret@127.0.0.1:{free_port()}/1", "10/s") as cluster:
+        cluster.start(1)
+        cluster.send("limited", 5)
+        cluster.send("free", 5)
+        cluster.wait_for(5, 10, task="free")
+        time.sleep(0.5)
+        log, started = cluster.log("w0"), len(cluster.instants("start"))
+    line = next(line for line in log.splitlines() if "no answer from the Redis" in line)
+    figures(line.partition("global-rate: ")[2])
+
+    assert started == 0
+    assert log.count("no answer from the Redis") == 1
+    assert "secret" not in log
