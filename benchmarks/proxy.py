@@ -14,10 +14,11 @@ class Proxy:
     Args:
         target: the port on loopback to forward to.
         delay_s: how long every byte takes, each way, in seconds.
+        pause_s: where set, what the target answers is forwarded in single bytes, with this pause before each.
     """
 
-    def __init__(self, target: int, delay_s: float = 0.0) -> None:
-        self.target, self.delay_s = target, delay_s
+    def __init__(self, target: int, delay_s: float = 0.0, pause_s: float | None = None) -> None:
+        self.target, self.delay_s, self.pause_s = target, delay_s, pause_s
         self.port = 0
         self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -58,14 +59,16 @@ class Proxy:
         there, back = await asyncio.open_connection("127.0.0.1", self.target)
         self._open |= {writer, back}
         try:
-            await asyncio.gather(self._forward(reader, back), self._forward(there, writer))
+            await asyncio.gather(self._forward(reader, back, None), self._forward(there, writer, self.pause_s))
         finally:
             for side in (writer, back):
                 side.close()
 
-    async def _forward(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _forward(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, pause_s: float | None) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while data := await source.read(65536):
+            while data := await source.read(65536 if pause_s is None else 1):
+                if pause_s is not None:
+                    await asyncio.sleep(pause_s)
                 self._loop.call_later(self.delay_s, self._write, sink, data)
             self._loop.call_later(self.delay_s, sink.close)
 

@@ -14,6 +14,8 @@ from .reservation import Reservation
 
 #: H: how far ahead slots are reserved.
 HORIZON_S = 0.1
+#: Between two calls for a bucket. Shorter than the grace: slots that a full bucket has saved are renewed in time.
+SHORTEST_PAUSE_S = 0.02
 #: Nobody sleeps longer on a bucket than this, whatever its rate.
 PATIENCE_S = 5.0
 #: An answer that takes longer is given up.
@@ -79,14 +81,14 @@ class Bucket:
             self.waiting_since = now
         self.held.append(request)
 
-    def drop(self, gone: Callable[[Any], bool], first: int) -> None:
-        """Forget those of the first held requests that are gone (revoked, expired): no slot is spent on them."""
-        checked = list(islice(self.held, first))
-        wanted = [request for request in checked if not gone(request)]
-        if len(wanted) < len(checked):
-            for _ in checked:
-                self.held.popleft()
-            self.held.extendleft(reversed(wanted))
+    def drop(self, gone: Callable[[Any], bool], count: int) -> None:
+        """Forget which of the next requests without a slot are gone (revoked, expired): none is reserved for them."""
+        first = self.in_hand
+        checked = list(islice(self.held, first, first + count))
+        alive = [request for request in checked if not gone(request)]
+        if len(alive) < len(checked):
+            held = list(self.held)
+            self.held = deque(held[:first] + alive + held[first + len(checked) :])
 
     def empty_hand(self) -> Iterable[Reservation]:
         """Take all reservations with slots left out of hand, and forget the call under way."""
@@ -118,15 +120,15 @@ class Bucket:
         interval_s = self.limit.interval_s
         if interval_s < HORIZON_S:
             got_all = reservation.count == call.wanted
-            self.ask_at = call.sent + HORIZON_S * (1 / 4 if got_all else (1 + chance) / 2)
+            self.ask_at = call.sent + (SHORTEST_PAUSE_S if got_all else HORIZON_S * (1 + chance) / 2)
         else:
             enters = clock.reached(reservation.slot_us(reservation.count)) - HORIZON_S
             turn = (now - self.waiting_since) / (interval_s * reservation.waiting)
             self.ask_at = min(enters + HORIZON_S / 4 * max(0.0, 1 - turn), now + PATIENCE_S)
 
     def missed(self, now: float) -> None:
-        """Ask anew for a slot that came too late, but never more often than four times per horizon."""
-        self.ask_at = min(self.ask_at, max(now, self.asked_at + HORIZON_S / 4))
+        """Ask anew for a slot that came too late."""
+        self.ask_at = min(self.ask_at, max(now, self.asked_at + SHORTEST_PAUSE_S))
 
     def unanswered(self, now: float, chance: float) -> None:
         """Ask again after a call without an answer, at an instant drawn so that workers do not come together."""

@@ -32,7 +32,7 @@ class HubConnection:
 
     Args:
         make: makes a connection of redis-py that is not open yet.
-        waker: brings the opened connection back into the loop.
+        waker: brings the opened connection back into the loop; its guard runs all that is called there.
         on_change: called in the loop with None when the connection has opened, with the error when it is lost.
     """
 
@@ -54,6 +54,7 @@ class HubConnection:
 
     def attach(self, hub: Any) -> None:
         """Use this loop, and begin to open."""
+        self.detach()
         self._hub = hub
         self._reopen_at = 0.0
         self._open()
@@ -61,7 +62,7 @@ class HubConnection:
     def detach(self) -> None:
         """Close. Commands that were sent still reach Redis; their answers are not read."""
         self._close()
-        self._hub = None
+        self._hub = self._opener = None
         self._answers.clear()
 
     def send(self, command: tuple[Any, ...], answer: Answer) -> None:
@@ -77,8 +78,10 @@ class HubConnection:
             return
         self._answers.append((time.monotonic(), answer))
         try:
-            self._redis.send_packed_command(self._redis.pack_command(*command), check_health=False)
-        except (RedisError, OSError) as exc:
+            # Not by send_packed_command: that closes the socket on an error, while the loop still listens to it.
+            for part in self._redis.pack_command(*command):
+                self._redis._sock.sendall(part)
+        except OSError as exc:
             self.lose(exc)
 
     def lose(self, reason: Exception) -> None:
@@ -88,7 +91,7 @@ class HubConnection:
         self._on_change(reason)
         unanswered, self._answers = self._answers, deque()
         for _, answer in unanswered:
-            answer(reason)
+            self._waker.guard(partial(answer, reason))
 
     def _open(self) -> None:
         if self._hub is None or self._opener is not None or time.monotonic() < self._reopen_at:
@@ -97,21 +100,24 @@ class HubConnection:
         self._opener.start()
 
     def _connect(self) -> None:
+        opener = threading.current_thread()
         try:
             connection = self._make()
             connection.connect()
             connection._sock.settimeout(0)
         except Exception as exc:
-            self._waker.call(partial(self._opened, None, exc))
+            self._waker.call(partial(self._opened, opener, None, exc))
         else:
-            self._waker.call(partial(self._opened, connection, None))
+            self._waker.call(partial(self._opened, opener, connection, None))
 
-    def _opened(self, connection: Any, error: Exception | None) -> None:
+    def _opened(self, opener: threading.Thread, connection: Any, error: Exception | None) -> None:
+        if opener is not self._opener:  # detached meanwhile
+            if connection is not None:
+                connection.disconnect()
+            return
         self._opener = None
         if error:
             self.lose(error)
-        elif self._hub is None:
-            connection.disconnect()
         else:
             self._redis, self._fd = connection, connection._sock.fileno()
             self._hub.add_reader(self._fd, self._on_readable)
@@ -137,6 +143,6 @@ class HubConnection:
                     self.lose(exc)
                 return
             _, answer = self._answers.popleft()
-            answer(reply)
+            self._waker.guard(partial(answer, reply))
             if not self._answers:
                 return

@@ -13,13 +13,25 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 
+def logged(action: Callable[[], None]) -> None:
+    """Run an action; its error goes to the log."""
+    try:
+        action()
+    except Exception:
+        logger.exception("global-rate: an action in the event loop failed")
+
+
 class Waker:
     """Runs callbacks in the loop, at once, from any thread.
 
     kombu before 5.6 lets a callback from another thread wait up to a second; a socket pair wakes every version.
+
+    Args:
+        guard: runs what comes into the loop from outside, and decides which errors may leave it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Callable[[Callable[[], None]], None] = logged) -> None:
+        self.guard = guard
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
@@ -53,10 +65,7 @@ class Waker:
         with contextlib.suppress(BlockingIOError):
             self._reader.recv(4096)
         for _ in range(len(self._callbacks)):
-            try:
-                self._callbacks.popleft()()
-            except Exception:
-                logger.exception("global-rate: a callback failed")
+            self.guard(self._callbacks.popleft())
 
 
 class Alarm:

@@ -150,8 +150,8 @@ class Scheduler:
             # A slot that a full bucket had saved was due when it was reserved: its lateness counts from then.
             late_s = now - clock.reached(max(due_us, reservation.now_us))
             if late_s > grace_s or early_s > 2 * HORIZON_S:  # so early only on a clock that has stepped back since
-                reservation.used += 1
-                self.missed += 1
+                is_over = now > clock.reached(max(reservation.end_us, reservation.now_us)) + grace_s
+                self.missed += reservation.miss(reservation.left if is_over else 1)
                 bucket.missed(now)
             elif early_s > 0 or not self._has_room(bucket):
                 return
@@ -202,7 +202,7 @@ class Scheduler:
         wanted = min(unprovided, self._capacity(within_s)) if unprovided else 0
         if wanted <= 0:
             return
-        bucket.drop(self._pool.is_gone, bucket.in_hand + wanted)
+        bucket.drop(self._pool.is_gone, wanted)
         wanted = min(wanted, len(bucket.held) - bucket.in_hand)
         if wanted <= 0:
             return

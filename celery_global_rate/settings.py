@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import redis
 from celery import Celery
@@ -62,9 +62,10 @@ class Settings:
             ImproperlyConfigured: a setting that cannot be meant; the text names it, its value and the remedy.
         """
         conf = app.conf
+        inherited = _inherited_url(conf)  # reading one setting loads them all
         _refuse_unknown(conf)
         settings = cls(
-            url=_redis_url(url or conf.get(URL) or _inherited_url(conf)),
+            url=_redis_url(url or conf.get(URL) or inherited),
             redis_options=conf.get(OPTIONS, {}),
             key_prefix=conf.get(PREFIX, DEFAULT_PREFIX + (app.main or "celery")),
             max_held=conf.get(MAX_HELD, DEFAULT_MAX_HELD),
@@ -84,8 +85,8 @@ class Settings:
     @property
     def address(self) -> str:
         """The Redis as logs may show it: without user, password and options."""
-        parts = urlsplit(self.url)
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        scheme, _, rest = self.url.partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
     def connection(self) -> Any:
         """A connection of redis-py to this Redis, not open yet.
@@ -97,42 +98,49 @@ class Settings:
         # RESP3 would push messages between the answers.
         options = {**timeouts, **self.redis_options, "protocol": 2}
         try:
+            if not re.fullmatch(r"/?\d*", urlsplit(self.url).path) and not self.url.startswith("unix"):
+                raise ValueError
             return redis.Redis.from_url(self.url, **options).connection_pool.make_connection()
-        except (TypeError, ValueError, redis.RedisError) as exc:
+        except (TypeError, ValueError, redis.RedisError):
             # The text of the error may repeat the URL or an option, and with it a password.
-            names = ", ".join(self.redis_options) or "empty"
+            names = ", ".join(self.redis_options) or "no options"
             raise ImproperlyConfigured(
-                f"redis-py accepts neither {URL} = {self.address} as it is, nor with {OPTIONS} ({names}): "
-                f"{type(exc).__name__}; check the port, the database and the names of the options"
+                f"redis-py does not accept the Redis {self.address} with {names}: check {URL} (or the URL of the "
+                f"broker, where it is not set): its host, port and database, and the names in {OPTIONS}"
             ) from None
 
 
 def _refuse_unknown(conf: Any) -> None:
     """A misspelt setting would have no effect, and nobody would notice."""
-    namespace = (conf.prefix or "").lower()
-    for key in conf:
-        name = str(key).lower().removeprefix(namespace)
-        if name.startswith("global_rate_") and name not in KNOWN:
+    namespace = conf.prefix or ""
+    for key in map(str, conf):
+        name = key[len(namespace) :].lower() if key.startswith(namespace) else ""
+        if name.startswith("global_rate_") and (name not in KNOWN or not (namespace or key.islower())):
             raise ImproperlyConfigured(f"{key} is not a setting of this version: use {', '.join(KNOWN)}")
 
 
-def _inherited_url(conf: Any) -> str:
+def _inherited_url(conf: Any) -> str | None:
+    """The Redis that the application has already, or None."""
     for urls in (conf.broker_read_url, conf.result_backend):
         first = urls[0] if isinstance(urls, (list, tuple)) and urls else urls
         if isinstance(first, str) and first.partition("://")[0] in SCHEMES:
             return first.partition(";")[0]
-    raise ImproperlyConfigured(
-        f"{URL} is not set, and neither the broker nor the result backend is a Redis: "
-        f"set it to the Redis that shall keep the limits, for example redis://localhost:6379/0"
-    )
+    return None
 
 
 def _redis_url(url: object) -> str:
+    if url is None:
+        raise ImproperlyConfigured(
+            f"{URL} is not set, and neither the broker nor the result backend is a Redis: "
+            f"set it to the Redis that shall keep the limits, for example redis://localhost:6379/0"
+        )
     scheme, separator, rest = url.partition("://") if isinstance(url, str) else ("", "", "")
     if not separator:
         raise ImproperlyConfigured(f"{URL} is not a URL: write it like redis://localhost:6379/0")
     if scheme not in SCHEMES:
         raise ImproperlyConfigured(f"{URL} = {scheme}://...: use one of {', '.join(SCHEMES)}")
+    if set(rest.rpartition("@")[0]) & set("/?#@"):
+        raise ImproperlyConfigured(f"{URL}: its password has one of / ? # @ in it: write %2F, %3F, %23 or %40 instead")
     # Celery and redis-py spell two options differently.
     rest = re.sub(r"ssl_cert_reqs=CERT_(\w+)", lambda option: f"ssl_cert_reqs={option[1].lower()}", rest)
     return f"{SCHEMES[scheme]}://{rest.replace('virtual_host=', 'db=')}"

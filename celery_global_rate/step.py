@@ -18,9 +18,9 @@ from functools import partial
 from typing import Any
 
 from celery import bootsteps
+from celery.utils.functional import firstmethod
 from celery.worker import state
 from celery.worker.control import Panel, nok
-from redis.exceptions import ResponseError
 
 from .bucket import Bucket
 from .connection import HubConnection
@@ -28,10 +28,14 @@ from .credit import Credit
 from .limit import Limit
 from .limiter import Limiter
 from .loop import Alarm, Waker
+from .outage import Outage
 from .scheduler import FULL_POOL_POLL_S, Scheduler
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
+
+#: What `'*'` says, of the first annotation that has it; as Celery itself looks it up.
+annotation_for_all = firstmethod("annotate_any")
 
 
 class TaskBucket:
@@ -147,15 +151,15 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         self._consumer = consumer
         self._recoverable = consumer.connection_errors + consumer.channel_errors
         self._task_buckets: dict[str, TaskBucket] = {}
-        self._waker = Waker()
+        outage = Outage(settings.address)
+        self._waker = Waker(self._guarded)
         self._alarm = Alarm(self._pump, self._waker)
-        self._connection = HubConnection(settings.connection, self._waker, self._on_connection)
+        self._connection = HubConnection(settings.connection, self._waker, outage.connected)
         worker = f"{consumer.hostname}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self.limiter = Limiter(self._connection, settings.key_prefix, worker, self._on_answer)
+        self.limiter = Limiter(self._connection, settings.key_prefix, worker, outage.replied)
         pool = WorkerPool(consumer, self._ended)
         self.scheduler = Scheduler(pool, self.limiter, self._alarm.set, time.monotonic, random.random)
         self._credit = Credit(settings.max_held)
-        self._silent_since: float | None = None
         consumer.bucket_for_task = self._bucket_for_task
         consumer.reset_rate_limits()
         refuse_bad_rates()
@@ -242,29 +246,6 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             self._credit.attach(self._consumer.qos)
             self._credit.cover(self.scheduler.held)
 
-    def _on_connection(self, error: Exception | None) -> None:
-        if error is None:
-            logger.info("global-rate: limits hold for the whole cluster, by the Redis at %s", self.settings.address)
-        else:
-            self._on_answer(error)
-
-    def _on_answer(self, answer: object) -> None:
-        """Say once that Redis gives no slots, and once that it does again."""
-        now = time.monotonic()
-        if not isinstance(answer, Exception):
-            if self._silent_since is not None:
-                logger.warning("global-rate: Redis answers again after %.1f s", now - self._silent_since)
-                self._silent_since = None
-        elif self._silent_since is None:
-            self._silent_since = now
-            # A reply of Redis says what is wrong; an error of the connection may quote the URL.
-            reason = str(answer) if isinstance(answer, ResponseError) else type(answer).__name__
-            logger.error(
-                "global-rate: no answer from the Redis at %s (%s): tasks with a limit are held until it is back",
-                self.settings.address,
-                reason,
-            )
-
 
 def declared_limit(app: Any, task: Any) -> Limit | None:
     """The limit that a task declares: its own attribute, an annotation, or the default of the application.
@@ -277,8 +258,8 @@ def declared_limit(app: Any, task: Any) -> Limit | None:
     """
     rate = getattr(task, "rate_limit", None)
     if task.name.startswith("celery."):
-        for_all = [annotation.annotate_any() or {} for annotation in app.annotations]
-        if rate in (app.conf.task_default_rate_limit, *(each.get("rate_limit") for each in for_all)):
+        for_all = annotation_for_all(app.annotations) or {}
+        if rate in (app.conf.task_default_rate_limit, for_all.get("rate_limit")):
             return None
     return Limit.parse(rate, getattr(task, "rate_burst", None))
 

@@ -7,6 +7,7 @@ from typing import Any
 from celery.exceptions import ImproperlyConfigured
 from celery.signals import worker_init
 
+from .limit import Limit
 from .settings import Settings
 from .step import GlobalRateLimit, declared_limit
 
@@ -18,6 +19,10 @@ def check(app: Any, url: str | None = None) -> None:
         ImproperlyConfigured: a setting or a rate that cannot be meant; the text names it, its value and the remedy.
     """
     Settings.from_app(app, url)
+    try:
+        Limit.parse(app.conf.task_default_rate_limit)
+    except ValueError as exc:
+        raise ImproperlyConfigured(f"task_default_rate_limit: {exc}") from None
     app.finalize(auto=True)
     for name in sorted(app.tasks):
         try:

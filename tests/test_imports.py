@@ -1,0 +1,103 @@
+"""The arrows between the modules of the package, read from their source."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "celery_global_rate"
+
+#: What each module may import of its siblings. The lower layers come first, and know nothing of those after them.
+ARROWS: dict[str, set[str]] = {
+    "limit": set(),
+    "clock": set(),
+    "reservation": {"limit"},
+    "bucket": {"clock", "limit", "reservation"},
+    "pace": {"bucket"},
+    "script": {"bucket", "limit", "reservation"},
+    "scheduler": {"bucket", "clock", "limit", "pace", "reservation"},
+    "limiter": {"bucket", "clock", "limit", "reservation", "script"},
+    "loop": set(),
+    "connection": {"loop"},
+    "credit": set(),
+    "outage": set(),
+    "settings": set(),
+    "step": {"bucket", "connection", "credit", "limit", "limiter", "loop", "outage", "scheduler", "settings"},
+    "switch": {"settings", "step"},
+    "cli": {"switch"},
+    "__init__": {"step", "switch"},
+}
+
+#: What each module may import of others; all that is not here uses the standard library alone.
+OUTSIDE: dict[str, set[str]] = {
+    "limiter": {"redis"},
+    "connection": {"redis"},
+    "settings": {"celery", "redis"},
+    "outage": {"redis"},
+    "step": {"celery"},
+    "switch": {"celery"},
+    "cli": {"celery", "click"},
+}
+
+LIBRARIES = {"amqp", "billiard", "celery", "click", "kombu", "redis", "vine"}
+
+
+def imports(module: str) -> tuple[set[str], set[str]]:
+    """The siblings and the full names of the other modules that a module imports, wherever in its text."""
+    siblings: set[str] = set()
+    others: set[str] = set()
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+        if isinstance(node, ast.Import):
+            others.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            siblings.update([node.module] if node.module else [alias.name for alias in node.names])
+        elif isinstance(node, ast.ImportFrom):
+            others.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return siblings, others
+
+
+def reached(module: str) -> set[str]:
+    """A module and all siblings that come with it."""
+    found, left = set(), {module}
+    while left:
+        found.add(name := left.pop())
+        left |= imports(name)[0] - found
+    return found
+
+
+def test_every_module_has_its_place_in_the_picture() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == set(ARROWS)
+
+
+@pytest.mark.parametrize("module", ARROWS)
+def test_a_module_imports_only_the_siblings_below_it(module: str) -> None:
+    order = list(ARROWS)
+    siblings, _ = imports(module)
+
+    assert siblings == ARROWS[module]
+    assert all(order.index(sibling) < order.index(module) for sibling in siblings)
+
+
+@pytest.mark.parametrize("module", ARROWS)
+def test_a_module_imports_only_the_libraries_that_it_is_for(module: str) -> None:
+    _, others = imports(module)
+
+    assert {name.partition(".")[0] for name in others} & LIBRARIES == OUTSIDE.get(module, set())
+    assert not any(name.startswith("celery_global_rate") for name in others)
+
+
+def test_the_scheduler_brings_neither_redis_nor_celery_with_it() -> None:
+    assert not {"celery", "kombu", "redis"} & set().union(*(OUTSIDE.get(name, set()) for name in reached("scheduler")))
+
+
+def test_only_the_step_knows_the_insides_of_the_worker() -> None:
+    knows = {module for module in ARROWS if any(name.startswith("celery.worker") for name in imports(module)[1])}
+
+    assert knows == {"step"}
+
+
+@pytest.mark.parametrize("module", ARROWS)
+def test_no_module_is_longer_than_three_hundred_lines(module: str) -> None:
+    assert len((PACKAGE / f"{module}.py").read_text().splitlines()) <= 300

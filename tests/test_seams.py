@@ -1,0 +1,249 @@
+"""What the package leans on in Celery, kombu and redis-py: one test each, on the real objects.
+
+A failure names our file to open, and theirs. Tests that take `lived` share one worker, which runs in this process:
+it receives two limited tasks, loses its broker connection, connects again and ends.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery, signals
+from celery.bin.base import CeleryOption
+from celery.bin.worker import worker as worker_command
+from celery.worker import state
+from celery.worker.control import Panel, nok
+from celery.worker.pidbox import Pidbox
+from kombu import pools
+from kombu.asynchronous.hub import Hub
+from kombu.common import QoS
+
+from celery_global_rate.connection import WOULD_BLOCK
+
+from .conftest import Server
+from .probe import OPTION, RUN_TIME_S, Lane, application, build, seam
+
+CONSUMER = "celery/worker/consumer/consumer.py"
+
+
+@pytest.fixture(scope="module")
+def lived(redis_server: Server) -> Iterator[Any]:
+    """What the step and the bucket of a worker have seen in its life."""
+    redis_server.client(9).flushdb()
+    app = application(f"{redis_server.url}/9")
+    worker = build(app)
+    app.set_current()  # tasks are looked up there
+    app.seen.built = {"events": list(app.seen.events), "buckets": worker.consumer.task_buckets}
+    app.send_task("limited")
+    app.send_task("limited")
+    worker.start()
+    app.seen.worker, app.seen.stats = worker, worker.consumer.blueprint.info(worker.consumer)
+    yield app.seen
+    state.reset_state()
+    app.close()
+    pools.reset()
+
+
+def test_buckets_are_looked_up_on_the_instance_and_updated_in_place(lived: Any) -> None:
+    buckets, before = lived.stock_buckets
+    seam("TokenBucket" in repr(before["limited"]), "stock buckets exist before steps are created", "step.py", CONSUMER)
+    seam(lived.built["buckets"] is buckets, "reset_rate_limits updates task_buckets in place", "step.py", CONSUMER)
+    seam(isinstance(buckets["limited"], Lane), "reset_rate_limits asks the instance", "step.py", CONSUMER)
+
+
+def test_the_step_gets_the_options_of_the_worker_and_knows_hub_and_rate_limits_early(lived: Any) -> None:
+    seam(lived.option == OPTION, "worker options reach the step's __init__", "step.py", CONSUMER)
+    seam(lived.known_early, "consumer.hub and .disable_rate_limits are set before include_if", "step.py", CONSUMER)
+
+
+def test_a_strategy_asks_if_bucket_and_adds_a_request_with_its_tokens(lived: Any) -> None:
+    items = [(request.name, tokens) for request, tokens in lived.items]
+    seam(items == [("limited", 1)] * 2, "bucket.add((request, tokens))", "step.py", CONSUMER)
+    seam(lived.asked_if_bucket, "`if bucket`", "step.py TaskBucket", "celery/worker/strategy.py")
+
+
+def test_a_request_is_reserved_and_then_active_and_then_neither(lived: Any) -> None:
+    active, reserved, started = lived.running
+    seam(lived.reserved, "task_reserved adds to reserved_requests", "step.py", "celery/worker/state.py")
+    seam(active and reserved, "a running request is in both sets", "step.py WorkerPool.free", "celery/worker/state.py")
+    seam(
+        time.time() - 60 < started <= time.time(), "time_start is epoch seconds", "step.py", "celery/worker/request.py"
+    )
+    seam(not lived.left, "task_ready discards before on_success returns", "step.py", "celery/worker/request.py")
+
+
+def test_on_success_is_looked_up_on_the_request_and_gets_the_run_time_third(lived: Any) -> None:
+    failed, _, run_time_s = lived.outcome
+    seam(failed == 0, "outcome is (failed, value, run time)", "step.py WorkerPool.start", "celery/app/trace.py")
+    seam(RUN_TIME_S <= run_time_s < 1, "the run time is in seconds", "step.py WorkerPool.start", "celery/app/trace.py")
+
+
+def test_revoked_announces_and_acknowledges_and_may_be_asked_again(lived: Any) -> None:
+    seam(
+        lived.revoked == (True, True, True), "Request.revoked", "step.py WorkerPool.is_gone", "celery/worker/request.py"
+    )
+
+
+def test_a_lost_connection_clears_the_buckets_and_stops_and_starts_the_step(lived: Any) -> None:
+    seam(lived.built["events"] == [], "nothing starts before the worker does", "step.py", "celery/bootsteps.py")
+    life = ["start", "register", "clear_pending", "stop"]
+    seam(
+        lived.events == life * 2, f"twice {life}, was {lived.events}", "step.py", f"{CONSUMER}, celery/worker/loops.py"
+    )
+
+
+def test_ticks_survive_the_reset_of_the_hub_and_the_qos_does_not(lived: Any) -> None:
+    seam(lived.worker.exitcode == 0, "on_tick ended the second life", "loop.py Alarm", "kombu/asynchronous/hub.py")
+    seam(lived.qos[0] is not lived.qos[1], "a new QoS each time", "credit.py", "celery/worker/consumer/tasks.py")
+
+
+def test_the_consumer_has_what_the_step_reads(lived: Any) -> None:
+    consumer = lived.worker.consumer
+    names = ("hostname", "on_task_request", "qos", "hub", "app", "connection_errors", "channel_errors")
+    seam(all(hasattr(consumer, name) for name in names), f"attributes {names}", "step.py", CONSUMER)
+    seam(consumer.pool.num_processes == 1, "pool.num_processes", "step.py WorkerPool", "celery/concurrency/base.py")
+    seam(OSError in consumer.connection_errors, "connection_errors are exceptions", "step.py", CONSUMER)
+    seam(lived.stats["probe"] == {"held": 3}, "Step.info is merged into the stats", "step.py", "celery/bootsteps.py")
+
+
+def test_worker_init_comes_before_the_blueprint_and_swallows_all_but_system_exit() -> None:
+    seen = []
+
+    def listener(sender: Any, **kwargs: Any) -> None:
+        seen.append((sender.options.get("probe"), sender.disable_rate_limits, sender.blueprint))
+        raise (ValueError if len(seen) == 1 else SystemExit)("no")
+
+    signals.worker_init.connect(listener, weak=False)
+    try:
+        build(application("redis://localhost:1"))
+        with pytest.raises(SystemExit, match="no"):
+            build(application("redis://localhost:1"))
+    finally:
+        signals.worker_init.disconnect(listener)
+    where = "celery/worker/worker.py and celery/utils/dispatch/signal.py"
+    seam(seen[0] == (OPTION, False, None), "options and disable_rate_limits, no blueprint yet", "switch.py", where)
+
+
+def test_control_commands_are_found_in_the_panel_when_they_are_called() -> None:
+    consumer = build(application("redis://localhost:1")).consumer
+    handlers = Pidbox(consumer).node.handlers
+    unknown = Panel.data["rate_limit"](SimpleNamespace(app=consumer.app), "no such task", "1/s")
+    seam(handlers is Panel.data, "the pidbox holds Panel.data itself", "step.py", "celery/worker/pidbox.py")
+    seam(nok("x") == {"error": "x"} and "error" in unknown, "nok, rate_limit", "step.py", "celery/worker/control.py")
+
+
+def test_annotations_for_all_tasks_can_be_asked_for() -> None:
+    app = Celery("seams", set_as_current=False)
+    app.conf.task_annotations = [{"*": {"rate_limit": "1/s"}}, {"other": {"rate_limit": "2/s"}}]
+    found = [annotation.annotate_any() for annotation in app.annotations]
+    seam(found == [{"rate_limit": "1/s"}, None], "annotate_any", "step.py", "celery/app/annotations.py")
+
+
+def test_the_namespace_of_settings_is_their_prefix_once_they_are_read() -> None:
+    app = Celery("seams", set_as_current=False)
+    app.config_from_object({"CELERY_BROKER_URL": "redis://h"}, namespace="CELERY")
+    seam(app.conf.broker_url == "redis://h", "a namespace", "settings.py", "celery/utils/collections.py")
+    seam(app.conf.prefix == "CELERY_", "conf.prefix", "settings.py", "celery/utils/collections.py")
+    seam("CELERY_BROKER_URL" in list(app.conf), "names are listed as written", "settings.py", "celery/app/utils.py")
+
+
+def test_the_command_line_loads_our_entry_point_and_knows_our_options() -> None:
+    found: Any = entry_points()
+    commands = found.select(group="celery.commands") if hasattr(found, "select") else found["celery.commands"]
+    ours = [entry for entry in commands if entry.name == "global-rate"]
+    command = ours[0].load() if ours else None
+    options = {name for option in worker_command.params for name in option.opts if isinstance(option, CeleryOption)}
+    seam(command is not None and command.hidden, "entry points", "cli.py, and install it again", "celery/bin/celery.py")
+    seam({"--global-rate", "--global-rate-url"} <= options, "worker.params", "cli.py", "celery/bin/worker.py")
+
+
+@pytest.mark.parametrize(("value", "expected"), [(4, (10, 4)), (0, (0, 0))])
+def test_a_prefetch_count_goes_up_and_down_unless_it_is_zero(value: int, expected: tuple[int, int]) -> None:
+    sent: list[int] = []
+    qos = QoS(sent.append, value)
+    qos.increment_eventually(6)
+    raised = qos.value
+    qos.decrement_eventually(6)
+    seam((raised, qos.value) == expected and not sent, "QoS", "credit.py", "kombu/common.py")
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    hub = Hub()
+    yield hub
+    hub.close()
+
+
+def test_a_hub_calls_readers_until_they_are_removed_or_it_is_reset(hub: Hub) -> None:
+    reader, writer = socket.socketpair()
+    heard = []
+    with reader, writer:
+        for forget in (hub.remove, lambda fd: hub.reset()):
+            hub.add_reader(reader.fileno(), lambda: heard.append(reader.recv(1)))
+            writer.send(b"x")
+            hub.run_once()
+            forget(reader.fileno())
+            seam(reader.fileno() not in hub.readers, "remove, reset", "loop.py Waker", "kombu/asynchronous/hub.py")
+            hub._loop = None
+    seam(heard == [b"x", b"x"], "add_reader", "loop.py, connection.py", "kombu/asynchronous/hub.py")
+
+
+def test_timers_are_a_heap_on_the_monotonic_clock_and_ten_fire_in_a_turn(hub: Hub) -> None:
+    fired, due = [], time.monotonic() - 1
+    entries = [hub.timer.call_at(due + index / 100, fired.append, (index,)) for index in range(12)]
+    hub.timer.cancel(entries[0])
+    seam(hub.timer._queue[0][0] == due, "timer._queue[0][0] is the instant", "loop.py", "kombu/asynchronous/timer.py")
+    asks_for = hub.fire_timers()
+    seam(fired == list(range(1, 11)), "cancel; ten a turn", "loop.py Alarm", "kombu/asynchronous/hub.py fire_timers")
+    seam(asks_for == 1, "a second although one is due", "loop.py Alarm", "kombu/asynchronous/hub.py fire_timers")
+
+
+@pytest.fixture
+def wire(redis_server: Server) -> Iterator[Any]:
+    """An open connection that never waits."""
+    pool = redis.Redis.from_url(f"{redis_server.url}/9", protocol=2, socket_connect_timeout=1.0).connection_pool
+    connection = pool.make_connection()
+    connection.connect()
+    connection._sock.settimeout(0)
+    yield connection
+    connection.disconnect()
+
+
+def test_redis_py_keeps_what_has_come_of_an_answer_and_says_that_it_would_block(wire: Any) -> None:
+    command = wire.pack_command("EVAL", "return {1, string.rep('x', 16 * 1024 * 1024), 2}", 0)
+    wire.send_packed_command(command, check_health=False)
+    waits, reply, file = 0, None, wire._sock.fileno()
+    while reply is None:
+        try:
+            reply = wire.read_response(disconnect_on_error=False)
+        except (redis.RedisError, OSError) as exc:
+            waits += 1
+            seam(isinstance(exc.__context__, WOULD_BLOCK), "__context__", "connection.py", "redis/_parsers/socket.py")
+            seam(select.select([file], [], [], 10)[0], "still open", "connection.py", "redis/connection.py")
+    seam(waits, "an answer in pieces raises", "connection.py", "redis/_parsers/resp2.py")
+    seam(reply == [1, b"x" * 16 * 1024 * 1024, 2], "nothing is lost", "connection.py", "redis/_parsers/resp2.py")
+
+
+def test_redis_py_raises_error_replies_and_stays_connected_and_tells_a_lost_connection(wire: Any) -> None:
+    for command, error in ((("EVALSHA", "0" * 40, 0), redis.exceptions.NoScriptError), (("CLIENT", "ID"), None)):
+        wire.send_packed_command(wire.pack_command(*command), check_health=False)
+        select.select([wire._sock], [], [], 10)
+        if error:
+            with pytest.raises(error):
+                wire.read_response(disconnect_on_error=False)
+    own_id = wire.read_response(disconnect_on_error=False)
+    wire.send_packed_command(wire.pack_command("CLIENT", "KILL", "ID", own_id, "SKIPME", "no"), check_health=False)
+    select.select([wire._sock], [], [], 10)
+    wire.read_response(disconnect_on_error=False)  # the answer to KILL, then the end
+    select.select([wire._sock], [], [], 10)
+    with pytest.raises(redis.ConnectionError) as lost:
+        wire.read_response(disconnect_on_error=False)
+    seam(not isinstance(lost.value.__context__, WOULD_BLOCK), "a lost one", "connection.py", "redis/_parsers/socket.py")

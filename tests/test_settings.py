@@ -1,0 +1,226 @@
+"""What the operator says, and what is made of it. No server is needed: nothing connects."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.exceptions import ImproperlyConfigured
+
+from celery_global_rate.settings import CONNECT_TIMEOUT_S, DEFAULT_MAX_HELD, KNOWN, Settings
+
+BROKER = "redis://broker:6379/0"
+SECRET = "s3cret"
+
+
+def application(name: str | None = "proj", **conf: Any) -> Celery:
+    app = Celery(name, set_as_current=False)
+    app.conf.update(conf)
+    return app
+
+
+def settings(**conf: Any) -> Settings:
+    return Settings.from_app(application(**{"broker_url": BROKER, **conf}))
+
+
+def refusal(**conf: Any) -> str:
+    """The one line that says why settings were refused."""
+    with pytest.raises(ImproperlyConfigured) as refused:
+        settings(**conf)
+    text = str(refused.value)
+    assert "\n" not in text
+    return text
+
+
+def namespaced(namespace: str, **module: Any) -> Celery:
+    """An application that reads a module of settings under a namespace, as Django projects do."""
+    app = Celery("proj", set_as_current=False)
+    app.config_from_object(SimpleNamespace(**module).__dict__, namespace=namespace)
+    return app
+
+
+def test_a_stranger_needs_no_setting() -> None:
+    assert settings() == Settings(BROKER, {}, "global-rate:v1:proj", DEFAULT_MAX_HELD)
+
+
+def test_an_application_without_a_name_has_a_prefix_too() -> None:
+    assert Settings.from_app(application(None, broker_url=BROKER)).key_prefix == "global-rate:v1:celery"
+
+
+def test_an_option_of_the_command_line_goes_before_the_setting() -> None:
+    app = application(broker_url=BROKER, global_rate_url="redis://setting:1/1")
+
+    assert Settings.from_app(app, "redis://option:1/1").url == "redis://option:1/1"
+    assert Settings.from_app(app).url == "redis://setting:1/1"
+
+
+@pytest.mark.parametrize(
+    ("conf", "expected"),
+    [
+        ({"broker_url": "redis://a:1/2"}, "redis://a:1/2"),
+        ({"broker_url": ["redis://a:1/2", "redis://b:1/2"]}, "redis://a:1/2"),
+        ({"broker_url": "redis://a:1/2;redis://b:1/2"}, "redis://a:1/2"),
+        ({"broker_url": "amqp://", "broker_read_url": "redis://read:1/2"}, "redis://read:1/2"),
+        ({"broker_url": "amqp://", "result_backend": "redis://results:1/2"}, "redis://results:1/2"),
+        ({"broker_url": "redis://broker:1/2", "result_backend": "redis://results:1/2"}, "redis://broker:1/2"),
+        ({"broker_url": "sentinel://a:1;sentinel://b:1", "result_backend": "redis://c:1/2"}, "redis://c:1/2"),
+        ({"broker_url": "redis://broker:1/2", "global_rate_url": "redis://own:1/2"}, "redis://own:1/2"),
+    ],
+)
+def test_the_redis_is_the_one_named_else_the_broker_else_the_result_backend(
+    conf: dict[str, Any], expected: str
+) -> None:
+    assert settings(**conf).url == expected
+
+
+@pytest.mark.parametrize("broker", ["amqp://guest@rabbit//", "memory://", "sqs://", "sentinel://a:1", ["amqp://a"]])
+def test_without_a_redis_the_setting_is_named(broker: Any) -> None:
+    text = refusal(broker_url=broker)
+
+    assert text.startswith("global_rate_url is not set")
+    assert "redis://localhost:6379/0" in text
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://h:1/2", "redis://h:1/2"),
+        ("rediss://h:1/2", "rediss://h:1/2"),
+        ("valkey://h:1/2", "redis://h:1/2"),
+        ("valkeys://h:1/2", "rediss://h:1/2"),
+        ("redis://[::1]:1/2", "redis://[::1]:1/2"),
+        ("redis+socket:///run/redis.sock?virtual_host=2", "unix:///run/redis.sock?db=2"),
+        ("socket:///run/redis.sock", "unix:///run/redis.sock"),
+        ("unix:///run/redis.sock?db=2", "unix:///run/redis.sock?db=2"),
+        ("rediss://h:1/2?ssl_cert_reqs=CERT_NONE", "rediss://h:1/2?ssl_cert_reqs=none"),
+        ("rediss://h:1/2?ssl_cert_reqs=required", "rediss://h:1/2?ssl_cert_reqs=required"),
+    ],
+)
+def test_the_spellings_of_celery_and_of_redis_py_are_understood(url: str, expected: str) -> None:
+    assert settings(global_rate_url=url).url == expected
+
+
+def test_the_parts_of_the_url_reach_redis_py() -> None:
+    connection = settings(global_rate_url=f"redis://user:{SECRET}@host:7/3").connection()
+
+    assert (connection.host, connection.port, connection.db) == ("host", 7, 3)
+    assert (connection.username, connection.password) == ("user", SECRET)
+
+
+def test_a_connection_has_short_timeouts_that_options_may_change_and_the_protocol_they_may_not() -> None:
+    plain = settings().connection()
+    changed = settings(global_rate_redis_options={"socket_timeout": 5, "protocol": 3}).connection()
+
+    assert (plain.socket_timeout, plain.socket_connect_timeout) == (CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_S)
+    assert (changed.socket_timeout, changed.socket_connect_timeout) == (5, CONNECT_TIMEOUT_S)
+    assert int(plain.protocol) == int(changed.protocol) == 2
+
+
+@pytest.mark.parametrize("namespace", ["CELERY", "CELERY_", "celery", "proj"])
+def test_settings_are_found_under_a_namespace(namespace: str) -> None:
+    start = namespace.rstrip("_") + "_"
+    names = ["broker_url", "global_rate_url", "global_rate_key_prefix", "global_rate_max_held"]
+    names = [start + (name.upper() if start.isupper() else name) for name in names]
+    app = namespaced(namespace, **dict(zip(names, ["amqp://", "redis://own:1/2", "shop:", 7])))
+
+    assert Settings.from_app(app) == Settings("redis://own:1/2", {}, "shop:", 7)
+
+
+@pytest.mark.parametrize("name", ["global_rate_ulr", "global_rate_maxheld", "global_rate_", "GLOBAL_RATE_ULR"])
+def test_a_misspelt_setting_is_refused_with_the_names_there_are(name: str) -> None:
+    text = refusal(**{name: 1})
+
+    assert text.startswith(f"{name} is not a setting")
+    assert all(known in text for known in KNOWN)
+
+
+def test_a_misspelt_setting_is_refused_under_a_namespace() -> None:
+    app = namespaced("CELERY", CELERY_BROKER_URL=BROKER, CELERY_GLOBAL_RATE_ULR=1)
+
+    with pytest.raises(ImproperlyConfigured, match="CELERY_GLOBAL_RATE_ULR is not a setting"):
+        Settings.from_app(app)
+
+
+def test_a_misspelt_setting_is_refused_under_a_namespace_that_has_been_read() -> None:
+    app = namespaced("CELERY", CELERY_BROKER_URL=BROKER, CELERY_GLOBAL_RATE_ULR=1)
+    assert app.conf.broker_url == BROKER
+
+    with pytest.raises(ImproperlyConfigured, match="CELERY_GLOBAL_RATE_ULR is not a setting"):
+        Settings.from_app(app)
+
+
+def test_a_setting_of_somebody_else_is_none_of_ours_under_a_namespace() -> None:
+    app = namespaced("CELERY", CELERY_BROKER_URL=BROKER, GLOBAL_RATE_LIMIT_OF_THE_SHOP=5)
+
+    assert Settings.from_app(app).url == BROKER
+
+
+def test_a_setting_in_capitals_without_a_namespace_is_refused_or_obeyed() -> None:
+    try:
+        url = settings(GLOBAL_RATE_URL="redis://own:1/2").url
+    except ImproperlyConfigured as refused:
+        assert "GLOBAL_RATE_URL" in str(refused)  # noqa: PT017
+    else:
+        assert url == "redis://own:1/2"
+
+
+@pytest.mark.parametrize(
+    ("conf", "words"),
+    [
+        ({"global_rate_key_prefix": ""}, ["global_rate_key_prefix = ''", "no braces"]),
+        ({"global_rate_key_prefix": "a{b}"}, ["global_rate_key_prefix = 'a{b}'", "no braces"]),
+        ({"global_rate_key_prefix": 5}, ["global_rate_key_prefix = 5", "a text"]),
+        *(({"global_rate_max_held": value}, [f"{value!r}", "whole number"]) for value in (-1, "5", 1.5, True, None)),
+        *(({"global_rate_redis_options": value}, [type(value).__name__, "dictionary"]) for value in (None, [], "x", 5)),
+        ({"global_rate_redis_options": {"pasword": SECRET}}, ["(pasword)", "names of the options"]),
+        ({"global_rate_url": "localhost:6379"}, ["global_rate_url is not a URL", "redis://localhost"]),
+        ({"global_rate_url": 5}, ["global_rate_url is not a URL", "redis://localhost"]),
+        ({"global_rate_url": f"http://:{SECRET}@h"}, ["global_rate_url = http://...", "rediss"]),
+        ({"global_rate_url": f"redis://:{SECRET}@h:port/1"}, ["redis://h:port/1", "check the port"]),
+        ({"global_rate_url": f"redis://:{SECRET}@h:99999/1"}, ["redis://h:99999/1", "check the port"]),
+        ({"global_rate_url": f"redis://h:1/1?password={SECRET}&nosuch=1"}, ["redis://h:1/1", "names of the options"]),
+        ({"global_rate_url": f"rediss://:{SECRET}@h:1/1?ssl_cert_reqs=CERT_MAYBE"}, ["rediss://h:1/1", "options"]),
+    ],
+)
+def test_a_setting_that_cannot_be_meant_is_refused_by_name_and_with_the_remedy(
+    conf: dict[str, Any], words: list[str]
+) -> None:
+    text = refusal(**conf)
+
+    assert all(word in text for word in [*conf, *words])
+    assert SECRET not in text
+
+
+@pytest.mark.parametrize("url", ["redis://[::1/2", f"redis://:{SECRET}@[::1/2"])
+def test_half_an_ipv6_address_is_refused_like_any_other_url(url: str) -> None:
+    assert SECRET not in refusal(global_rate_url=url)
+
+
+@pytest.mark.parametrize("password", [f"{SECRET}/x", f"{SECRET}?x", f"{SECRET}#x", f"12/{SECRET}", f"x@y/{SECRET}"])
+def test_a_password_with_a_sign_that_should_have_been_quoted_is_not_shown(password: str) -> None:
+    try:
+        shown = settings(global_rate_url=f"redis://:{password}@h:1/1").address
+    except ImproperlyConfigured as refused:
+        shown = str(refused)
+
+    assert SECRET not in shown
+
+
+def test_a_database_that_is_no_number_is_refused() -> None:
+    assert "abc" in refusal(global_rate_url="redis://h:1/abc")
+
+
+@pytest.mark.parametrize("host", ["h:1", "[::1]:1", "h"])
+def test_the_address_for_logs_hides_user_password_and_options(host: str) -> None:
+    shown = settings(global_rate_url=f"redis://user:{SECRET}@{host}/1?client_name={SECRET}").address
+
+    assert shown == f"redis://{host}/1"
+
+
+def test_the_repr_hides_url_and_options() -> None:
+    shown = repr(settings(global_rate_url=f"redis://:{SECRET}@h:1/1", global_rate_redis_options={"password": SECRET}))
+
+    assert SECRET not in shown
+    assert "password" not in shown
