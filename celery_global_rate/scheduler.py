@@ -179,19 +179,20 @@ class Scheduler:
     def _serve(self, bucket: Bucket) -> float:
         """Ask for slots if it is time to; returns the monotonic instant of what comes next for this bucket."""
         now = self._monotonic()
-        if bucket.call and now > bucket.call.expires:
+        if bucket.call is not None and now > bucket.call.expires:
             bucket.unanswered(now, self._chance())
-        if not bucket.call and now >= bucket.ask_at:
+        if bucket.call is None and now >= bucket.ask_at:
             self._ask(bucket, now)
-        instants = [now + FULL_POOL_POLL_S]
-        if bucket.call:
-            instants = [bucket.call.expires]
+        at = now + FULL_POOL_POLL_S
+        if bucket.call is not None:
+            at = bucket.call.expires
         elif now < bucket.ask_at:
-            instants = [bucket.ask_at]
-        if bucket.reservation is not None:
-            due = self._limiter.clock.reached(bucket.reservation.due_us)
-            instants.append(due if now < due else now + FULL_POOL_POLL_S)
-        return min(instants)
+            at = bucket.ask_at
+        reservation = bucket.reservation
+        if reservation is not None:
+            due = self._limiter.clock.reached(reservation.due_us)
+            at = min(at, due if now < due else now + FULL_POOL_POLL_S)
+        return at
 
     def _ask(self, bucket: Bucket, now: float) -> None:
         if bucket.limit is None:

@@ -100,6 +100,8 @@ class WorkerPool:
 
     def is_gone(self, request: Any) -> bool:
         """Whether it was revoked or has expired; Celery then announces and acknowledges it."""
+        if request.expires is None and not state.revoked and not state.revoked_stamps:
+            return False  # asking costs more than all else here does
         return bool(request.revoked())
 
     def start(self, request: Any) -> None:

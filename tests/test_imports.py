@@ -25,7 +25,7 @@ ARROWS: dict[str, set[str]] = {
     "outage": set(),
     "settings": set(),
     "step": {"bucket", "connection", "credit", "limit", "limiter", "loop", "outage", "scheduler", "settings"},
-    "switch": {"settings", "step"},
+    "switch": {"limit", "settings", "step"},
     "cli": {"switch"},
     "__init__": {"step", "switch"},
 }

@@ -174,14 +174,17 @@ def test_a_setting_in_capitals_without_a_namespace_is_refused_or_obeyed() -> Non
         ({"global_rate_key_prefix": 5}, ["global_rate_key_prefix = 5", "a text"]),
         *(({"global_rate_max_held": value}, [f"{value!r}", "whole number"]) for value in (-1, "5", 1.5, True, None)),
         *(({"global_rate_redis_options": value}, [type(value).__name__, "dictionary"]) for value in (None, [], "x", 5)),
-        ({"global_rate_redis_options": {"pasword": SECRET}}, ["(pasword)", "names of the options"]),
+        ({"global_rate_redis_options": {"pasword": SECRET}}, ["with pasword", "names in global_rate_redis_options"]),
         ({"global_rate_url": "localhost:6379"}, ["global_rate_url is not a URL", "redis://localhost"]),
         ({"global_rate_url": 5}, ["global_rate_url is not a URL", "redis://localhost"]),
         ({"global_rate_url": f"http://:{SECRET}@h"}, ["global_rate_url = http://...", "rediss"]),
-        ({"global_rate_url": f"redis://:{SECRET}@h:port/1"}, ["redis://h:port/1", "check the port"]),
-        ({"global_rate_url": f"redis://:{SECRET}@h:99999/1"}, ["redis://h:99999/1", "check the port"]),
-        ({"global_rate_url": f"redis://h:1/1?password={SECRET}&nosuch=1"}, ["redis://h:1/1", "names of the options"]),
-        ({"global_rate_url": f"rediss://:{SECRET}@h:1/1?ssl_cert_reqs=CERT_MAYBE"}, ["rediss://h:1/1", "options"]),
+        ({"global_rate_url": f"redis://:{SECRET}@h:port/1"}, ["redis://h:port/1", "port and database"]),
+        ({"global_rate_url": f"redis://:{SECRET}@h:99999/1"}, ["redis://h:99999/1", "port and database"]),
+        ({"global_rate_url": f"redis://h:1/1?password={SECRET}&nosuch=1"}, ["redis://h:1/1", "global_rate_url"]),
+        (
+            {"global_rate_url": f"rediss://:{SECRET}@h:1/1?ssl_cert_reqs=CERT_MAYBE"},
+            ["rediss://h:1/1", "global_rate_url"],
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_meant_is_refused_by_name_and_with_the_remedy(
