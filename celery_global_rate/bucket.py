@@ -132,5 +132,4 @@ class Bucket:
 
     def unanswered(self, now: float, chance: float) -> None:
         """Ask again after a call without an answer, at an instant drawn so that workers do not come together."""
-        self.call = None
         self.ask_at = now + REPLY_TIMEOUT_S * chance

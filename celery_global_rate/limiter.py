@@ -83,7 +83,9 @@ class Limiter:
                 reply(None)
                 return
             reservation = Reservation(*answer)
-            self.clock.observe(reservation.now_us, sent, time.monotonic())
+            read = time.monotonic()
+            if read - sent <= REPLY_TIMEOUT_S:  # a later one tells nothing of the clock worth knowing
+                self.clock.observe(reservation.now_us, sent, read)
             reply(reservation)
 
         send("EVALSHA", RESERVE.sha)

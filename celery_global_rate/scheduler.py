@@ -180,6 +180,7 @@ class Scheduler:
         """Ask for slots if it is time to; returns the monotonic instant of what comes next for this bucket."""
         now = self._monotonic()
         if bucket.call is not None and now > bucket.call.expires:
+            bucket.call = None
             bucket.unanswered(now, self._chance())
         if bucket.call is None and now >= bucket.ask_at:
             self._ask(bucket, now)
@@ -218,15 +219,18 @@ class Scheduler:
         return pool.free + self.pace.starts(pool.processes, pool.oldest_s, within_s) - committed
 
     def _reply(self, bucket: Bucket, call: Call, reservation: Reservation | None) -> None:
-        if bucket.call is not call:  # too late, or the limit has changed since
-            if reservation:
-                self._give_back(bucket, reservation)
-            return
         now = self._monotonic()
+        # Late where this worker was stopped between sending and reading; otherwise given up, or the limit has changed.
+        if now > call.expires or bucket.call is not call:
+            if reservation is not None:
+                self._give_back(bucket, reservation)
+            reservation = None
+        if bucket.call is not call:
+            return
+        bucket.call = None
         if reservation is None:
             bucket.unanswered(now, self._chance())
         else:
-            bucket.call = None
             bucket.granted(reservation, call, self._limiter.clock, now, self._chance())
         self.pump()
 

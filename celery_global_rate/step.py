@@ -18,14 +18,13 @@ from functools import partial
 from typing import Any
 
 from celery import bootsteps
-from celery.utils.functional import firstmethod
 from celery.worker import state
-from celery.worker.control import Panel, nok
 
 from .bucket import Bucket
 from .connection import HubConnection
+from .control import refuse_bad_rates
 from .credit import Credit
-from .limit import Limit
+from .declared import declared_limit
 from .limiter import Limiter
 from .loop import Alarm, Waker
 from .outage import Outage
@@ -33,9 +32,6 @@ from .scheduler import FULL_POOL_POLL_S, Scheduler
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
-
-#: What `'*'` says, of the first annotation that has it; as Celery itself looks it up.
-annotation_for_all = firstmethod("annotate_any")
 
 
 class TaskBucket:
@@ -247,38 +243,3 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         if self._consumer.qos is not None:
             self._credit.attach(self._consumer.qos)
             self._credit.cover(self.scheduler.held)
-
-
-def declared_limit(app: Any, task: Any) -> Limit | None:
-    """The limit that a task declares: its own attribute, an annotation, or the default of the application.
-
-    Celery's own tasks, such as `celery.chord_unlock`, have a limit only where they are named: a default that is
-    meant for the tasks of the application would stall every chord.
-
-    Raises:
-        ValueError: a rate or burst that cannot be meant.
-    """
-    rate = getattr(task, "rate_limit", None)
-    if task.name.startswith("celery."):
-        for_all = annotation_for_all(app.annotations) or {}
-        if rate in (app.conf.task_default_rate_limit, for_all.get("rate_limit")):
-            return None
-    return Limit.parse(rate, getattr(task, "rate_burst", None))
-
-
-def refuse_bad_rates() -> None:
-    """Let `control rate_limit` refuse what cannot be meant; all else about the command stays Celery's own."""
-    celery_rate_limit = Panel.data["rate_limit"]
-    if hasattr(celery_rate_limit, "refuses_bad_rates"):
-        return
-
-    def rate_limit(state: Any, task_name: str, rate_limit: Any, **kwargs: Any) -> Any:
-        try:
-            Limit.parse(rate_limit)
-        except ValueError as exc:
-            return nok(str(exc))
-        return celery_rate_limit(state, task_name, rate_limit, **kwargs)
-
-    rate_limit.__doc__ = celery_rate_limit.__doc__
-    rate_limit.refuses_bad_rates = True  # type: ignore[attr-defined]
-    Panel.data["rate_limit"] = rate_limit

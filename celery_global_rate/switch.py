@@ -7,9 +7,10 @@ from typing import Any
 from celery.exceptions import ImproperlyConfigured
 from celery.signals import worker_init
 
+from .declared import declared_limit
 from .limit import Limit
 from .settings import Settings
-from .step import GlobalRateLimit, declared_limit
+from .step import GlobalRateLimit
 
 
 def check(app: Any, url: str | None = None) -> None:

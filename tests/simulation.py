@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from celery_global_rate.bucket import HORIZON_S, PATIENCE_S, Bucket
+from celery_global_rate.bucket import HORIZON_S, PATIENCE_S, REPLY_TIMEOUT_S, Bucket
 from celery_global_rate.clock import RedisClock
 from celery_global_rate.limit import PS_PER_US, Limit
 from celery_global_rate.reservation import Reservation
@@ -148,7 +148,9 @@ class Worker:
             self.world.after(self.latency(), partial(self.run_soon, partial(answer, reservation)))
 
         def answer(reservation: Reservation) -> None:
-            self.clock.observe(reservation.now_us, sent, self.monotonic())
+            read = self.monotonic()
+            if read - sent <= REPLY_TIMEOUT_S:
+                self.clock.observe(reservation.now_us, sent, read)
             reply(reservation)
 
         self.world.after(self.latency(), arrive)

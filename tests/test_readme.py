@@ -14,9 +14,9 @@ from celery import _state
 
 from benchmarks.server import root
 from celery_global_rate import GlobalRateLimit
+from celery_global_rate.declared import declared_limit
 from celery_global_rate.limit import Limit
 from celery_global_rate.settings import KNOWN
-from celery_global_rate.step import declared_limit
 from celery_global_rate.switch import check
 
 README = (root() / "README.rst").read_text()

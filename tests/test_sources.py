@@ -11,8 +11,8 @@ from celery import Celery, Task, _state, chain, chord, group
 from celery.exceptions import ImproperlyConfigured
 
 from benchmarks.cluster import Cluster
+from celery_global_rate.declared import declared_limit
 from celery_global_rate.limit import Limit
-from celery_global_rate.step import declared_limit
 from celery_global_rate.switch import check
 
 from .conftest import Figures, Server
