@@ -153,7 +153,7 @@ class Scheduler:
                 is_over = now > clock.reached(max(reservation.end_us, reservation.now_us)) + grace_s
                 self.missed += reservation.miss(reservation.left if is_over else 1)
                 bucket.missed(now)
-            elif early_s > 0 or not self._has_room(bucket):
+            elif early_s > 0 or not self._has_room(bucket.has_spare or late_s > grace_s / 5):
                 return
             elif (request := self._next(bucket)) is not None:
                 reservation.used += 1
@@ -169,12 +169,12 @@ class Scheduler:
                 return request
         return None
 
-    def _has_room(self, bucket: Bucket) -> bool:
-        """Whether a process is free, or may have one task on deck."""
+    def _has_room(self, is_pressed: bool) -> bool:
+        """Whether a process is free, or one may have a task on deck: where the pool is what holds us up."""
         free = self._pool.free
         if free > 0:
             return True
-        return bucket.has_spare and -free < self._pool.processes and self.pace.is_quick(self._pool.oldest_s)
+        return is_pressed and -free < self._pool.processes and self.pace.is_quick(self._pool.oldest_s)
 
     def _serve(self, bucket: Bucket) -> float:
         """Ask for slots if it is time to; returns the monotonic instant of what comes next for this bucket."""

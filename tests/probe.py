@@ -6,7 +6,7 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-from celery import Celery, bootsteps
+from celery import Celery, _state, bootsteps
 from celery.exceptions import WorkerShutdown
 from celery.worker import state
 
@@ -126,4 +126,6 @@ def application(broker: str) -> Celery:
 def build(app: Celery) -> Any:
     """A worker that is not started."""
     options = {"without_mingle": True, "without_gossip": True, "probe": OPTION}
-    return app.WorkController(pool_cls="solo", concurrency=1, hostname="seams@lab", **options)
+    worker = app.WorkController(pool_cls="solo", concurrency=1, hostname="seams@lab", **options)
+    _state._set_task_join_will_block(False)  # or no later test of this process could wait for a result
+    return worker

@@ -136,15 +136,15 @@ def test_control_commands_are_found_in_the_panel_when_they_are_called() -> None:
     consumer = build(application("redis://localhost:1")).consumer
     handlers = Pidbox(consumer).node.handlers
     unknown = Panel.data["rate_limit"](SimpleNamespace(app=consumer.app), "no such task", "1/s")
-    seam(handlers is Panel.data, "the pidbox holds Panel.data itself", "step.py", "celery/worker/pidbox.py")
-    seam(nok("x") == {"error": "x"} and "error" in unknown, "nok, rate_limit", "step.py", "celery/worker/control.py")
+    seam(handlers is Panel.data, "the pidbox holds Panel.data itself", "control.py", "celery/worker/pidbox.py")
+    seam(nok("x") == {"error": "x"} and "error" in unknown, "nok, rate_limit", "control.py", "celery/worker/control.py")
 
 
 def test_annotations_for_all_tasks_can_be_asked_for() -> None:
     app = Celery("seams", set_as_current=False)
     app.conf.task_annotations = [{"*": {"rate_limit": "1/s"}}, {"other": {"rate_limit": "2/s"}}]
     found = [annotation.annotate_any() for annotation in app.annotations]
-    seam(found == [{"rate_limit": "1/s"}, None], "annotate_any", "step.py", "celery/app/annotations.py")
+    seam(found == [{"rate_limit": "1/s"}, None], "annotate_any", "declared.py", "celery/app/annotations.py")
 
 
 def test_the_namespace_of_settings_is_their_prefix_once_they_are_read() -> None:
