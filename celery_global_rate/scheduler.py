@@ -153,7 +153,7 @@ class Scheduler:
                 is_over = now > clock.reached(max(reservation.end_us, reservation.now_us)) + grace_s
                 self.missed += reservation.miss(reservation.left if is_over else 1)
                 bucket.missed(now)
-            elif early_s > 0 or not self._has_room(bucket.has_spare or late_s > grace_s / 5):
+            elif early_s > 0 or not self._has_room(bucket.has_spare or late_s > grace_s / 25):
                 return
             elif (request := self._next(bucket)) is not None:
                 reservation.used += 1
