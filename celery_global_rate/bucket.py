@@ -81,14 +81,25 @@ class Bucket:
             self.waiting_since = now
         self.held.append(request)
 
-    def drop(self, gone: Callable[[Any], bool], count: int) -> None:
-        """Forget which of the next requests without a slot are gone (revoked, expired): none is reserved for them."""
+    def drop_gone(self, is_gone: Callable[[Any], bool], wanted: int) -> int:
+        """Forget requests without a slot that are gone (revoked, expired), up to `wanted` that are not.
+
+        Returns:
+            How many of these there are.
+        """
         first = self.in_hand
-        checked = list(islice(self.held, first, first + count))
-        alive = [request for request in checked if not gone(request)]
-        if len(alive) < len(checked):
+        alive: list[Any] = []
+        seen = 0
+        for request in islice(self.held, first, None):
+            seen += 1
+            if not is_gone(request):
+                alive.append(request)
+                if len(alive) == wanted:
+                    break
+        if len(alive) < seen:
             held = list(self.held)
-            self.held = deque(held[:first] + alive + held[first + len(checked) :])
+            self.held = deque(held[:first] + alive + held[first + seen :])
+        return len(alive)
 
     def empty_hand(self) -> Iterable[Reservation]:
         """Take all reservations with slots left out of hand, and forget the call under way."""

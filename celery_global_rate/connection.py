@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import ssl
 import threading
 import time
@@ -14,8 +13,6 @@ from typing import Any
 from redis.exceptions import ConnectionError, RedisError, ResponseError
 
 from .loop import Waker
-
-logger = logging.getLogger(__name__)
 
 Answer = Callable[[object], None]
 
@@ -96,8 +93,14 @@ class HubConnection:
     def _open(self) -> None:
         if self._hub is None or self._opener is not None or time.monotonic() < self._reopen_at:
             return
-        self._opener = threading.Thread(target=self._connect, name="global-rate-connect", daemon=True)
-        self._opener.start()
+        opener = threading.Thread(target=self._connect, name="global-rate-connect", daemon=True)
+        try:
+            opener.start()
+        except RuntimeError as exc:  # no more threads for now
+            self._reopen_at = time.monotonic() + REOPEN_S
+            self._on_change(exc)
+        else:
+            self._opener = opener
 
     def _connect(self) -> None:
         opener = threading.current_thread()
@@ -141,6 +144,9 @@ class HubConnection:
                 # redis-py reports an answer that is not complete yet like this; what has come so far is kept.
                 if not isinstance(exc.__context__, WOULD_BLOCK):
                     self.lose(exc)
+                return
+            if not self._answers:
+                self.lose(ConnectionError(f"unexpected reply: {type(reply).__name__}"))
                 return
             _, answer = self._answers.popleft()
             self._waker.guard(partial(answer, reply))

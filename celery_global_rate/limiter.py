@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from redis.exceptions import NoScriptError, ResponseError, TimeoutError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError, TimeoutError
 
 from .bucket import REPLY_TIMEOUT_S
 from .clock import RedisClock
@@ -79,6 +79,8 @@ class Limiter:
                 return
             if isinstance(answer, (list, ResponseError)):
                 self._report(answer)
+            if isinstance(answer, ReadOnlyError):  # a failover: its name leads to another server by now
+                self._connection.lose(answer)
             if not isinstance(answer, list):
                 reply(None)
                 return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -12,8 +11,6 @@ from .clock import RedisClock
 from .limit import Limit
 from .pace import Pace
 from .reservation import Reservation
-
-logger = logging.getLogger(__name__)
 
 #: How often a full pool is looked at, in seconds. The end of a task says so at once, the loss of a process does not.
 FULL_POOL_POLL_S = 0.05
@@ -59,7 +56,7 @@ class Scheduler:
     Args:
         pool: where released requests go.
         limiter: where slots come from.
-        wake: asks for a call of `pump` at a monotonic instant; a later call replaces an earlier one.
+        wake: asks for a call of `pump` at a monotonic instant; the earliest one that was asked for counts.
         monotonic: the clock, in seconds.
         chance: draws uniformly from [0, 1).
 
@@ -139,12 +136,16 @@ class Scheduler:
     def _release(self, bucket: Bucket) -> None:
         """Start what is due and fits into the pool; what came too late to start is missed."""
         if bucket.limit is None:
-            while (request := self._next(bucket)) is not None:
-                self._pool.start(request)
+            while self._is_wanted(bucket):
+                self._pool.start(bucket.held.popleft())
             return
         clock, grace_s = self._limiter.clock, bucket.limit.grace_s
         while (reservation := bucket.reservation) is not None:
-            now = self._monotonic()  # anew for each: a start may take long, and this worker may have been stopped
+            if not self._is_wanted(bucket):
+                self._empty_hand(bucket)
+                return
+            # Anew for each, and after all that may take long: this worker may have been stopped as well.
+            now = self._monotonic()
             due_us = reservation.due_us
             early_s = clock.reached(due_us) - now
             # A slot that a full bucket had saved was due when it was reserved: its lateness counts from then.
@@ -155,19 +156,17 @@ class Scheduler:
                 bucket.missed(now)
             elif early_s > 0 or not self._has_room(bucket.has_spare or late_s > grace_s / 25):
                 return
-            elif (request := self._next(bucket)) is not None:
-                reservation.used += 1
-                self._pool.start(request)
             else:
-                self._empty_hand(bucket)
+                reservation.used += 1
+                self._pool.start(bucket.held.popleft())
 
-    def _next(self, bucket: Bucket) -> Any:
-        """The next held request that still wants to run, or None."""
+    def _is_wanted(self, bucket: Bucket) -> bool:
+        """Whether the next held request still wants to run; those before it that do not are forgotten."""
         while bucket.held:
-            request = bucket.held.popleft()
-            if not self._pool.is_gone(request):
-                return request
-        return None
+            if not self._pool.is_gone(bucket.held[0]):
+                return True
+            bucket.held.popleft()
+        return False
 
     def _has_room(self, is_pressed: bool) -> bool:
         """Whether a process is free, or one may have a task on deck: where the pool is what holds us up."""
@@ -204,9 +203,8 @@ class Scheduler:
         wanted = min(unprovided, self._capacity(within_s)) if unprovided else 0
         if wanted <= 0:
             return
-        bucket.drop(self._pool.is_gone, wanted)
-        wanted = min(wanted, len(bucket.held) - bucket.in_hand)
-        if wanted <= 0:
+        wanted = bucket.drop_gone(self._pool.is_gone, wanted)
+        if not wanted:
             return
         call = bucket.call = Call(wanted, now)
         bucket.asked_at = now
