@@ -16,8 +16,9 @@ def refuse_bad_rates() -> None:
         return
 
     def rate_limit(state: Any, task_name: str, rate_limit: Any, **kwargs: Any) -> Any:
+        burst = getattr(state.app.tasks.get(task_name), "rate_burst", None)
         try:
-            Limit.parse(rate_limit)
+            Limit.parse(rate_limit, burst)
         except ValueError as exc:
             return nok(str(exc))
         return celery_rate_limit(state, task_name, rate_limit, **kwargs)

@@ -17,8 +17,9 @@ FORMS = "use N/s, N/m or N/h with a positive number N, a number of starts per se
 SHORTEST_GRACE_S = 0.025
 LONGEST_GRACE_S = 1.0
 
-#: A bucket that takes longer to fill cannot be meant, and its instants would leave the range of exact integers.
 LARGEST_BURST = 1_000_000
+
+#: A bucket that takes longer to fill cannot be meant, and its instants would leave the range of exact integers.
 LONGEST_FILL_US = 10 * 365 * 86400 * US_PER_S
 
 

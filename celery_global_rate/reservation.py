@@ -53,11 +53,6 @@ class Reservation:
         """The instant of the last slot, epoch us."""
         return self.slot_us(self.count - 1)
 
-    def miss(self, count: int) -> int:
-        """Let the next slots go; returns how many."""
-        self.used += count
-        return count
-
     @property
     def has_spare(self) -> bool:
         """Whether the bucket had a slot at once: the limit is not what this worker waits for."""

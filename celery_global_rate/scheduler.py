@@ -152,7 +152,9 @@ class Scheduler:
             late_s = now - clock.reached(max(due_us, reservation.now_us))
             if late_s > grace_s or early_s > 2 * HORIZON_S:  # so early only on a clock that has stepped back since
                 is_over = now > clock.reached(max(reservation.end_us, reservation.now_us)) + grace_s
-                self.missed += reservation.miss(reservation.left if is_over else 1)
+                missed = reservation.left if is_over else 1
+                reservation.used += missed
+                self.missed += missed
                 bucket.missed(now)
             elif early_s > 0 or not self._has_room(bucket.has_spare or late_s > grace_s / 25):
                 return
