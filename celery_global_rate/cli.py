@@ -16,12 +16,14 @@ worker.params += [
         is_flag=True,
         default=False,
         help_group=GROUP,
+        show_envvar=True,
         help="Let rate limits hold for the whole cluster instead of for each worker.",
     ),
     CeleryOption(
         ["--global-rate-url"],
         metavar="URL",
         help_group=GROUP,
+        show_envvar=True,
         help="The Redis that keeps the limits; implies --global-rate. Default: global_rate_url, "
         "else the broker or the result backend, if that is a Redis.",
     ),

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import redis
 from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 
+from .address import EXAMPLE, SENTINEL, scheme, shown, spelled, split
+from .inherited import Source, inherited
+from .sentinel import master
+
+OPTION = "--global-rate-url"
 URL, OPTIONS = "global_rate_url", "global_rate_redis_options"
 PREFIX, MAX_HELD = "global_rate_key_prefix", "global_rate_max_held"
 KNOWN = (URL, OPTIONS, PREFIX, MAX_HELD)
@@ -19,19 +25,12 @@ KNOWN = (URL, OPTIONS, PREFIX, MAX_HELD)
 DEFAULT_PREFIX = "global-rate:v1:"
 DEFAULT_MAX_HELD = 100
 
-#: How URLs of Redis are spelled in Celery's world, and what redis-py calls them.
-SCHEMES = {
-    "redis": "redis",
-    "rediss": "rediss",
-    "valkey": "redis",
-    "valkeys": "rediss",
-    "unix": "unix",
-    "redis+socket": "unix",
-    "socket": "unix",
-}
-
 #: To connect and to shake hands, in seconds. A thread does both, never the event loop.
 CONNECT_TIMEOUT_S = 1.0
+TIMEOUTS = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": CONNECT_TIMEOUT_S}
+
+#: Options of redis-py that name files, and the attributes of its connection for them.
+FILES = {"ssl_ca_certs": "ca_certs", "ssl_certfile": "certfile", "ssl_keyfile": "keyfile"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,8 @@ class Settings:
     """Where the limits are kept, and how much a worker may hold.
 
     Attributes:
-        url: the Redis, in redis-py's spelling. Not in the repr, because it may hold a password.
+        url: the Redis, or the Sentinels that know it, in redis-py's spelling. Not in the repr, because it may hold a
+            password.
         redis_options: passed to redis-py.
         key_prefix: the prefix of all keys; apps that share it share buckets.
         max_held: prefetch slots that are lent for held messages at the most.
@@ -56,21 +56,17 @@ class Settings:
 
         Args:
             app: the application.
-            url: the value of `--global-rate-url`, which goes before the setting.
+            url: the value of `--global-rate-url` or its environment variable, which goes before the setting.
 
         Raises:
             ImproperlyConfigured: a setting that cannot be meant; the text names it, its value and the remedy.
         """
         conf = app.conf
-        inherited = _inherited_url(conf)  # reading one setting loads them all
+        default = inherited(conf)  # reading one setting loads them all
         _refuse_unknown(conf)
-        settings = cls(
-            url=_redis_url(url or conf.get(URL) or inherited),
-            redis_options=conf.get(OPTIONS, {}),
-            key_prefix=conf.get(PREFIX, DEFAULT_PREFIX + (app.main or "celery")),
-            max_held=conf.get(MAX_HELD, DEFAULT_MAX_HELD),
-        )
-        options, prefix, max_held = settings.redis_options, settings.key_prefix, settings.max_held
+        options = conf.get(OPTIONS, {})
+        prefix = conf.get(PREFIX, DEFAULT_PREFIX + (app.main or "celery"))
+        max_held = conf.get(MAX_HELD, DEFAULT_MAX_HELD)
         if not isinstance(options, Mapping):
             raise ImproperlyConfigured(
                 f"{OPTIONS} is not a dictionary but {type(options).__name__}: use one, of arguments for redis-py"
@@ -79,35 +75,84 @@ class Settings:
             raise ImproperlyConfigured(f"{PREFIX} = {prefix!r}: use a text that is not empty and has no braces")
         if not isinstance(max_held, int) or isinstance(max_held, bool) or max_held < 0:
             raise ImproperlyConfigured(f"{MAX_HELD} = {max_held!r}: use a whole number of 0 or more")
-        settings.connection()
+        source = default
+        if url is not None:
+            source = Source(OPTION, url)
+        elif conf.get(URL) is not None:
+            source = Source(URL, conf.get(URL))
+        if source is None:
+            raise ImproperlyConfigured(
+                f"{URL} is not set, and neither the broker nor the result backend is a Redis: "
+                f"set it to the Redis that shall keep the limits, for example {EXAMPLE}"
+            )
+        settings = cls(*_server(source, options), prefix, max_held)
+        settings._try_out(source)
         return settings
 
     @property
     def address(self) -> str:
         """The Redis as logs may show it: without user, password and options."""
-        scheme, _, rest = self.url.partition("://")
-        return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+        return shown(self.url)
 
     def connection(self) -> Any:
-        """A connection of redis-py to this Redis, not open yet.
+        """A connection of redis-py to this Redis, not open yet. With Sentinel, `connect` finds the master.
 
         Raises:
-            ImproperlyConfigured: redis-py does not accept the URL or an option.
+            TypeError, ValueError, redis.RedisError: redis-py does not accept the URL or an option. Settings of an
+                application have been tried out.
         """
-        timeouts = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": CONNECT_TIMEOUT_S}
         # RESP3 would push messages between the answers.
-        options = {**timeouts, **self.redis_options, "protocol": 2}
+        options = {**TIMEOUTS, **self.redis_options, "protocol": 2}
+        for part in map(urlsplit, split(self.url)):
+            if not re.fullmatch(r"/?\d*", part.path) and part.scheme != "unix":
+                raise ValueError("a database is a number")
+        if scheme(self.url) == SENTINEL:
+            return master(self.url, TIMEOUTS, **options)
+        url = self.url.replace("redis://", "rediss://", 1) if options.pop("ssl", False) else self.url
+        return redis.Redis.from_url(url, **options).connection_pool.make_connection()
+
+    def _try_out(self, source: Source) -> None:
+        """Make a connection without opening it, to see whether redis-py accepts what there is."""
+        names = ", ".join(filter(None, (source.tls, source.transport, OPTIONS)))
         try:
-            if not re.fullmatch(r"/?\d*", urlsplit(self.url).path) and not self.url.startswith("unix"):
-                raise ValueError
-            return redis.Redis.from_url(self.url, **options).connection_pool.make_connection()
+            connection = self.connection()
         except (TypeError, ValueError, redis.RedisError):
             # The text of the error may repeat the URL or an option, and with it a password.
-            names = ", ".join(self.redis_options) or "no options"
+            given = ", ".join(map(str, self.redis_options)) or "no options"
             raise ImproperlyConfigured(
-                f"redis-py does not accept the Redis {self.address} with {names}: check {URL} (or the URL of the "
-                f"broker, where it is not set): its host, port and database, and the names in {OPTIONS}"
+                f"redis-py does not accept {source.setting} = {self.address} with {given}: "
+                f"check its scheme, host, port and database, and the names in {names}"
             ) from None
+        for option, attribute in FILES.items():
+            path = getattr(connection, attribute, None)
+            if path is not None and not os.access(str(path), os.R_OK):
+                raise ImproperlyConfigured(
+                    f"{option} = {path}: this user cannot read such a file: check {source.setting}, {names}"
+                )
+
+
+def _server(source: Source, own: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The URL of a source and all options for it. What Sentinels call the master becomes a part of the URL."""
+    options = {name: _spelled_option(value) for name, value in {**source.options, **own}.items()}
+    url = spelled(source.url, source.setting)
+    if scheme(url) != SENTINEL:
+        return url, options
+    name = options.pop("service_name", None)
+    if "service_name=" not in url:
+        if not isinstance(name, str) or not name:
+            place = f"'master_name' in {source.transport}" if source.transport else f"'service_name' in {OPTIONS}"
+            raise ImproperlyConfigured(
+                f"{source.setting} = {shown(url)}: what do the Sentinels call the master? "
+                f"Set {place}, or add ?service_name=mymaster to the URL"
+            )
+        last = split(url)[-1]
+        url += f"{'&' if '?' in last else '?'}service_name={quote(name, safe='')}"
+    return url, options
+
+
+def _spelled_option(value: Any) -> Any:
+    """Celery writes CERT_REQUIRED for what redis-py calls required."""
+    return value[5:].lower() if isinstance(value, str) and value.startswith("CERT_") else value
 
 
 def _refuse_unknown(conf: Any) -> None:
@@ -117,30 +162,3 @@ def _refuse_unknown(conf: Any) -> None:
         name = key[len(namespace) :].lower() if key.startswith(namespace) else ""
         if name.startswith("global_rate_") and (name not in KNOWN or not (namespace or key.islower())):
             raise ImproperlyConfigured(f"{key} is not a setting of this version: use {', '.join(KNOWN)}")
-
-
-def _inherited_url(conf: Any) -> str | None:
-    """The Redis that the application has already, or None."""
-    for urls in (conf.broker_read_url, conf.result_backend):
-        first = urls[0] if isinstance(urls, (list, tuple)) and urls else urls
-        if isinstance(first, str) and first.partition("://")[0] in SCHEMES:
-            return first.partition(";")[0]
-    return None
-
-
-def _redis_url(url: object) -> str:
-    if url is None:
-        raise ImproperlyConfigured(
-            f"{URL} is not set, and neither the broker nor the result backend is a Redis: "
-            f"set it to the Redis that shall keep the limits, for example redis://localhost:6379/0"
-        )
-    scheme, separator, rest = url.partition("://") if isinstance(url, str) else ("", "", "")
-    if not separator:
-        raise ImproperlyConfigured(f"{URL} is not a URL: write it like redis://localhost:6379/0")
-    if scheme not in SCHEMES:
-        raise ImproperlyConfigured(f"{URL} = {scheme}://...: use one of {', '.join(SCHEMES)}")
-    if set(rest.rpartition("@")[0]) & set("/?#@"):
-        raise ImproperlyConfigured(f"{URL}: its password has one of / ? # @ in it: write %2F, %3F, %23 or %40 instead")
-    # Celery and redis-py spell two options differently.
-    rest = re.sub(r"ssl_cert_reqs=CERT_(\w+)", lambda option: f"ssl_cert_reqs={option[1].lower()}", rest)
-    return f"{SCHEMES[scheme]}://{rest.replace('virtual_host=', 'db=')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from celery.exceptions import ImproperlyConfigured
@@ -11,6 +12,11 @@ from .declared import declared_limit
 from .limit import Limit
 from .settings import Settings
 from .step import GlobalRateLimit
+
+logger = logging.getLogger(__name__)
+
+#: Set by `auto`.
+on_in_every_worker = False
 
 
 def check(app: Any, url: str | None = None) -> None:
@@ -33,18 +39,23 @@ def check(app: Any, url: str | None = None) -> None:
 
 
 def on_worker_init(sender: Any, **kwargs: Any) -> None:
-    """Add the step where `--global-rate` asks for it, and check before the worker is built.
+    """Add the step where an option or `auto` asks for it, and check before the worker is built.
 
     Stock Celery reads every rate in `Consumer.__init__`, before any step exists, and dies with a raw `KeyError` on
-    a bad one. This signal comes earlier. It swallows exceptions, but not SystemExit, whose text Python prints.
+    a bad one. This signal comes earlier, and after all that `imports` and `include` name. It swallows exceptions, but
+    not SystemExit, whose text Python prints.
     """
     steps = sender.app.steps["consumer"]
-    if sender.options.get("global_rate") or sender.options.get("global_rate_url"):
-        steps.add(GlobalRateLimit)
+    url = sender.options.get("global_rate_url")
+    if on_in_every_worker or sender.options.get("global_rate") or url is not None:
+        steps.add(GlobalRateLimit)  # a set: twice is once
     if GlobalRateLimit in steps and not sender.disable_rate_limits:
         try:
-            check(sender.app, sender.options.get("global_rate_url"))
+            check(sender.app, url)
         except ImproperlyConfigured as exc:
+            if sender.logfile:  # Celery has not opened it yet, and a detached worker has no other place to say it
+                sender.app.log.setup(sender.loglevel, sender.logfile, hostname=sender.hostname)
+                logger.critical("global-rate: %s", exc)
             raise SystemExit(f"global-rate: {exc}") from None
 
 

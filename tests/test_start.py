@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from .conftest import Server
 SECRET = "s3cret"
 REDIS = f"redis://:{SECRET}@localhost:6379/0"
 AMQP = f"amqp://guest:{SECRET}@localhost//"
+AUTO = "celery_global_rate.auto"
 FORMS = "use N/s, N/m or N/h"
 
 #: From this line of a worker's log on the limits hold; one for each step.
@@ -117,9 +119,16 @@ def refused(setup: dict[str, Any], *options: str) -> str:
         ({"lines": 1, "options": {"rate_limit": "10/x"}}, [], ["task proj.send", "'10/x'", FORMS]),
         ({"options": {"rate_limit": "10/x"}}, ["--global-rate"], ["task proj.send", "'10/x'", FORMS]),
         ({"broker": AMQP, "lines": 1}, [], ["global_rate_url is not set", "redis://localhost"]),
-        ({}, ["--global-rate-url", f"redis://:{SECRET}@h:port/0"], ["global_rate_url", "h:port", "port and database"]),
+        (
+            {},
+            ["--global-rate-url", f"redis://:{SECRET}@h:port/0"],
+            ["--global-rate-url", "h:port", "port and database"],
+        ),
+        ({}, ["--global-rate-url="], ["--global-rate-url is not a URL", "redis://localhost"]),
+        ({"options": {"rate_limit": "10/x"}}, ["-I", AUTO], ["task proj.send", "'10/x'", FORMS]),
+        ({"options": {"rate_limit": "10/x"}, "conf": {"imports": [AUTO]}}, [], ["task proj.send", "'10/x'", FORMS]),
     ],
-    ids=["two lines", "option", "no Redis", "bad URL"],
+    ids=["two lines", "option", "no Redis", "bad URL", "URL of an unset variable", "include", "imports"],
 )
 def test_a_worker_refuses_in_one_line_and_ends(setup: dict[str, Any], options: list[str], words: list[str]) -> None:
     said = refused(setup, *options)
@@ -171,9 +180,10 @@ RATE = {"rate_limit": "1/m"}
         (0, ["--global-rate"], {}),
         (0, [], {"CELERY_WORKER_GLOBAL_RATE": "1"}),
         (0, ["--global-rate-url", "limiter"], {}),
-        (2, ["--global-rate", "-X", "other"], {}),
+        (0, ["-I", AUTO], {}),
+        (2, ["--global-rate", "-I", AUTO, "-X", "other"], {}),
     ],
-    ids=["option", "environment", "option with a URL", "two lines twice, the option and -X"],
+    ids=["option", "environment", "option with a URL", "include", "two lines twice, the option, include and -X"],
 )
 def test_every_switch_switches_it_on_once(
     empty_redis: Server, tmp_path: Path, lines: int, options: list[str], more: dict[str, str]
@@ -199,17 +209,46 @@ def test_every_switch_switches_it_on_once(
 
 
 @pytest.mark.parametrize(
-    ("setup", "options"),
+    ("says", "expected"),
     [
-        ({"options": RATE}, []),
-        ({"lines": 1, "options": RATE, "conf": {"worker_disable_rate_limits": True}}, ["--global-rate"]),
+        ({"option": 3, "environment": 2, "setting": 1}, 3),
+        ({"environment": 2, "setting": 1}, 2),
+        ({"setting": 1}, 1),
+        ({}, 0),
     ],
-    ids=["nothing says so", "rate limits are disabled"],
+    ids=["option", "environment", "setting", "default"],
+)
+def test_an_option_goes_before_its_environment_that_before_the_setting_that_before_the_default(
+    empty_redis: Server, tmp_path: Path, says: dict[str, int], expected: int
+) -> None:
+    """Each names another database; an empty variable of the environment says nothing."""
+    url = {what: f"{empty_redis.url}/{database}" for what, database in says.items()}
+    conf = {"global_rate_url": url["setting"]} if "setting" in url else {}
+    setup = {"broker": f"{empty_redis.url}/0", "lines": 1, "options": RATE, "conf": conf}
+    options = [f"--global-rate-url={url['option']}"] if "option" in url else []
+    more = {"CELERY_WORKER_GLOBAL_RATE_URL": url.get("environment", ""), "CELERY_WORKER_GLOBAL_RATE": ""}
+    said = started(tmp_path / "log", setup, SWITCHED_ON, *options, **more)
+
+    assert re.findall(r"by the Redis at \S+/(\d)\n", said) == [str(expected)]
+
+
+@pytest.mark.parametrize(
+    ("setup", "options", "more"),
+    [
+        ({"options": RATE}, [], {}),
+        ({"options": RATE}, [], {"CELERY_WORKER_GLOBAL_RATE": "0"}),
+        (
+            {"lines": 1, "options": RATE, "conf": {"worker_disable_rate_limits": True}},
+            ["--global-rate", "-I", AUTO],
+            {"CELERY_WORKER_GLOBAL_RATE": "1"},
+        ),
+    ],
+    ids=["nothing says so", "the environment says no", "rate limits are disabled"],
 )
 def test_a_worker_is_stock_where(
-    empty_redis: Server, tmp_path: Path, setup: dict[str, Any], options: list[str]
+    empty_redis: Server, tmp_path: Path, setup: dict[str, Any], options: list[str], more: dict[str, str]
 ) -> None:
-    said = started(tmp_path / "log", {"broker": f"{empty_redis.url}/0", **setup}, "ready.", *options)
+    said = started(tmp_path / "log", {"broker": f"{empty_redis.url}/0", **setup}, "ready.", *options, **more)
 
     assert "global-rate" not in said.partition("ready.")[2]
 
