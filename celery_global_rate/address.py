@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qs
 
 from celery.exceptions import ImproperlyConfigured
 
@@ -18,6 +17,8 @@ SCHEMES = {
     "socket": "unix",
 }
 SENTINEL = "sentinel"
+#: Parameters that belong to the address: a database, and what Sentinels call a master.
+IDENTITY = ("db=", "service_name=")
 
 EXAMPLE = "redis://localhost:6379/0"
 
@@ -58,7 +59,8 @@ def spelled(url: object, setting: str) -> str:
             raise ImproperlyConfigured(
                 f"{setting}: its password has one of / ? # @ in it: write %2F, %3F, %23 or %40 instead"
             )
-    if len(urls) > 1 and any(scheme(part) != SENTINEL for part in urls):
+    hosts = [part.split("://", 1)[1].rpartition("@")[2].partition("/")[0] for part in urls]
+    if any(";" in host for host in hosts) or (len(urls) > 1 and {*map(scheme, urls)} != {SENTINEL}):
         raise ImproperlyConfigured(
             f"{setting} = {shown(text)}: name one Redis, or several Sentinels, each as sentinel://host:port"
         )
@@ -73,11 +75,11 @@ def _in_redis_py(url: str) -> str:
 
 
 def shown(url: str) -> str:
-    """The servers as logs may show them: without user, password and options, but with the name of a master."""
+    """The servers as logs may show them: without user, password and options, but with what tells one from another."""
     parts = []
     for part in split(url):
         name, _, rest = part.partition("://")
         place, _, query = rest.rpartition("@")[2].partition("?")
-        master = parse_qs(query).get("service_name")
-        parts.append(f"{name}://{place}" + (f"?service_name={master[0]}" if master else ""))
+        kept = "&".join(pair for pair in query.split("&") if pair.startswith(IDENTITY))
+        parts.append(f"{name}://{place}" + (f"?{kept}" if kept else ""))
     return ";".join(parts)

@@ -122,6 +122,7 @@ class Settings:
             raise ImproperlyConfigured(
                 f"redis-py does not accept {source.setting} = {self.address} with {given}: "
                 f"check its scheme, host, port and database, and the names in {names}"
+                f"{'' if source.setting in (OPTION, URL) else f'; or set {URL}'}"
             ) from None
         for option, attribute in FILES.items():
             path = getattr(connection, attribute, None)
@@ -140,10 +141,11 @@ def _server(source: Source, own: Mapping[str, Any]) -> tuple[str, dict[str, Any]
     name = options.pop("service_name", None)
     if "service_name=" not in url:
         if not isinstance(name, str) or not name:
-            place = f"'master_name' in {source.transport}" if source.transport else f"'service_name' in {OPTIONS}"
+            remedy = f"'service_name' in {OPTIONS}, or add ?service_name=mymaster to the URL"
+            if source.transport:
+                remedy = f"'master_name' in {source.transport}"
             raise ImproperlyConfigured(
-                f"{source.setting} = {shown(url)}: what do the Sentinels call the master? "
-                f"Set {place}, or add ?service_name=mymaster to the URL"
+                f"{source.setting} = {shown(url)}: what do the Sentinels call the master? Set {remedy}"
             )
         last = split(url)[-1]
         url += f"{'&' if '?' in last else '?'}service_name={quote(name, safe='')}"

@@ -23,7 +23,10 @@ ARROWS: dict[str, set[str]] = {
     "connection": {"loop"},
     "credit": set(),
     "outage": set(),
-    "settings": set(),
+    "address": set(),
+    "sentinel": {"address"},
+    "inherited": {"address"},
+    "settings": {"address", "inherited", "sentinel"},
     "declared": {"limit"},
     "control": {"limit"},
     "step": {
@@ -31,6 +34,7 @@ ARROWS: dict[str, set[str]] = {
         *("limiter", "loop", "outage", "scheduler", "settings"),
     },
     "switch": {"declared", "limit", "settings", "step"},
+    "auto": {"switch"},
     "cli": {"switch"},
     "__init__": {"step", "switch"},
 }
@@ -39,6 +43,8 @@ ARROWS: dict[str, set[str]] = {
 OUTSIDE: dict[str, set[str]] = {
     "limiter": {"redis"},
     "connection": {"redis"},
+    "address": {"celery"},
+    "sentinel": {"redis"},
     "settings": {"celery", "redis"},
     "outage": {"redis"},
     "declared": {"celery"},

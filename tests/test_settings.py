@@ -65,7 +65,10 @@ def test_an_option_of_the_command_line_goes_before_the_setting() -> None:
         ({"broker_url": "amqp://", "broker_read_url": "redis://read:1/2"}, "redis://read:1/2"),
         ({"broker_url": "amqp://", "result_backend": "redis://results:1/2"}, "redis://results:1/2"),
         ({"broker_url": "redis://broker:1/2", "result_backend": "redis://results:1/2"}, "redis://broker:1/2"),
-        ({"broker_url": "sentinel://a:1;sentinel://b:1", "result_backend": "redis://c:1/2"}, "redis://c:1/2"),
+        ({"broker_read_url": "redis://read:1/2", "broker_write_url": "redis://write:1/2"}, "redis://read:1/2"),
+        ({"broker_url": "amqp://", "broker_write_url": "redis://w:1", "result_backend": "redis://c:1"}, "redis://c:1"),
+        ({"broker_url": "amqp://a;redis://b:1", "result_backend": "redis://c:1/2"}, "redis://c:1/2"),
+        ({"broker_url": "redis://:a;b@h:1/2;redis://c:1"}, "redis://:a;b@h:1/2"),
         ({"broker_url": "redis://broker:1/2", "global_rate_url": "redis://own:1/2"}, "redis://own:1/2"),
     ],
 )
@@ -75,7 +78,7 @@ def test_the_redis_is_the_one_named_else_the_broker_else_the_result_backend(
     assert settings(**conf).url == expected
 
 
-@pytest.mark.parametrize("broker", ["amqp://guest@rabbit//", "memory://", "sqs://", "sentinel://a:1", ["amqp://a"]])
+@pytest.mark.parametrize("broker", ["amqp://guest@rabbit//", "memory://", "sqs://", ["amqp://a"]])
 def test_without_a_redis_the_setting_is_named(broker: Any) -> None:
     text = refusal(broker_url=broker)
 
@@ -100,6 +103,87 @@ def test_without_a_redis_the_setting_is_named(broker: Any) -> None:
 )
 def test_the_spellings_of_celery_and_of_redis_py_are_understood(url: str, expected: str) -> None:
     assert settings(global_rate_url=url).url == expected
+
+
+NAMED = {"master_name": "shop"}
+
+
+@pytest.mark.parametrize(
+    ("conf", "expected"),
+    [
+        ({"broker_url": "sentinel://a:1/2", "broker_transport_options": NAMED}, "sentinel://a:1/2"),
+        (
+            {"broker_url": "sentinel://a:1;sentinel://b:2/3", "broker_transport_options": NAMED},
+            "sentinel://a:1;sentinel://b:2/3",
+        ),
+        (
+            {"broker_url": ["sentinel://a:1/3", "sentinel://b:2/3"], "broker_transport_options": NAMED},
+            "sentinel://a:1/3;sentinel://b:2/3",
+        ),
+        (
+            {"broker_url": "sentinel://a:1", "global_rate_redis_options": {"service_name": "shop"}},
+            "sentinel://a:1",
+        ),
+        (
+            {
+                "broker_url": "amqp://",
+                "result_backend": "sentinel://a:1/3;sentinel://b:2/3",
+                "result_backend_transport_options": NAMED,
+            },
+            "sentinel://a:1/3;sentinel://b:2/3",
+        ),
+        (
+            {"global_rate_url": "sentinel://a:1", "global_rate_redis_options": {"service_name": "shop"}},
+            "sentinel://a:1",
+        ),
+        ({"global_rate_url": "sentinel://a:1?service_name=shop"}, "sentinel://a:1"),
+    ],
+)
+def test_sentinels_are_the_ones_named_else_those_of_the_broker_else_of_the_result_backend(
+    conf: dict[str, Any], expected: str
+) -> None:
+    made = settings(**conf)
+
+    assert made.address == made.url == f"{expected}?service_name=shop"
+    assert "service_name" not in made.redis_options
+
+
+def test_user_password_database_and_parameters_of_a_master_may_stand_at_any_of_its_sentinels() -> None:
+    connection = settings(
+        global_rate_url=f"sentinel://h;sentinel://user:{SECRET}@[::1]:2/3?client_name=limits;sentinel://c:3/3",
+        global_rate_redis_options={"service_name": "a shop&", "min_other_sentinels": 1, "socket_timeout": 5},
+    ).connection()
+    asked = [client.connection_pool.connection_kwargs for client in connection._sentinel.sentinels]
+
+    assert [(each["host"], each["port"]) for each in asked] == [("h", 26379), ("::1", 2), ("c", 3)]
+    assert (connection.username, connection.password, connection.db) == ("user", SECRET, 3)
+    assert (connection.client_name, connection.socket_timeout) == ("limits", 5)
+    assert connection._service_name == "a shop&"
+    assert connection._sentinel.min_other_sentinels == 1
+
+
+def test_sentinels_get_short_timeouts_and_no_password_of_the_master() -> None:
+    """A Sentinel that is gone costs one timeout, not redis-py's tries with pauses of up to 10 s."""
+    connection = settings(global_rate_url=f"sentinel://:{SECRET}@h?service_name=shop").connection()
+    (asked,) = [client.connection_pool.connection_kwargs for client in connection._sentinel.sentinels]
+
+    assert (asked["socket_timeout"], asked["socket_connect_timeout"]) == (CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_S)
+    assert asked["retry"]._retries == 0
+    assert asked["password"] is None
+
+
+def test_the_environment_of_celery_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://environment:1/2")
+
+    assert settings(broker_url="redis://setting:1/2").url == "redis://environment:1/2"
+
+
+def test_a_setting_of_none_is_not_set_and_an_empty_one_is_refused() -> None:
+    """An empty text comes of a variable that was forgotten; another Redis than the one meant would be no limit."""
+    assert settings(global_rate_url=None).url == BROKER
+    assert refusal(global_rate_url="").startswith("global_rate_url is not a URL")
+    with pytest.raises(ImproperlyConfigured, match="--global-rate-url is not a URL"):
+        Settings.from_app(application(broker_url=BROKER), "")
 
 
 def test_the_parts_of_the_url_reach_redis_py() -> None:
@@ -174,7 +258,46 @@ def test_a_setting_in_capitals_without_a_namespace_is_refused_or_obeyed() -> Non
         ({"global_rate_key_prefix": 5}, ["global_rate_key_prefix = 5", "a text"]),
         *(({"global_rate_max_held": value}, [f"{value!r}", "whole number"]) for value in (-1, "5", 1.5, True, None)),
         *(({"global_rate_redis_options": value}, [type(value).__name__, "dictionary"]) for value in (None, [], "x", 5)),
-        ({"global_rate_redis_options": {"pasword": SECRET}}, ["with pasword", "names in global_rate_redis_options"]),
+        (
+            {"global_rate_redis_options": {"pasword": SECRET}},
+            [
+                "broker_url = redis://broker:6379/0",
+                "with pasword",
+                "names in broker_use_ssl, global_rate_redis_options",
+            ],
+        ),
+        (
+            {"global_rate_url": "sentinel://h:1"},
+            ["= sentinel://h:1:", "'service_name' in global_rate_redis_options", "?service_name="],
+        ),
+        (
+            {"broker_url": f"sentinel://:{SECRET}@h:1;sentinel://i:2"},
+            ["= sentinel://h:1;sentinel://i:2:", "Set 'master_name' in broker_transport_options"],
+        ),
+        (
+            {"broker_url": "amqp://", "result_backend": f"sentinel://:{SECRET}@h:1"},
+            ["= sentinel://h:1:", "'master_name' in result_backend_transport_options"],
+        ),
+        (
+            {
+                "broker_url": f"sentinel://:{SECRET}@h:1",
+                "broker_transport_options": {"master_name": "shop", "sentinel_kwargs": {"pasword": SECRET}},
+            },
+            ["sentinel://h:1?service_name=shop", "sentinel_kwargs", "global_rate_redis_options"],
+        ),
+        (
+            {"broker_url": f"redis://:{SECRET}@h:1", "broker_use_ssl": {"certs": SECRET}},
+            ["redis://h:1", "ssl, certs", "or set global_rate_url"],
+        ),
+        (
+            {"broker_url": "amqp://", "result_backend": "redis://h:1", "redis_backend_use_ssl": {"certs": SECRET}},
+            ["redis://h:1", "ssl, certs"],
+        ),
+        ({"global_rate_url": f"redis+cluster://:{SECRET}@h"}, ["redis+cluster://...", "single Redis, or Sentinel"]),
+        ({"global_rate_url": f"redis://:{SECRET}@a:1;redis://b:2/0"}, ["redis://a:1;redis://b:2/0", "name one Redis"]),
+        ({"global_rate_url": "sentinel://a:1;redis://b:2/0"}, ["name one Redis", "each as sentinel://"]),
+        ({"global_rate_url": f"sentinel://:{SECRET}@a:1;b:2"}, ["each as sentinel://"]),
+        ({"global_rate_url": ["sentinel://a:1"]}, ["is not a URL"]),
         ({"global_rate_url": "localhost:6379"}, ["global_rate_url is not a URL", "redis://localhost"]),
         ({"global_rate_url": 5}, ["global_rate_url is not a URL", "redis://localhost"]),
         ({"global_rate_url": f"http://:{SECRET}@h"}, ["global_rate_url = http://...", "rediss"]),
@@ -191,8 +314,9 @@ def test_a_setting_that_cannot_be_meant_is_refused_by_name_and_with_the_remedy(
     conf: dict[str, Any], words: list[str]
 ) -> None:
     text = refusal(**conf)
+    names = [name for name, value in conf.items() if value != "amqp://"]
 
-    assert all(word in text for word in [*conf, *words])
+    assert all(word in text for word in [*names, *words]), text
     assert SECRET not in text
 
 
@@ -218,8 +342,11 @@ def test_a_database_that_is_no_number_is_refused() -> None:
 @pytest.mark.parametrize("host", ["h:1", "[::1]:1", "h"])
 def test_the_address_for_logs_hides_user_password_and_options(host: str) -> None:
     shown = settings(global_rate_url=f"redis://user:{SECRET}@{host}/1?client_name={SECRET}").address
+    master = f"sentinel://user:{SECRET}@{host}/1?client_name={SECRET}&service_name=shop;sentinel://:{SECRET}@b:2/1"
 
     assert shown == f"redis://{host}/1"
+    assert settings(broker_url="redis+socket:///run/redis.sock?virtual_host=2").address == "unix:///run/redis.sock?db=2"
+    assert settings(global_rate_url=master).address == f"sentinel://{host}/1?service_name=shop;sentinel://b:2/1"
 
 
 def test_the_repr_hides_url_and_options() -> None:

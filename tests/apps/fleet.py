@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 

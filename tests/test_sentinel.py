@@ -1,0 +1,243 @@
+"""A master that Sentinels know: real Sentinels, a real failover."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from redis.exceptions import AuthenticationError
+from redis.sentinel import MasterNotFoundError
+
+from benchmarks.cluster import Cluster
+from benchmarks.server import Redis, free_port, redis_binary
+from celery_global_rate.settings import CONNECT_TIMEOUT_S, Settings
+
+from .conftest import Server
+
+SECRET = "s3cret"
+SENTINEL_SECRET = "sentinel-s3cret"
+#: A Sentinel gives a silent master up after this time, in milliseconds, and needs some seconds for the rest.
+DOWN_AFTER_MS = 500
+FAILOVER_S = 20
+
+
+class Sentinels:
+    """A master, a replica and a Sentinel, all with passwords, and a port where no Sentinel listens any more."""
+
+    def __init__(self) -> None:
+        self.servers = [Redis(), Redis()]
+        self.port, self.dead_port = free_port(), free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="global-rate-sentinel-"))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        binary = redis_binary()
+        if binary is None:
+            raise RuntimeError("no Redis to run")
+        for server in self.servers:
+            client = server.start().client()
+            client.config_set("masterauth", SECRET)
+            client.config_set("repl-diskless-sync-delay", 0)
+            client.config_set("requirepass", SECRET)
+        master, replica = self.servers
+        self.client(replica).replicaof("127.0.0.1", master.port)
+        conf = self.directory / "sentinel.conf"
+        conf.write_text(
+            f"port {self.port}\nbind 127.0.0.1\nrequirepass {SENTINEL_SECRET}\ndir {self.directory}\n"
+            f"sentinel monitor shop 127.0.0.1 {master.port} 1\n"
+            f"sentinel auth-pass shop {SECRET}\n"
+            f"sentinel down-after-milliseconds shop {DOWN_AFTER_MS}\n"
+            "sentinel failover-timeout shop 5000\n"
+        )
+        self.process = subprocess.Popen(
+            [binary, str(conf), "--sentinel"], stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        wait(self.replica_is_known, "the Sentinel does not know the replica")
+
+    def replica_is_known(self) -> bool:
+        with (
+            contextlib.suppress(redis.ConnectionError),
+            redis.Redis(port=self.port, password=SENTINEL_SECRET) as client,
+        ):
+            (replica,) = client.sentinel_slaves("shop") or [None]
+            return bool(replica) and replica["master-link-status"] == "ok" and not replica["is_disconnected"]
+        return False
+
+    @staticmethod
+    def client(server: Redis) -> Any:
+        return redis.Redis(port=server.port, password=SECRET)
+
+    @property
+    def broker_url(self) -> str:
+        """As Celery's documentation writes it. The first Sentinel does not answer."""
+        return f"sentinel://:{SECRET}@127.0.0.1:{self.dead_port}/1;sentinel://:{SECRET}@127.0.0.1:{self.port}/1"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"password": SENTINEL_SECRET}
+
+    def close(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+        for server in self.servers:
+            server.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def wait(condition: Callable[[], bool], failure: str, timeout_s: float = FAILOVER_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, failure
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def sentinels() -> Iterator[Sentinels]:
+    sentinels = Sentinels()
+    try:
+        sentinels.start()
+    except RuntimeError as reason:
+        sentinels.close()
+        pytest.skip(str(reason))
+    yield sentinels
+    sentinels.close()
+
+
+def settings(**conf: Any) -> Settings:
+    app = Celery("proj", set_as_current=False)
+    app.conf.update(conf)
+    return Settings.from_app(app)
+
+
+def inherited(sentinels: Sentinels) -> Settings:
+    options = {"master_name": "shop", "sentinel_kwargs": sentinels.options, "visibility_timeout": 3600}
+    return settings(broker_url=sentinels.broker_url, broker_transport_options=options)
+
+
+def of_the_result_backend(sentinels: Sentinels) -> Settings:
+    options = {"master_name": "shop", "sentinel_kwargs": sentinels.options, "retry_policy": {"timeout": 5.0}}
+    return settings(broker_url="amqp://", result_backend=sentinels.broker_url, result_backend_transport_options=options)
+
+
+def explicit(sentinels: Sentinels) -> Settings:
+    url = f"sentinel://127.0.0.1:{sentinels.dead_port};sentinel://127.0.0.1:{sentinels.port}/1"
+    options = {"service_name": "shop", "password": SECRET, "sentinel_kwargs": sentinels.options}
+    return settings(global_rate_url=url, global_rate_redis_options=options)
+
+
+def in_the_url(sentinels: Sentinels) -> Settings:
+    options = {"sentinel_kwargs": sentinels.options}
+    return settings(global_rate_url=f"{sentinels.broker_url}?service_name=shop", global_rate_redis_options=options)
+
+
+def port_of_master(settings: Settings) -> int | None:
+    """Where a new connection leads, and that it takes writes; None where no master is known now."""
+    connection = settings.connection()
+    try:
+        connection.connect()
+        connection.send_command("SET", "key", "value")
+        assert connection.read_response() in (b"OK", "OK")
+        return int(connection._sock.getpeername()[1])
+    except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError):
+        return None
+    finally:
+        connection.disconnect()
+
+
+@pytest.mark.parametrize("make", [inherited, of_the_result_backend, explicit, in_the_url])
+def test_a_connection_leads_to_the_master(sentinels: Sentinels, make: Callable[[Sentinels], Settings]) -> None:
+    """With passwords for the master and for the Sentinels, past a Sentinel that is gone, into the right database.
+
+    Nothing is opened before `connect`, and the connection to the Sentinel does not stay open.
+    """
+    made = make(sentinels)
+    with redis.Redis(port=sentinels.port, password=SENTINEL_SECRET) as asking:
+        before = asking.info("clients")["connected_clients"]
+        connection = made.connection()
+        assert connection._sock is None
+        connection.connect()
+        wait(lambda: asking.info("clients")["connected_clients"] == before, "still connected to the Sentinel", 5)
+    connection.send_command("CLIENT", "INFO")
+    (info,) = [connection.read_response().decode()]
+    connection.disconnect()
+
+    assert connection.port == sentinels.servers[0].port
+    assert " db=1 " in info
+    assert int(connection.protocol) == 2
+    assert (connection.socket_timeout, connection.socket_connect_timeout) == (CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_S)
+    assert made.address == (
+        f"sentinel://127.0.0.1:{sentinels.dead_port}{'' if make is explicit else '/1'};"
+        f"sentinel://127.0.0.1:{sentinels.port}/1?service_name=shop"
+    )
+    assert SECRET not in repr(made)
+
+
+def test_limits_are_where_celery_has_its_broker(sentinels: Sentinels) -> None:
+    """The same master and the same database: what kombu writes there, a connection of ours reads."""
+    app = Celery("proj", broker=f"sentinel://:{SECRET}@127.0.0.1:{sentinels.port}/1", set_as_current=False)
+    app.conf.broker_transport_options = {"master_name": "shop", "sentinel_kwargs": sentinels.options}
+    with app.connection_for_read() as broker:
+        broker.default_channel.client.set("written by", "kombu")
+    connection = Settings.from_app(app).connection()
+    connection.connect()
+    connection.send_command("GET", "written by")
+
+    assert connection.read_response() == b"kombu"
+    connection.disconnect()
+
+
+def test_after_a_failover_a_new_connection_leads_to_the_new_master(sentinels: Sentinels) -> None:
+    """Of one settings object, which the worker keeps for as long as it lives."""
+    kept = inherited(sentinels)
+    old, new = (server.port for server in sentinels.servers)
+    assert port_of_master(kept) == old
+    sentinels.servers[0].stop()
+    wait(lambda: port_of_master(kept) == new, "no new master")
+
+
+def test_a_master_that_nobody_knows_is_reported_without_a_password(sentinels: Sentinels) -> None:
+    options = {"service_name": "other", "sentinel_kwargs": sentinels.options}
+    connection = settings(global_rate_url=sentinels.broker_url, global_rate_redis_options=options).connection()
+    with pytest.raises(MasterNotFoundError, match="no Sentinel knows a master 'other'") as unknown:
+        connection.connect()
+
+    assert SECRET not in str(unknown.value)
+    assert unknown.value.__cause__ is None
+
+
+def test_a_wrong_password_of_the_sentinel_or_of_the_master_is_reported(sentinels: Sentinels) -> None:
+    wrong = {"sentinel_kwargs": {"password": "wrong"}}
+    with pytest.raises(MasterNotFoundError):
+        settings(
+            global_rate_url=f"{sentinels.broker_url}?service_name=shop", global_rate_redis_options=wrong
+        ).connection().connect()
+    url = f"sentinel://:wrong@127.0.0.1:{sentinels.port}?service_name=shop"
+    options = {"sentinel_kwargs": sentinels.options}
+    with pytest.raises(AuthenticationError):
+        settings(global_rate_url=url, global_rate_redis_options=options).connection().connect()
+
+
+def test_a_worker_finds_the_new_master(empty_redis: Server, sentinels: Sentinels) -> None:
+    """Limited tasks start, the master is killed, and they start again once the Sentinel has chosen another."""
+    url = f"{sentinels.broker_url}?service_name=shop"
+    conf = {"global_rate_redis_options": {"sentinel_kwargs": sentinels.options}}
+    with Cluster(f"{empty_redis.url}/0", url, "20/s", conf=conf, loglevel="INFO") as cluster:
+        cluster.start(1)
+        cluster.send("limited", 100)
+        cluster.wait_for(10, 10)
+        sentinels.servers[0].stop()
+        cluster.wait_for(100, FAILOVER_S + 10)
+        log = cluster.log("w0")
+
+    assert "global-rate: Redis answers again after" in log
+    assert SECRET not in log
