@@ -134,7 +134,10 @@ class Settings:
 
 def _server(source: Source, own: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The URL of a source and all options for it. What Sentinels call the master becomes a part of the URL."""
-    options = {name: _spelled_option(value) for name, value in {**source.options, **own}.items()}
+    options = {**source.options, **own}
+    verify = options.get("ssl_cert_reqs")
+    if isinstance(verify, str):  # Celery writes CERT_REQUIRED for what redis-py calls required
+        options["ssl_cert_reqs"] = verify.removeprefix("CERT_").lower()
     url = spelled(source.url, source.setting)
     if scheme(url) != SENTINEL:
         return url, options
@@ -150,11 +153,6 @@ def _server(source: Source, own: Mapping[str, Any]) -> tuple[str, dict[str, Any]
         last = split(url)[-1]
         url += f"{'&' if '?' in last else '?'}service_name={quote(name, safe='')}"
     return url, options
-
-
-def _spelled_option(value: Any) -> Any:
-    """Celery writes CERT_REQUIRED for what redis-py calls required."""
-    return value[5:].lower() if isinstance(value, str) and value.startswith("CERT_") else value
 
 
 def _refuse_unknown(conf: Any) -> None:
