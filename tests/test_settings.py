@@ -212,6 +212,16 @@ def test_settings_are_found_under_a_namespace(namespace: str) -> None:
     assert Settings.from_app(app) == Settings("redis://own:1/2", {}, "shop:", 7)
 
 
+def test_what_is_inherited_is_found_under_a_namespace_and_by_its_old_names() -> None:
+    tls, named = {"ssl_cert_reqs": "CERT_NONE"}, {"master_name": "shop"}
+    new = namespaced("CELERY", CELERY_BROKER_URL="redis://h", CELERY_BROKER_USE_SSL=tls)
+    old = Celery("proj", set_as_current=False)
+    old.config_from_object({"BROKER_URL": "sentinel://h", "BROKER_TRANSPORT_OPTIONS": named})
+
+    assert Settings.from_app(new).redis_options == {"ssl": True, "ssl_cert_reqs": "none"}
+    assert Settings.from_app(old).address == "sentinel://h?service_name=shop"
+
+
 @pytest.mark.parametrize("name", ["global_rate_ulr", "global_rate_maxheld", "global_rate_", "GLOBAL_RATE_ULR"])
 def test_a_misspelt_setting_is_refused_with_the_names_there_are(name: str) -> None:
     text = refusal(**{name: 1})

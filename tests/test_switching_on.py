@@ -121,7 +121,8 @@ class Fleet:
     def stats(self) -> dict[str, Any]:
         """What each worker says of itself, for all that answer."""
         replies = self.app.control.inspect(timeout=2, limit=len(self.ways)).stats() or {}
-        return {name.partition("@")[0]: reply for name, reply in replies.items()}
+        ways = {name: "start_worker" if name.startswith("gen") else name.partition("@")[0] for name in replies}
+        return {ways[name]: reply for name, reply in replies.items()}
 
     def logs(self) -> str:
         return "".join(f"\n--- {path.name}\n{path.read_text()[-1500:]}" for path in self.directory.glob("*.log"))
