@@ -31,7 +31,6 @@ class Proxy:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._server.close()
         self._run(self._cancel())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -50,6 +49,7 @@ class Proxy:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
     async def _cancel(self) -> None:
+        self._server.close()
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ SHORTEST_PAUSE_S = 0.02
 PATIENCE_S = 5.0
 #: An answer that takes longer is given up.
 REPLY_TIMEOUT_S = 0.25
+#: A limit that has had slots to spare for this long, in seconds, is far away; so few held requests are enough then.
+FAR_S = 1.0
+FEW = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +53,11 @@ class Bucket:
         self.held: deque[Any] = deque()
         self.reservations: deque[Reservation] = deque()
         self.call: Call | None = None
-        self.has_spare = False
         #: Monotonic instants: when to ask next, when it last asked, and since when it waits for a slot.
         self.ask_at = self.asked_at = self.waiting_since = float("-inf")
+        #: Whether the last answer had a slot at once: the limit is not what this worker waits for. And since when.
+        self.has_spare = False
+        self._spare_since = 0.0
 
     @property
     def reservation(self) -> Reservation | None:
@@ -66,9 +72,19 @@ class Bucket:
         return sum(reservation.left for reservation in self.reservations)
 
     @property
+    def unprovided(self) -> int:
+        """Held requests without a slot in hand; none of them waits for one where the bucket has no limit."""
+        return len(self.held) - self.in_hand if self.limit else 0
+
+    @property
     def committed(self) -> int:
         """Slots in hand and slots asked for."""
         return self.in_hand + (self.call.wanted if self.call else 0)
+
+    @property
+    def most_covered(self) -> int:
+        """Held requests that need a prefetch slot of their own: few where all that they wait for is the pool."""
+        return FEW if self.has_spare and self.asked_at - self._spare_since > FAR_S else sys.maxsize
 
     @property
     def is_idle(self) -> bool:
@@ -101,8 +117,8 @@ class Bucket:
             self.held = deque(held[:first] + alive + held[first + seen :])
         return len(alive)
 
-    def empty_hand(self) -> Iterable[Reservation]:
-        """Take all reservations with slots left out of hand, and forget the call under way."""
+    def let_go(self) -> Iterable[Reservation]:
+        """Let go of all slots in hand and of the call under way; returns the reservations that have slots left."""
         left = [reservation for reservation in self.reservations if reservation.left]
         self.reservations.clear()
         self.call = None
@@ -127,6 +143,8 @@ class Bucket:
         if reservation.count:
             self.reservations.append(reservation)
             self.waiting_since = now
+        if reservation.has_spare and not self.has_spare:
+            self._spare_since = now
         self.has_spare = reservation.has_spare
         interval_s = self.limit.interval_s
         if interval_s < HORIZON_S:

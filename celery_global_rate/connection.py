@@ -81,6 +81,27 @@ class HubConnection:
         except OSError as exc:
             self.lose(exc)
 
+    def receive(self) -> None:
+        """Take the answers that have arrived; called by the loop when the socket is readable."""
+        while self._redis is not None:
+            reply: object
+            try:
+                reply = self._redis.read_response(disconnect_on_error=False)
+            except ResponseError as exc:
+                reply = exc
+            except (RedisError, OSError) as exc:
+                # redis-py reports an answer that is not complete yet like this; what has come so far is kept.
+                if not isinstance(exc.__context__, WOULD_BLOCK):
+                    self.lose(exc)
+                return
+            if not self._answers:
+                self.lose(ConnectionError(f"unexpected reply: {type(reply).__name__}"))
+                return
+            _, answer = self._answers.popleft()
+            self._waker.guard(partial(answer, reply))
+            if not self._answers:
+                return
+
     def lose(self, reason: Exception) -> None:
         """Give the connection up. All commands without an answer are answered with the reason."""
         self._close()
@@ -123,7 +144,7 @@ class HubConnection:
             self.lose(error)
         else:
             self._redis, self._fd = connection, connection._sock.fileno()
-            self._hub.add_reader(self._fd, self._on_readable)
+            self._hub.add_reader(self._fd, self.receive)
             self._on_change(None)
 
     def _close(self) -> None:
@@ -132,23 +153,3 @@ class HubConnection:
         self._hub.remove(self._fd)  # before closing: the number may be taken by another socket at once
         self._redis.disconnect()
         self._redis = None
-
-    def _on_readable(self) -> None:
-        while self._redis is not None:
-            reply: object
-            try:
-                reply = self._redis.read_response(disconnect_on_error=False)
-            except ResponseError as exc:
-                reply = exc
-            except (RedisError, OSError) as exc:
-                # redis-py reports an answer that is not complete yet like this; what has come so far is kept.
-                if not isinstance(exc.__context__, WOULD_BLOCK):
-                    self.lose(exc)
-                return
-            if not self._answers:
-                self.lose(ConnectionError(f"unexpected reply: {type(reply).__name__}"))
-                return
-            _, answer = self._answers.popleft()
-            self._waker.guard(partial(answer, reply))
-            if not self._answers:
-                return

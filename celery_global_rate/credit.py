@@ -19,27 +19,31 @@ class Credit:
         self._most = most
         self._qos: Any = None
         self._step = 1
+        self._room = 0
         self.lent = 0
 
-    def attach(self, qos: Any) -> None:
-        """Lend from this `kombu.common.QoS`: a new one after every reconnect, with nothing lent."""
+    def cover(self, held: int, qos: Any) -> None:
+        """Lend for this many held messages.
+
+        Args:
+            held: messages.
+            qos: the consumer's `kombu.common.QoS`: a new one, with nothing lent, after every reconnect; or None.
+        """
         if qos is not self._qos:
-            self._qos = qos
-            self._step = max(1, min(16, qos.value))
-            self.lent = 0
-
-    def cover(self, held: int) -> None:
-        """Lend for this many held messages."""
-        wanted = min(-(-held // self._step) * self._step, self._most)
-        if wanted > self.lent or wanted <= self.lent - 2 * self._step or held == 0:
-            self._change(wanted - self.lent)
-
-    def _change(self, by: int) -> None:
-        if not by or self._qos is None:
+            self._attach(qos)
+        if 0 < held <= self.lent < held + 2 * self._step:
             return
-        before = self._qos.value
-        if by > 0:
-            self._qos.increment_eventually(by)
-        else:
-            self._qos.decrement_eventually(-by)
-        self.lent += self._qos.value - before  # the QoS has limits of its own, such as worker_eta_task_limit
+        wanted = min(-(-held // self._step) * self._step, self._room)
+        if wanted > self.lent:
+            self._qos.increment_eventually(wanted - self.lent)
+        elif wanted < self.lent:
+            self._qos.decrement_eventually(self.lent - wanted)
+        self.lent = wanted
+
+    def _attach(self, qos: Any) -> None:
+        self._qos, self.lent, self._room = qos, 0, 0
+        # A count of 0 has no end. With `worker_eta_task_limit` Celery gives back more for its ETA tasks than it was
+        # granted, wherever somebody else has used the room up to that limit: so nobody does.
+        if qos is not None and qos.value and not getattr(qos, "max_prefetch", None):
+            self._step = min(16, qos.value)
+            self._room = self._most

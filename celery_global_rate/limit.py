@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from numbers import Real
 
 PS_PER_US = 1_000_000
@@ -40,7 +41,7 @@ class Limit:
     interval_ps: int = 0
     burst: int = 1
 
-    @property
+    @cached_property
     def interval_s(self) -> float:
         """The emission interval in seconds."""
         return (self.interval_us + self.interval_ps / PS_PER_US) / US_PER_S
@@ -50,7 +51,7 @@ class Limit:
         """The rate: starts per second."""
         return 1 / self.interval_s
 
-    @property
+    @cached_property
     def grace_s(self) -> float:
         """D: how long after its slot a task may still be released, in seconds; later, the slot is missed."""
         return max(SHORTEST_GRACE_S, min(self.interval_s / 10, LONGEST_GRACE_S))

@@ -29,6 +29,9 @@ class Connection(Protocol):
     def send(self, command: tuple[Any, ...], answer: Callable[[object], None]) -> None:
         """Send a command; `answer` is called once with the reply or an exception."""
 
+    def receive(self) -> None:
+        """Take the answers that have arrived."""
+
     def lose(self, reason: Exception) -> None:
         """Give the connection up."""
 
@@ -62,10 +65,11 @@ class Limiter:
             wanted: how many slots the caller could use before the horizon, at least 1.
             reply: called once with the reservation, or with None where Redis gave no answer.
         """
-        silent_s = self._connection.silent_s
-        if silent_s > SILENCE_S:
-            self._connection.lose(TimeoutError(f"no answer for {silent_s:.1f} s"))
-        if silent_s > REPLY_TIMEOUT_S:
+        if self._connection.silent_s > REPLY_TIMEOUT_S:
+            self._connection.receive()  # it may be this worker that has been silent
+        if (silent_s := self._connection.silent_s) > REPLY_TIMEOUT_S:
+            if silent_s > SILENCE_S:
+                self._connection.lose(TimeoutError(f"no answer for {silent_s:.1f} s"))
             reply(None)
             return
         arguments = reserve_call(self._prefix, name, limit, wanted, self._worker)

@@ -5,12 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from kombu.asynchronous import Hub
+
 logger = logging.getLogger(__name__)
+
+#: How long a loop of our own is waited for when it is to end, in seconds.
+STOP_S = 2.0
 
 
 def logged(action: Callable[[], None]) -> None:
@@ -124,3 +131,46 @@ class Alarm:
         timers = self._hub.timer._queue
         if timers and timers[0][0] <= now:
             self._waker.wake()
+
+
+class HubThread:
+    """A loop for a worker that has none: kombu's, in a thread, or in a greenlet where threads are patched to be some.
+
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._thread: threading.Thread | None = None
+
+    def start(self, attach: Callable[[Any], None]) -> None:
+        """Begin to turn; `attach` is called first in there, with the hub."""
+        self._is_ending = False
+        self._hub, self._waker = Hub(), Waker()
+        self._thread = threading.Thread(target=self._turn, args=(attach,), name=self._name, daemon=True)
+        self._thread.start()
+
+    def stop(self, detach: Callable[[Any], None]) -> None:
+        """End, with a call of `detach` as the last thing in there."""
+        if self._thread is not None:
+            self._waker.call(partial(self._end, detach))
+            self._thread.join(STOP_S)
+            self._thread = None
+
+    def _end(self, detach: Callable[[Any], None]) -> None:
+        self._is_ending = True
+        detach(self._hub)
+
+    def _turn(self, attach: Callable[[Any], None]) -> None:
+        self._waker.attach(self._hub)
+        logged(partial(attach, self._hub))
+        loop = self._hub.create_loop()
+        while not self._is_ending:
+            try:
+                next(loop)
+            except Exception:
+                logger.exception("global-rate: the event loop failed, and goes on")
+                loop = self._hub.create_loop()
+        self._hub.close()
+        self._waker.close()

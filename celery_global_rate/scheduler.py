@@ -6,36 +6,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from .bucket import HORIZON_S, Bucket, Call
+from .bucket import HORIZON_S, SHORTEST_PAUSE_S, Bucket, Call
 from .clock import RedisClock
 from .limit import Limit
-from .pace import Pace
+from .pool import Pool, Room
 from .reservation import Reservation
 
 #: How often a full pool is looked at, in seconds. The end of a task says so at once, the loss of a process does not.
 FULL_POOL_POLL_S = 0.05
-
-
-class Pool(Protocol):
-    """What the scheduler knows of the pool."""
-
-    @property
-    def processes(self) -> int:
-        """Tasks that can run at the same time."""
-
-    @property
-    def free(self) -> int:
-        """Processes without a task; negative by the number of tasks that wait for a process."""
-
-    @property
-    def oldest_s(self) -> float:
-        """How long the oldest task has been running, in seconds; 0 where none is."""
-
-    def start(self, request: Any) -> None:
-        """Hand a request over."""
-
-    def is_gone(self, request: Any) -> bool:
-        """Whether a request must not run any more (revoked, expired). Answers and acknowledges it then."""
+NOW = float("-inf")
+#: The share of its grace after which a due slot lets its task wait on deck rather than wait for a free process.
+PRESSING = 0.04
 
 
 class Limiter(Protocol):
@@ -61,7 +42,6 @@ class Scheduler:
         chance: draws uniformly from [0, 1).
 
     Attributes:
-        pace: what the pool can do; to be told of every run time.
         missed: slots that were reserved and came too late to be used, since the start.
     """
 
@@ -73,20 +53,26 @@ class Scheduler:
         monotonic: Callable[[], float],
         chance: Callable[[], float],
     ) -> None:
-        self.pace = Pace()
         self.missed = 0
         self._pool = pool
+        self._room = Room(pool, monotonic)
         self._limiter = limiter
         self._wake = wake
         self._monotonic = monotonic
         self._chance = chance
         self._busy: dict[str, Bucket] = {}
         self._pumping = False
+        self._serve_at = NOW
 
     @property
     def held(self) -> int:
         """Requests held in all buckets."""
         return sum(len(bucket.held) for bucket in self._busy.values())
+
+    @property
+    def to_cover(self) -> int:
+        """Held requests that need a prefetch slot of their own."""
+        return sum([min(len(bucket.held), bucket.most_covered) for bucket in self._busy.values()])
 
     def hold(self, bucket: Bucket, request: Any) -> None:
         """Take a request in. It is released at once where its bucket has no limit."""
@@ -98,10 +84,10 @@ class Scheduler:
             self.pump()
 
     def configure(self, bucket: Bucket, limit: Limit | None) -> None:
-        """Put another limit in force: held requests follow it, and start at once where it is None."""
+        """Put another limit in force: held requests follow it, and start where it is None."""
         if limit == bucket.limit:
             return
-        self._empty_hand(bucket)
+        self._let_go(bucket)
         bucket.limit = limit
         bucket.ask_at = self._monotonic()
         self.pump()
@@ -110,12 +96,22 @@ class Scheduler:
         """Forget all held requests, which the broker delivers anew, and give their slots back."""
         for bucket in self._busy.values():
             bucket.held.clear()
-            self._empty_hand(bucket)
+            self._let_go(bucket)
         self._busy.clear()
+
+    def ended(self, run_time_s: float) -> None:
+        """A released task has ended, and has left its process to the next one."""
+        now = self._monotonic()
+        self._room.pace.ran(run_time_s, now)
+        self._pump(now >= self._serve_at)
 
     def pump(self) -> None:
         """Do all that is due now, and ask to be woken for what comes next."""
-        if self._pumping:  # a pool may run a task, or switch to another greenlet, inside start()
+        self._pump(True)
+
+    def _pump(self, is_serving: bool) -> None:
+        if self._pumping:  # a pool may run a task inside start(), or have a process for us inside line_up()
+            self._wake(self._monotonic())
             return
         self._pumping = True
         try:
@@ -124,42 +120,55 @@ class Scheduler:
                 longest_wait_first.sort(key=lambda bucket: bucket.waiting_since)
             for bucket in longest_wait_first:
                 self._release(bucket)
-            wake_at = min((self._serve(bucket) for bucket in longest_wait_first), default=None)
-            for bucket in longest_wait_first:
-                if bucket.is_idle:
-                    self._busy.pop(bucket.name, None)
+            if is_serving or self._serve_at == NOW:
+                self._serve_all(longest_wait_first)
         finally:
             self._pumping = False
-        if wake_at is not None and self._busy:
+
+    def _serve_all(self, longest_wait_first: list[Bucket]) -> None:
+        self._serve_at = float("inf")
+        wake_at = min((self._serve(bucket) for bucket in longest_wait_first), default=float("inf"))
+        self._pool.line_up(self._room.places(self._of_use))
+        for bucket in longest_wait_first:
+            if bucket.is_idle:
+                self._busy.pop(bucket.name, None)
+        if self._busy:
+            self._serve_at = min(self._serve_at, wake_at)
             self._wake(wake_at)
 
     def _release(self, bucket: Bucket) -> None:
         """Start what is due and fits into the pool; what came too late to start is missed."""
         if bucket.limit is None:
-            while self._is_wanted(bucket):
-                self._pool.start(bucket.held.popleft())
+            self._pass_on(bucket)
             return
         clock, grace_s = self._limiter.clock, bucket.limit.grace_s
         while (reservation := bucket.reservation) is not None:
             if not self._is_wanted(bucket):
-                self._empty_hand(bucket)
+                self._let_go(bucket)
                 return
             # Anew for each, and after all that may take long: this worker may have been stopped as well.
             now = self._monotonic()
-            due_us = reservation.due_us
-            early_s = clock.reached(due_us) - now
-            # A slot that a full bucket had saved was due when it was reserved: its lateness counts from then.
-            late_s = now - clock.reached(max(due_us, reservation.now_us))
-            if late_s > grace_s or early_s > 2 * HORIZON_S:  # so early only on a clock that has stepped back since
+            late_s = now - clock.reached(reservation.due_us)
+            if late_s > grace_s:
+                # A slot that a full bucket had saved was due when it was reserved: its lateness counts from then.
+                late_s = min(late_s, now - clock.reached(reservation.now_us))
+            if late_s > grace_s or late_s < -2 * HORIZON_S:  # so early only on a clock that has stepped back since
                 is_over = now > clock.reached(max(reservation.end_us, reservation.now_us)) + grace_s
                 missed = reservation.left if is_over else 1
                 reservation.used += missed
                 self.missed += missed
                 bucket.missed(now)
-            elif early_s > 0 or not self._has_room(bucket.has_spare or late_s > grace_s / 25):
+                self._serve_at = NOW
+            elif late_s < 0 or not self._room.is_there(bucket.has_spare or late_s >= grace_s * PRESSING):
                 return
             else:
                 reservation.used += 1
+                self._pool.start(bucket.held.popleft())
+
+    def _pass_on(self, bucket: Bucket) -> None:
+        """Start what has no limit any more, as many as there are processes: a solo pool runs them right here."""
+        for _ in range(self._pool.processes):
+            if self._is_wanted(bucket):
                 self._pool.start(bucket.held.popleft())
 
     def _is_wanted(self, bucket: Bucket) -> bool:
@@ -170,21 +179,16 @@ class Scheduler:
             bucket.held.popleft()
         return False
 
-    def _has_room(self, is_pressed: bool) -> bool:
-        """Whether a process is free, or one may have a task on deck: where the pool is what holds us up."""
-        free = self._pool.free
-        if free > 0:
-            return True
-        return is_pressed and -free < self._pool.processes and self.pace.is_quick(self._pool.oldest_s)
-
     def _serve(self, bucket: Bucket) -> float:
         """Ask for slots if it is time to; returns the monotonic instant of what comes next for this bucket."""
         now = self._monotonic()
+        if bucket.limit is None:
+            return now
         if bucket.call is not None and now > bucket.call.expires:
             bucket.call = None
             bucket.unanswered(now, self._chance())
         if bucket.call is None and now >= bucket.ask_at:
-            self._ask(bucket, now)
+            self._ask(bucket, bucket.limit, now)
         at = now + FULL_POOL_POLL_S
         if bucket.call is not None:
             at = bucket.call.expires
@@ -193,37 +197,44 @@ class Scheduler:
         reservation = bucket.reservation
         if reservation is not None:
             due = self._limiter.clock.reached(reservation.due_us)
-            at = min(at, due if now < due else now + FULL_POOL_POLL_S)
+            pressing = due + bucket.limit.grace_s * PRESSING
+            at = min(at, next((instant for instant in (due, pressing) if now < instant), now + FULL_POOL_POLL_S))
         return at
 
-    def _ask(self, bucket: Bucket, now: float) -> None:
-        if bucket.limit is None:
+    def _ask(self, bucket: Bucket, limit: Limit, now: float) -> None:
+        if not bucket.unprovided:
             return
-        unprovided = len(bucket.held) - bucket.in_hand
         # Slots that lie ready at once are good for the grace, not for the horizon.
-        within_s = bucket.limit.grace_s if bucket.has_spare else HORIZON_S
-        wanted = min(unprovided, self._capacity(within_s)) if unprovided else 0
+        within_s = limit.grace_s if bucket.has_spare else HORIZON_S
+        wanted = min(bucket.unprovided, self._room.slots(within_s) - self._committed)
         if wanted <= 0:
-            return
-        wanted = bucket.drop_gone(self._pool.is_gone, wanted)
-        if not wanted:
+            self._serve_at = NOW  # when the next task ends
+        if wanted > 0 and not bucket.has_spare:  # where there are slots to spare, one too many hurts nobody
+            wanted = bucket.drop_gone(self._pool.is_gone, wanted)
+        if wanted <= 0:
             return
         call = bucket.call = Call(wanted, now)
         bucket.asked_at = now
-        self._limiter.reserve(bucket.name, bucket.limit, wanted, partial(self._reply, bucket, call))
+        self._limiter.reserve(bucket.name, limit, wanted, partial(self._reply, bucket, call))
 
-    def _capacity(self, within_s: float) -> int:
-        """Slots the pool could use in this time, less those in hand or asked for: one rule over all buckets."""
-        committed = sum(bucket.committed for bucket in self._busy.values())
-        pool = self._pool
-        return pool.free + self.pace.starts(pool.processes, pool.oldest_s, within_s) - committed
+    @property
+    def _committed(self) -> int:
+        """Slots in hand or asked for, of all buckets."""
+        return sum(bucket.committed for bucket in self._busy.values())
+
+    @property
+    def _of_use(self) -> int:
+        """Processes that we could use in a moment: for slots in hand, and for requests that will ask for one."""
+        soon = self._monotonic() + SHORTEST_PAUSE_S
+        asking = (bucket for bucket in self._busy.values() if bucket.call is None and bucket.ask_at <= soon)
+        return self._committed + sum(bucket.unprovided for bucket in asking)
 
     def _reply(self, bucket: Bucket, call: Call, reservation: Reservation | None) -> None:
         now = self._monotonic()
         # Late where this worker was stopped between sending and reading; otherwise given up, or the limit has changed.
         if now > call.expires or bucket.call is not call:
-            if reservation is not None:
-                self._give_back(bucket, reservation)
+            if reservation is not None and reservation.count:
+                self._limiter.give_back(bucket.name, reservation)
             reservation = None
         if bucket.call is not call:
             return
@@ -234,10 +245,6 @@ class Scheduler:
             bucket.granted(reservation, call, self._limiter.clock, now, self._chance())
         self.pump()
 
-    def _empty_hand(self, bucket: Bucket) -> None:
-        for reservation in bucket.empty_hand():
-            self._give_back(bucket, reservation)
-
-    def _give_back(self, bucket: Bucket, reservation: Reservation) -> None:
-        if reservation.left:
+    def _let_go(self, bucket: Bucket) -> None:
+        for reservation in bucket.let_go():
             self._limiter.give_back(bucket.name, reservation)

@@ -7,31 +7,23 @@ to that timer and releases requests itself. `tests/test_seams.py` has one test f
 
 from __future__ import annotations
 
-import logging
 import os
-import random
-import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from celery import bootsteps
 from celery.worker import state
 
 from .bucket import Bucket
-from .connection import HubConnection
 from .control import refuse_bad_rates
-from .credit import Credit
 from .declared import declared_limit
-from .limiter import Limiter
-from .loop import Alarm, Waker
-from .outage import Outage
-from .scheduler import FULL_POOL_POLL_S, Scheduler
+from .line import PoolQueue, SemaphoreLine
+from .loop import HubThread
+from .regulator import Regulator
 from .settings import Settings
-
-logger = logging.getLogger(__name__)
 
 
 class TaskBucket:
@@ -43,8 +35,8 @@ class TaskBucket:
     #: Celery's own drain looks in here and finds nothing.
     contents: tuple[Any, ...] = ()
 
-    def __init__(self, step: GlobalRateLimit, bucket: Bucket) -> None:
-        self._step = step
+    def __init__(self, regulator: Regulator, bucket: Bucket) -> None:
+        self._regulator = regulator
         self.bucket = bucket
 
     def __bool__(self) -> bool:
@@ -52,7 +44,7 @@ class TaskBucket:
 
     def add(self, item: tuple[Any, int]) -> None:
         """Take a request that was received, or whose ETA has come."""
-        self._step.hold(self.bucket, item[0])
+        self._regulator.hold(self.bucket, item[0])
 
     def pop(self) -> Any:
         """Nothing, ever."""
@@ -60,7 +52,7 @@ class TaskBucket:
 
     def clear_pending(self) -> None:
         """The broker connection is gone, and with it the right to acknowledge what is held."""
-        self._step.clear()
+        self._regulator.clear()
 
 
 class WorkerPool:
@@ -68,22 +60,50 @@ class WorkerPool:
 
     Args:
         consumer: the worker's consumer.
-        ended: called with the run time in seconds, in any thread, when a task that was released has ended.
     """
 
-    def __init__(self, consumer: Any, ended: Callable[[float], None]) -> None:
+    def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
-        self._ended = ended
+        self._ended: Callable[[float], None] = lambda run_time_s: None
+        self._line: SemaphoreLine | PoolQueue
+        self._released: deque[Any] = deque()
+        controller, hub = consumer.controller, consumer.hub
+        is_guarded = controller.pool_cls.uses_semaphore and controller.pool_putlocks
+        self.has_deck = bool(hub or not is_guarded) and not consumer.pool.is_green
+        if is_guarded and hub:
+            self._line = SemaphoreLine(controller.semaphore)
+        else:
+            self._line = PoolQueue(lambda: self.free, lambda: self.on_deck)
+
+    def listen(self, ended: Callable[[float], None], ready: Callable[[], None]) -> None:
+        """Call `ended` with the run time of each released task, in any thread; `ready` when a turn has come."""
+        self._ended, self._line.ready = ended, ready
 
     @property
     def processes(self) -> int:
         """Tasks that can run at the same time; follows autoscale."""
-        return int(self._consumer.pool.num_processes)
+        return self._consumer.pool.num_processes  # type: ignore[no-any-return]
 
     @property
     def free(self) -> int:
         """Processes without a task. The pool's semaphore counts too many after a reconnect or a recycled process."""
-        return self.processes - max(len(state.reserved_requests), len(state.active_requests))
+        taken = max(len(state.reserved_requests), len(state.active_requests))
+        return self._consumer.pool.num_processes - taken  # type: ignore[no-any-return]
+
+    @property
+    def on_deck(self) -> int:
+        """Released tasks that wait for a process."""
+        while self._released:
+            first = self._released[0]
+            if first in state.reserved_requests and not first.time_start:
+                break
+            self._released.popleft()
+        return len(self._released)
+
+    @property
+    def turns(self) -> int:
+        """Processes that are kept for us."""
+        return self._line.turns
 
     @property
     def oldest_s(self) -> float:
@@ -100,6 +120,16 @@ class WorkerPool:
             return False  # asking costs more than all else here does
         return bool(request.revoked())
 
+    def line_up(self, places: int) -> None:
+        """Take places in the line for a process. Celery's autoscaler counts only what has been handed over."""
+        self._line.line_up(places)
+        scaler = self._consumer.controller.autoscaler
+        more = min(places, scaler.max_concurrency - self.processes) if places and scaler else 0
+        if more > 0:
+            with scaler.mutex:
+                scaler.scale_up(more)
+                scaler.pool.maintain_pool()
+
     def start(self, request: Any) -> None:
         """Hand over as Celery's own limit does, and listen for the end."""
         celery_on_success = request.on_success
@@ -112,8 +142,15 @@ class WorkerPool:
                 self._ended(outcome[2])
 
         request.on_success = on_success
+        self._line.take()
+        self._released.append(request)
         state.task_reserved(request)
         self._consumer.on_task_request(request)
+
+    def clear(self) -> None:
+        """Forget our places in the line, as Celery forgets all others."""
+        self._line.clear()
+        self._released.clear()
 
 
 class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
@@ -132,114 +169,55 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         super().__init__(consumer, **kwargs)
 
     def include_if(self, consumer: Any) -> bool:
-        """Leave Celery as it is where limits are switched off, or where there is no event loop to live in."""
-        if consumer.disable_rate_limits:
-            return False
-        if consumer.hub is None:
-            logger.warning(
-                "global-rate: this pool or transport has no event loop, which is not supported yet: "
-                "limits hold for each worker, as in stock Celery"
-            )
-        return consumer.hub is not None
+        """Leave Celery as it is where limits are switched off."""
+        return not consumer.disable_rate_limits
 
     def create(self, consumer: Any) -> None:
         """Take the seam. Buckets that Celery has built already are replaced by ours."""
-        settings = self.settings = Settings.from_app(consumer.app, self._url)
         self._app = consumer.app
-        self._consumer = consumer
-        self._recoverable = consumer.connection_errors + consumer.channel_errors
         self._task_buckets: dict[str, TaskBucket] = {}
-        outage = Outage(settings.address)
-        self._waker = Waker(self._guarded)
-        self._alarm = Alarm(self._pump, self._waker)
-        self._connection = HubConnection(settings.connection, self._waker, outage.connected)
-        worker = f"{consumer.hostname}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self.limiter = Limiter(self._connection, settings.key_prefix, worker, outage.replied)
-        pool = WorkerPool(consumer, self._ended)
-        self.scheduler = Scheduler(pool, self.limiter, self._alarm.set, time.monotonic, random.random)
-        self._credit = Credit(settings.max_held)
+        self._thread = None if consumer.hub else HubThread("global-rate")
+        self.regulator = Regulator(
+            Settings.from_app(consumer.app, self._url),
+            f"{consumer.hostname}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
+            WorkerPool(consumer),
+            lambda: consumer.qos,
+            () if self._thread else consumer.connection_errors + consumer.channel_errors,
+        )
         consumer.bucket_for_task = self._bucket_for_task
         consumer.reset_rate_limits()
         refuse_bad_rates()
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
         """Move into the event loop: at start, and again after each reconnect to the broker."""
-        self._loop_thread = threading.get_ident()
-        self._waker.attach(hub)
-        self._alarm.attach(hub)
-        self._connection.attach(hub)
+        self.regulator.attach(hub)
 
     def start(self, consumer: Any) -> None:
-        """Nothing to do before there is an event loop."""
+        """Where the worker has no event loop, begin one."""
+        if self._thread:
+            self._thread.start(self.regulator.attach)
 
     def stop(self, consumer: Any) -> None:
         """Give slots back and let go of the loop: at shutdown, and when the broker connection is lost."""
-        self.clear()
-        self._alarm.detach()
-        self._connection.detach()
-        if consumer.hub:
-            self._waker.detach(consumer.hub)
+        if self._thread:
+            self._thread.stop(self.regulator.detach)
+        elif consumer.hub:
+            self.regulator.detach(consumer.hub)
 
     def shutdown(self, consumer: Any) -> None:
         """The worker ends."""
-        self._waker.close()
+        self.regulator.close()
 
     def info(self, consumer: Any) -> dict[str, Any]:
         """What `celery inspect stats` shows."""
-        clock = self.limiter.clock
-        return {
-            "global_rate": {
-                "redis": self.settings.address,
-                "prefix": self.settings.key_prefix,
-                "held": self.scheduler.held,
-                "missed_slots": self.scheduler.missed,
-                "prefetch_lent": self._credit.lent,
-                "clock_uncertainty_ms": round(clock.uncertainty_s * 1000, 3) if clock.widest_s else None,
-                "widest_clock_uncertainty_ms": round(clock.widest_s * 1000, 3) if clock.widest_s else None,
-            }
-        }
-
-    def hold(self, bucket: Bucket, request: Any) -> None:
-        """Take a request into a bucket."""
-        self._guarded(partial(self.scheduler.hold, bucket, request))
-
-    def clear(self) -> None:
-        """Forget what is held; the broker delivers it again."""
-        self.scheduler.clear()
-        self._cover()
+        return {"global_rate": self.regulator.info()}
 
     def _bucket_for_task(self, task: Any) -> TaskBucket | None:
         """In Celery's place: the bucket of a task, or None for one that never had a limit."""
         limit = declared_limit(self._app, task)
         known = self._task_buckets.get(task.name)
         if known is None and limit is not None:
-            known = self._task_buckets[task.name] = TaskBucket(self, Bucket(task.name, limit))
+            known = self._task_buckets[task.name] = TaskBucket(self.regulator, Bucket(task.name, limit))
         elif known is not None:
-            self._guarded(partial(self.scheduler.configure, known.bucket, limit))
+            self.regulator.configure(known.bucket, limit)
         return known
-
-    def _ended(self, run_time_s: float) -> None:
-        self.scheduler.pace.ran(run_time_s)
-        if threading.get_ident() == self._loop_thread:
-            self._pump()
-        else:
-            self._waker.call(self._pump)
-
-    def _pump(self) -> None:
-        self._guarded(self.scheduler.pump)
-
-    def _guarded(self, action: Callable[[], None]) -> None:
-        """Run a part of the message path: an error of ours must not end the worker, one of the broker must reach it."""
-        try:
-            action()
-        except self._recoverable:
-            raise
-        except Exception:
-            logger.exception("global-rate: held tasks will be tried again")
-            self._alarm.set(time.monotonic() + FULL_POOL_POLL_S)
-        self._cover()
-
-    def _cover(self) -> None:
-        if self._consumer.qos is not None:
-            self._credit.attach(self._consumer.qos)
-            self._credit.cover(self.scheduler.held)

@@ -21,6 +21,9 @@ from .oracle import Oracle
 #: Redis' clock at virtual second 0.
 EPOCH_US = 1_800_000_000_000_000
 
+#: A place in the line for a process, and what the names of tasks without a limit begin with.
+PLACE, OTHER = object(), "other "
+
 Reserve = Callable[[str, Limit, int, str, int], Reservation]
 GiveBack = Callable[[str, Reservation, int], None]
 
@@ -74,7 +77,9 @@ class Worker:
         self.clock = RedisClock()
         self._skew = self.world.random.uniform(-1e5, 1e5)
         self._running: dict[Any, float] = {}
-        self._on_deck: list[Any] = []
+        self._line: list[Any] = []
+        self.turns = 0
+        self.others = 0
         self._alarm = 0
         self.scheduler = Scheduler(self, self, self._wake, self.monotonic, self.world.random.random)
 
@@ -109,7 +114,13 @@ class Worker:
 
     @property
     def free(self) -> int:
-        return self.processes - len(self._running) - len(self._on_deck)
+        return self.processes - len(self._running) - sum(entry is not PLACE for entry in self._line)
+
+    has_deck = True
+
+    @property
+    def on_deck(self) -> int:
+        return sum(not str(entry).startswith(OTHER) for entry in self._line if entry is not PLACE)
 
     @property
     def oldest_s(self) -> float:
@@ -118,12 +129,39 @@ class Worker:
     def is_gone(self, request: Any) -> bool:
         return request in self.revoked
 
+    def line_up(self, places: int) -> None:
+        while self.turns and self.turns + self._line.count(PLACE) > places:
+            self.turns -= 1
+            self._next()
+        for _ in range(places - self.turns - self._line.count(PLACE)):
+            self._line.append(PLACE)
+        self._next()
+
     def start(self, request: Any) -> None:
         self.releases.append((self.world.now, request))
-        if len(self._running) < self.processes:
+        if self.turns:
+            self.turns -= 1
             self._run(request)
         else:
-            self._on_deck.append(request)
+            self._line.append(request)
+            self._next()
+
+    def crowd(self, waiting: int) -> None:
+        """Keep the pool busy with tasks that have no limit: so many wait at any time, as a broker sends more."""
+        for _ in range(waiting + self.processes):
+            self._line.append(f"{OTHER}{self.others}")
+            self.others += 1
+        self._next()
+
+    def _next(self) -> None:
+        """Give free processes to those that are first in the line."""
+        while self._line and len(self._running) + self.turns < self.processes:
+            entry = self._line.pop(0)
+            if entry is PLACE:
+                self.turns += 1
+                self.run_soon(self.scheduler.pump)
+            else:
+                self._run(entry)
 
     def _run(self, request: Any) -> None:
         self._running[request] = self.world.now
@@ -132,10 +170,13 @@ class Worker:
 
     def _end(self, request: Any, run_time: float) -> None:
         del self._running[request]
-        if self._on_deck:
-            self._run(self._on_deck.pop(0))
-        self.scheduler.pace.ran(run_time)
-        self.scheduler.pump()
+        if str(request).startswith(OTHER):
+            self._line.append(f"{OTHER}{self.others}")
+            self.others += 1
+            self._next()
+            return
+        self._next()
+        self.scheduler.ended(run_time)
 
     # the limiter
 

@@ -16,10 +16,12 @@ ARROWS: dict[str, set[str]] = {
     "reservation": {"limit"},
     "bucket": {"clock", "limit", "reservation"},
     "pace": {"bucket"},
+    "pool": {"pace"},
     "script": {"bucket", "limit", "reservation"},
-    "scheduler": {"bucket", "clock", "limit", "pace", "reservation"},
+    "scheduler": {"bucket", "clock", "limit", "pool", "reservation"},
     "limiter": {"bucket", "clock", "limit", "reservation", "script"},
     "loop": set(),
+    "line": set(),
     "connection": {"loop"},
     "credit": set(),
     "outage": set(),
@@ -29,10 +31,11 @@ ARROWS: dict[str, set[str]] = {
     "settings": {"address", "inherited", "sentinel"},
     "declared": {"limit"},
     "control": {"limit"},
-    "step": {
-        *("bucket", "connection", "control", "credit", "declared"),
-        *("limiter", "loop", "outage", "scheduler", "settings"),
+    "regulator": {
+        *("bucket", "connection", "credit", "limit", "limiter"),
+        *("loop", "outage", "pool", "scheduler", "settings"),
     },
+    "step": {"bucket", "control", "declared", "line", "loop", "regulator", "settings"},
     "switch": {"declared", "limit", "settings", "step"},
     "auto": {"switch"},
     "cli": {"switch"},
@@ -41,6 +44,7 @@ ARROWS: dict[str, set[str]] = {
 
 #: What each module may import of others; all that is not here uses the standard library alone.
 OUTSIDE: dict[str, set[str]] = {
+    "loop": {"kombu"},
     "limiter": {"redis"},
     "connection": {"redis"},
     "address": {"celery"},

@@ -202,6 +202,19 @@ def test_what_was_given_back_just_before_a_detach_is_free(
     assert len(client.changes) == 1
 
 
+def test_a_worker_that_was_busy_itself_reads_before_it_blames_redis(client: Client) -> None:
+    """The loop stands still for longer than SILENCE_S with an answer in the socket: the connection stays."""
+    client.limiter.reserve(NAME, LIMIT, 1, client.replies.append)
+    while not client.arrived():
+        time.sleep(0.001)
+    time.sleep(SILENCE_S + 0.05)
+    client.limiter.reserve(NAME, LIMIT, 1, client.replies.append)
+    client.loop.run_until(lambda: len(client.replies) == 2)
+
+    assert len(client.changes) == 1
+    assert None not in client.replies
+
+
 def test_a_hung_redis_blocks_nothing(limiter_redis: Redis) -> None:
     """SIGSTOP for 2 s with a call every 5 ms, then SIGCONT: no call and no turn of the loop takes 50 ms.
 

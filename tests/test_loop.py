@@ -7,10 +7,11 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 
-from celery_global_rate.loop import Alarm, Waker
+from celery_global_rate.loop import Alarm, HubThread, Waker
 
 from .wire import NOISE_S, Loop
 
@@ -189,3 +190,28 @@ def test_a_plain_timer_beside_others_sleeps_for_a_second(loop: Loop, waker: Wake
     loop.run_until(lambda: rang)
 
     assert 0.5 < rang[0] - at < 1.0 + 2 * NOISE_S
+
+
+def test_a_loop_of_our_own_turns_until_it_is_stopped() -> None:
+    """A timer fires in it within 50 ms of its instant, and what is called last runs in the same thread."""
+    threads: list[int] = []
+    lateness_s: list[float] = []
+    thread = HubThread("own")
+
+    def attach(hub: Any) -> None:
+        threads.append(threading.get_ident())
+        at = time.monotonic() + 0.1
+        hub.timer.call_at(at, lambda: lateness_s.append(time.monotonic() - at))
+
+    thread.start(attach)
+    deadline = time.monotonic() + 2
+    while not lateness_s:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    thread.stop(lambda hub: threads.append(threading.get_ident()))
+
+    assert 0 <= lateness_s[0] < 0.05
+    assert len(threads) == 2
+    assert len(set(threads)) == 1
+    assert threads[0] != threading.get_ident()
+    assert not any(each.name == "own" for each in threading.enumerate())

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_global_rate.bucket import HORIZON_S
-from celery_global_rate.pace import KNOWN_RUNS, Pace
+from celery_global_rate.pace import KNOWN_RUNS, QUICK_S, Pace
 
 RUN_TIMES = st.lists(st.floats(0, 0.1), min_size=KNOWN_RUNS, max_size=40)
 
@@ -14,7 +14,7 @@ RUN_TIMES = st.lists(st.floats(0, 0.1), min_size=KNOWN_RUNS, max_size=40)
 def paced(*run_times_s: float) -> Pace:
     pace = Pace()
     for run_time_s in run_times_s:
-        pace.ran(run_time_s)
+        pace.ran(run_time_s, 0.0)
     return pace
 
 
@@ -23,7 +23,7 @@ def test_nothing_is_promised_before_ten_run_times() -> None:
         pace = paced(*[0.001] * known)
 
         assert pace.starts(8, 0.0, HORIZON_S) == 0
-        assert not pace.is_quick(0.0)
+        assert not pace.are_quick()
     assert paced(*[0.001] * 10).starts(8, 0.0, HORIZON_S) > 0
 
 
@@ -50,9 +50,9 @@ def test_the_longest_of_the_last_ten_counts() -> None:
     pace = paced(*[0.001] * 20, 0.05)
     held_back = pace.starts(1, 0.0, 0.1)
     for _ in range(9):
-        pace.ran(0.001)
+        pace.ran(0.001, 0.0)
     still = pace.starts(1, 0.0, 0.1)
-    pace.ran(0.001)
+    pace.ran(0.001, 0.0)
 
     assert held_back == still == 2
     assert pace.starts(1, 0.0, 0.1) >= 99
@@ -66,13 +66,19 @@ def test_the_oldest_running_task_counts() -> None:
 
 
 def test_only_quick_tasks_may_wait_on_deck() -> None:
-    """Quick is up to a tenth of the horizon, by the last ten runs and by the oldest that is running."""
+    """Quick is up to a tenth of the horizon, each of the last ten runs."""
     quick, slow = HORIZON_S / 10, HORIZON_S / 10 + 0.001
-    pace = paced(*[quick] * 10)
 
-    assert pace.is_quick(quick)
-    assert not pace.is_quick(slow)
-    assert not paced(*[quick] * 9, slow).is_quick(0.0)
+    assert paced(*[quick] * 10).are_quick()
+    assert not paced(*[quick] * 9, slow).are_quick()
+
+
+def test_an_end_is_recent_for_as_long_as_a_quick_task_takes() -> None:
+    pace = paced(0.001)
+
+    assert pace.has_just_ended(QUICK_S)
+    assert not pace.has_just_ended(QUICK_S + 0.001)
+    assert not Pace().has_just_ended(0.0)
 
 
 def test_tasks_that_take_no_time_promise_a_finite_number() -> None:

@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from benchmarks.windows import excess, jain, used
-from celery_global_rate.bucket import SHORTEST_PAUSE_S, Bucket
+from celery_global_rate.bucket import HORIZON_S, SHORTEST_PAUSE_S, Bucket
 from celery_global_rate.limit import Limit
 
 from .simulation import Worker, fill, model_world
@@ -135,6 +135,30 @@ def test_slots_are_not_reserved_for_a_pool_that_cannot_start_anything() -> None:
     assert all(0.5 - limit.grace_s <= gap <= 0.5 + limit.grace_s for gap in gaps)
 
 
+@pytest.mark.parametrize("run_time", [0.001, 0.01, 0.1, 1.0])
+@pytest.mark.parametrize("rate", ["1/s", "10/s", "100/s"])
+def test_tasks_without_a_limit_that_fill_the_pool_share_it(rate: str, run_time: float) -> None:
+    """Two processes, six unlimited tasks waiting at any time: limited tasks get their rate, or a fifth of the pool.
+
+    Two places among six others: 2 of 8 starts are ours while we keep both, and a place is away for one pause and a
+    wait for the slot at the most. Less than half of that is too little. The pool is never left idle for longer than
+    the horizon for each of our starts.
+    """
+    limit = Limit.parse(rate)
+    world = model_world()
+    worker = Worker(world, "w", 2, lambda: run_time)
+    worker.crowd(6)
+    fill(worker, Bucket("t", limit), range(10_000))
+    world.run(60)
+
+    starts = [instant for instant, _ in worker.releases]
+    share = min(limit.per_second, 2 / run_time / 5)
+    figure = len(starts) / 60 / share
+    assert figure >= 0.5
+    assert excess(starts, limit.interval_s, 1, limit.grace_s + worker.clock.widest_s) <= 0
+    assert worker.others * run_time / 2 + len(starts) * (run_time / 2 + HORIZON_S) >= 0.9 * 60
+
+
 def test_a_burst_is_saved_while_idle_and_spent_at_once() -> None:
     """50 slots are due when asked for: all start within a pause and a round trip, the 51st a slot later."""
     limit = Limit.parse("100/s", 50)
@@ -161,9 +185,12 @@ def test_held_requests_follow_a_new_limit_and_none_releases_them() -> None:
     world.run(2.5)
     under_the_new = len(worker.releases)
     worker.scheduler.configure(bucket, None)
+    released_at_once = len(worker.releases) - under_the_new
+    world.run(2.6)
 
     assert under_the_old == 1
     assert 45 <= under_the_new - under_the_old <= 53
+    assert released_at_once == worker.processes
     assert len(worker.releases) == 100
 
 

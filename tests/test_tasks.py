@@ -119,6 +119,34 @@ def test_other_tasks_behind_held_ones(
         assert started[-1] - ready <= 2
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_unlimited_tasks_that_fill_the_pool_leave_limited_ones_their_turn(
+    empty_redis: Server, figures: Figures, pool: str
+) -> None:
+    """A backlog of unlimited tasks of 0.1 s keeps both processes busy for 15 s, with 45 tasks at 2/s among them.
+
+    A limited task lines up when its slot is near, so two starts are an interval and a line apart at the most: 0.5 s,
+    and at most ten others of 0.1 s on two processes. That is one a second; before, it was none.
+    """
+    with cluster_on(empty_redis, "2/s") as cluster:
+        for _ in range(15):
+            cluster.send("free", 20, args=[0.1])
+            cluster.send("limited", 3)
+        cluster.start(1, pool=pool)
+        cluster.wait_for(1, 10, task="free")
+        begin = time.monotonic()
+        time.sleep(10)
+        end = time.monotonic()
+        starts = [instant for instant in cluster.instants("start") if begin <= instant < end]
+        others = [instant for instant in cluster.instants("start", "free") if begin <= instant < end]
+        releases = cluster.instants("release")
+    figures(f"{pool}: {len(starts) / 10:.1f} of 2 limited starts a second beside {len(others) / 10:.1f} unlimited ones")
+
+    assert 8 <= len(starts) <= 21
+    assert len(starts) + len(others) >= 0.85 * 20 * 10
+    assert excess(releases, 0.5, 1, 0.05 + 0.02) <= 0
+
+
 def test_the_prefetch_count_comes_back(empty_redis: Server) -> None:
     """After holding and releasing, the worker's prefetch is what Celery gave it."""
     with cluster_on(empty_redis, "100/s") as cluster:

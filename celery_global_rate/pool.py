@@ -1,0 +1,100 @@
+"""The pool, as far as the scheduler knows it, and the room that a limited task finds in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .pace import QUICK_S, Pace
+
+
+class Pool(Protocol):
+    """What the scheduler knows of the pool."""
+
+    @property
+    def processes(self) -> int:
+        """Tasks that can run at the same time."""
+
+    @property
+    def free(self) -> int:
+        """Processes without a task; negative by the number of tasks that wait for a process."""
+
+    @property
+    def has_deck(self) -> bool:
+        """Whether a task that is handed over may wait for a process there; else the hand-over itself waits."""
+
+    @property
+    def on_deck(self) -> int:
+        """Released tasks that wait for a process."""
+
+    @property
+    def turns(self) -> int:
+        """Processes that are kept for us, because our turn in the line of those that wait has come."""
+
+    @property
+    def oldest_s(self) -> float:
+        """How long the oldest task has been running, in seconds; 0 where none is."""
+
+    def line_up(self, places: int) -> None:
+        """Have this many places in the line for a process, turns among them; those beyond go to who is next."""
+
+    def start(self, request: Any) -> None:
+        """Hand a request over: to a process of our turn where there is one."""
+
+    def is_gone(self, request: Any) -> bool:
+        """Whether a request must not run any more (revoked, expired). Answers and acknowledges it then."""
+
+
+class Room:
+    """Whether a task may go to the pool, and how many slots it could use there.
+
+    Where a process is free, that is all. A full pool of quick tasks has one in a moment: a task may wait on deck for
+    it. In a pool that is full of anything else, or where handing over would wait, a process comes only by our turn
+    in the line.
+
+    Args:
+        pool: with its processes.
+        monotonic: the clock, in seconds.
+
+    Attributes:
+        pace: what the last run times promise; to be told of each.
+    """
+
+    def __init__(self, pool: Pool, monotonic: Callable[[], float]) -> None:
+        self.pace = Pace()
+        self._pool = pool
+        self._monotonic = monotonic
+
+    def is_there(self, is_pressed: bool) -> bool:
+        """Whether a task may be released now.
+
+        Args:
+            is_pressed: that it may wait on deck, because the pool is what holds us up.
+        """
+        pool = self._pool
+        if pool.free > 0 or pool.turns > 0:
+            return True
+        return is_pressed and self._is_quick and pool.on_deck < pool.processes
+
+    def slots(self, within_s: float) -> int:
+        """How many slots could be used within this time, in seconds; those in hand are not taken off."""
+        pool = self._pool
+        free = pool.free
+        if free <= 0 and not self._is_quick:
+            return pool.turns
+        if free < 0 and -free > pool.on_deck:  # others wait there as well: how fast the line moves is up to them
+            return pool.processes - pool.on_deck
+        return free + self.pace.starts(pool.processes, pool.oldest_s, within_s)
+
+    def places(self, of_use: int) -> int:
+        """How many places in the line to have, where a process is of use for so many tasks."""
+        if of_use <= 0 or self._pool.free > 0 or self._is_quick:
+            return 0
+        return min(self._pool.processes, of_use)
+
+    @property
+    def _is_quick(self) -> bool:
+        """Whether a full pool will have a process for us in a moment."""
+        if not (self._pool.has_deck and self.pace.are_quick()):
+            return False
+        return self.pace.has_just_ended(self._monotonic()) or self._pool.oldest_s <= QUICK_S

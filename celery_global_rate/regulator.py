@@ -1,0 +1,151 @@
+"""All that limits one worker, put together: it lives in one loop, and takes work from any thread."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from .bucket import Bucket
+from .connection import HubConnection
+from .credit import Credit
+from .limit import Limit
+from .limiter import Limiter
+from .loop import Alarm, Waker
+from .outage import Outage
+from .pool import Pool
+from .scheduler import FULL_POOL_POLL_S, Scheduler
+from .settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: The most that another thread waits for the loop, in seconds.
+PATIENCE_S = 1.0
+
+
+class WorkerPool(Pool, Protocol):
+    """What the regulator knows of the pool."""
+
+    def listen(self, ended: Callable[[float], None], ready: Callable[[], None]) -> None:
+        """Call `ended` with the run time of each released task, in any thread; `ready` when a turn has come."""
+
+    def clear(self) -> None:
+        """Forget our places in the line, as Celery forgets all others."""
+
+
+class Regulator:
+    """Scheduler, limiter and connection of a worker.
+
+    Args:
+        settings: where the limits are kept.
+        worker: a name that is unique to this process.
+        pool: where released requests go.
+        qos: the consumer's `kombu.common.QoS` of this moment, or None.
+        recoverable: errors of the broker, which must reach the worker where its own loop is ours.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        worker: str,
+        pool: WorkerPool,
+        qos: Callable[[], Any],
+        recoverable: tuple[type[BaseException], ...],
+    ) -> None:
+        self.settings = settings
+        self._pool = pool
+        self._qos = qos
+        self._recoverable = recoverable
+        self._thread: int | None = None
+        outage = Outage(settings.address)
+        self._waker = Waker(self._guarded)
+        self._alarm = Alarm(self.pump, self._waker)
+        self._connection = HubConnection(settings.connection, self._waker, outage.connected)
+        self.limiter = Limiter(self._connection, settings.key_prefix, worker, outage.replied)
+        self.scheduler = Scheduler(pool, self.limiter, self._alarm.set, time.monotonic, random.random)
+        self._credit = Credit(settings.max_held)
+        pool.listen(self._ended, self.pump)
+
+    def attach(self, hub: Any) -> None:
+        """Move into a loop: at start, and again after each reconnect to the broker. Called in that loop."""
+        self._thread = threading.get_ident()
+        self._waker.attach(hub)
+        self._alarm.attach(hub)
+        self._connection.attach(hub)
+
+    def detach(self, hub: Any) -> None:
+        """Give slots back and let go of the loop. Called in it."""
+        self._clear()
+        self._alarm.detach()
+        self._connection.detach()
+        self._waker.detach(hub)
+        self._thread = None
+
+    def close(self) -> None:
+        """The worker ends."""
+        self._waker.close()
+
+    def hold(self, bucket: Bucket, request: Any) -> None:
+        """Take a request into a bucket."""
+        self._run(self.scheduler.hold, bucket, request)
+
+    def configure(self, bucket: Bucket, limit: Limit | None) -> None:
+        """Put another limit in force."""
+        self._run(self.scheduler.configure, bucket, limit)
+
+    def clear(self) -> None:
+        """Forget what is held; the broker delivers it again. Done when this returns."""
+        done = threading.Event()
+        self._run(self._clear)
+        self._run(done.set)
+        done.wait(PATIENCE_S)
+
+    def pump(self) -> None:
+        """Do what is due."""
+        self._guarded(self.scheduler.pump)
+
+    def info(self) -> dict[str, Any]:
+        """What `celery inspect stats` shows."""
+        clock = self.limiter.clock
+        return {
+            "redis": self.settings.address,
+            "prefix": self.settings.key_prefix,
+            "held": self.scheduler.held,
+            "missed_slots": self.scheduler.missed,
+            "prefetch_lent": self._credit.lent,
+            "clock_uncertainty_ms": round(clock.uncertainty_s * 1000, 3) if clock.widest_s else None,
+            "widest_clock_uncertainty_ms": round(clock.widest_s * 1000, 3) if clock.widest_s else None,
+        }
+
+    def _run(self, action: Callable[..., None], *args: Any) -> None:
+        """Run an action: at once in our loop, or where there is none; soon from another thread."""
+        if self._thread is None or self._thread == threading.get_ident():
+            self._guarded(action, *args)
+        else:
+            self._waker.call(partial(action, *args))
+
+    def _clear(self) -> None:
+        self.scheduler.clear()
+        self._pool.clear()
+        self._cover()
+
+    def _ended(self, run_time_s: float) -> None:
+        self._run(self.scheduler.ended, run_time_s)
+
+    def _guarded(self, action: Callable[..., None], *args: Any) -> None:
+        """Run a part of the message path: an error of ours must not end the worker, one of the broker must reach it."""
+        try:
+            action(*args)
+            self._cover()
+        except self._recoverable:
+            raise
+        except Exception:
+            logger.exception("global-rate: held tasks will be tried again")
+            self._alarm.set(time.monotonic() + FULL_POOL_POLL_S)
+
+    def _cover(self) -> None:
+        self._credit.cover(self.scheduler.to_cover, self._qos())
