@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,7 +62,7 @@ class Cluster:
         conf = {"broker_heartbeat": 0, **self.conf}
         if self.limiter and self.extension:
             conf["global_rate_url"] = self.limiter
-        setup = {
+        self.setup: dict[str, Any] = {
             "broker": self.broker,
             "records": str(records),
             "rate": self.rate,
@@ -72,7 +72,7 @@ class Cluster:
         }
         self.environment = {
             **os.environ,
-            "GLOBAL_RATE_SETUP": json.dumps(setup),
+            "GLOBAL_RATE_SETUP": json.dumps(self.setup),
             "PYTHONPATH": str(root()),
             "TMPDIR": str(self.directory),  # killed workers leave temporary files behind
         }
@@ -93,9 +93,21 @@ class Cluster:
     # workers
 
     def start(
-        self, count: int = 1, pool: str = "prefork", concurrency: int = 2, options: Sequence[str] = ()
+        self,
+        count: int = 1,
+        pool: str = "prefork",
+        concurrency: int = 2,
+        options: Sequence[str] = (),
+        extension: bool | None = None,
+        conf: Mapping[str, Any] | None = None,
     ) -> list[str]:
-        """Start workers and return their names once all of them take tasks."""
+        """Start workers and return their names once all of them take tasks.
+
+        `extension` and `conf` make them differ from the others.
+        """
+        setup = {**self.setup, "conf": {**self.setup["conf"], **(conf or {})}}
+        if extension is not None:
+            setup["extension"] = extension
         names = [f"w{len(self.workers) + index}" for index in range(count)]
         for name in names:
             command = [sys.executable, "-m", "celery", "-A", "benchmarks.app", "worker", "-n", f"{name}@lab"]
@@ -114,7 +126,7 @@ class Cluster:
             self.workers[name] = subprocess.Popen(
                 command,
                 cwd=root(),
-                env={**self.environment, "GLOBAL_RATE_WORKER": name},
+                env={**self.environment, "GLOBAL_RATE_SETUP": json.dumps(setup), "GLOBAL_RATE_WORKER": name},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

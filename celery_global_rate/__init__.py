@@ -2,6 +2,6 @@
 
 from . import switch  # noqa: F401  (checks a worker that has the step before it is built)
 from .step import GlobalRateLimit
+from .version import __version__ as __version__
 
 __all__ = ["GlobalRateLimit"]
-__version__ = "0.1.0"

@@ -1,12 +1,16 @@
-"""The options that `celery worker` gets, by way of Celery's entry point for commands."""
+"""The options of `celery worker` and the command `celery global-rate`, by way of Celery's entry point for commands."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import click
 from celery.bin.base import CeleryOption
 from celery.bin.worker import worker
+from celery.exceptions import ImproperlyConfigured
 
 from . import switch  # noqa: F401  (listens for the worker)
+from .check import report
 
 GROUP = "Global Rate Limit Options"
 
@@ -30,6 +34,36 @@ worker.params += [
 ]
 
 
-@click.group(name="global-rate", hidden=True)
-def global_rate() -> None:
+@click.group(name="global-rate")
+def global_rate(**preload_options: Any) -> None:
     """Rate limits for the whole cluster."""
+
+
+@global_rate.command()
+@click.option(
+    "-t",
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for workers.",
+)
+@click.option(
+    "--global-rate-url",
+    envvar="CELERY_WORKER_GLOBAL_RATE_URL",
+    metavar="URL",
+    help="The Redis, where the workers get it by the same option.",
+)
+@click.pass_context
+def check(ctx: click.Context, timeout: float, global_rate_url: str | None) -> None:
+    """Is it on in every worker, with one Redis and one prefix?
+
+    Exits with 0 if so, else with 1.
+    """
+    try:
+        lines, is_on = report(ctx.obj.app, global_rate_url, timeout)
+    except ImproperlyConfigured as exc:
+        raise SystemExit(f"global-rate: {exc}") from None
+    click.echo("\n".join(lines))
+    ctx.exit(0 if is_on else 1)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from .bucket import Bucket
+from .bucket import REPLY_TIMEOUT_S, Bucket
 from .connection import HubConnection
 from .credit import Credit
 from .limit import Limit
@@ -20,6 +20,7 @@ from .outage import Outage
 from .pool import Pool
 from .scheduler import FULL_POOL_POLL_S, Scheduler
 from .settings import Settings
+from .version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +62,12 @@ class Regulator:
         self._qos = qos
         self._recoverable = recoverable
         self._thread: int | None = None
-        outage = Outage(settings.address)
+        self._database: int = settings.connection().db
+        self._outage = Outage(settings.address)
         self._waker = Waker(self._guarded)
         self._alarm = Alarm(self.pump, self._waker)
-        self._connection = HubConnection(settings.connection, self._waker, outage.connected)
-        self.limiter = Limiter(self._connection, settings.key_prefix, worker, outage.replied)
+        self._connection = HubConnection(settings.connection, self._waker, self._changed)
+        self.limiter = Limiter(self._connection, settings.key_prefix, worker, self._outage.replied)
         self.scheduler = Scheduler(pool, self.limiter, self._alarm.set, time.monotonic, random.random)
         self._credit = Credit(settings.max_held)
         pool.listen(self._ended, self.pump)
@@ -109,10 +111,17 @@ class Regulator:
         self._guarded(self.scheduler.pump)
 
     def info(self) -> dict[str, Any]:
-        """What `celery inspect stats` shows."""
-        clock = self.limiter.clock
+        """What `celery inspect stats` shows, and `check` compares. It also looks after an idle connection."""
+        clock, outage, silent_s = self.limiter.clock, self._outage.reason, self._connection.silent_s
+        if outage is None and silent_s > REPLY_TIMEOUT_S:
+            outage = f"silent for {silent_s:.1f} s"
+        self._run(self._inquire)
         return {
+            "version": __version__,
             "redis": self.settings.address,
+            "run_id": self._outage.server.run_id,
+            "database": self._database,
+            "outage": outage,
             "prefix": self.settings.key_prefix,
             "held": self.scheduler.held,
             "missed_slots": self.scheduler.missed,
@@ -120,6 +129,14 @@ class Regulator:
             "clock_uncertainty_ms": round(clock.uncertainty_s * 1000, 3) if clock.widest_s else None,
             "widest_clock_uncertainty_ms": round(clock.widest_s * 1000, 3) if clock.widest_s else None,
         }
+
+    def _changed(self, error: Exception | None) -> None:
+        self._outage.connected(error)
+        if error is None:
+            self._inquire()
+
+    def _inquire(self) -> None:
+        self._connection.send(("INFO",), self._outage.introduced)
 
     def _run(self, action: Callable[..., None], *args: Any) -> None:
         """Run an action: at once in our loop, or where there is none; soon from another thread."""

@@ -19,7 +19,7 @@ from celery.worker import state
 
 from .bucket import Bucket
 from .control import refuse_bad_rates
-from .declared import declared_limit
+from .declared import announce, declared_limit
 from .line import PoolQueue, SemaphoreLine
 from .loop import HubThread
 from .regulator import Regulator
@@ -186,6 +186,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         )
         consumer.bucket_for_task = self._bucket_for_task
         consumer.reset_rate_limits()
+        announce({name: known.bucket.limit for name, known in self._task_buckets.items()})
         refuse_bad_rates()
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:

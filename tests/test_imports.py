@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "celery_global_rate"
 
 #: What each module may import of its siblings. The lower layers come first, and know nothing of those after them.
 ARROWS: dict[str, set[str]] = {
+    "version": set(),
     "limit": set(),
     "clock": set(),
     "reservation": {"limit"},
@@ -24,7 +25,8 @@ ARROWS: dict[str, set[str]] = {
     "line": set(),
     "connection": {"loop"},
     "credit": set(),
-    "outage": set(),
+    "server": set(),
+    "outage": {"server"},
     "address": set(),
     "sentinel": {"address"},
     "inherited": {"address"},
@@ -33,13 +35,14 @@ ARROWS: dict[str, set[str]] = {
     "control": {"limit"},
     "regulator": {
         *("bucket", "connection", "credit", "limit", "limiter"),
-        *("loop", "outage", "pool", "scheduler", "settings"),
+        *("loop", "outage", "pool", "scheduler", "settings", "version"),
     },
     "step": {"bucket", "control", "declared", "line", "loop", "regulator", "settings"},
     "switch": {"declared", "limit", "settings", "step"},
     "auto": {"switch"},
-    "cli": {"switch"},
-    "__init__": {"step", "switch"},
+    "check": {"server", "settings", "version"},
+    "cli": {"check", "switch"},
+    "__init__": {"step", "switch", "version"},
 }
 
 #: What each module may import of others; all that is not here uses the standard library alone.
@@ -55,6 +58,7 @@ OUTSIDE: dict[str, set[str]] = {
     "control": {"celery"},
     "step": {"celery"},
     "switch": {"celery"},
+    "check": {"celery", "kombu", "redis"},
     "cli": {"celery", "click"},
 }
 
