@@ -35,7 +35,7 @@ worker.params += [
 
 
 @click.group(name="global-rate")
-def global_rate(**preload_options: Any) -> None:
+def global_rate(**preload_options: Any) -> None:  # of the application, which Celery adds to every command
     """Rate limits for the whole cluster."""
 
 

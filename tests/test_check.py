@@ -9,12 +9,15 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.cluster import Cluster
 from benchmarks.proxy import Proxy
 from benchmarks.server import Redis, free_port, root
 from celery_global_rate.check import Reference
+from celery_global_rate.cli import global_rate
 from celery_global_rate.server import Server
 from celery_global_rate.version import __version__
 
@@ -260,6 +263,13 @@ def test_what_cannot_be_meant(conf: dict[str, Any], options: Sequence[str], code
     assert answer.lines == []
     assert answer.code == code
     assert code == 2 or answer.error.count("\n") == 1
+
+
+def test_an_application_may_have_options_for_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`app.user_options['preload']`: Celery adds them to ours too, and before 5.7 also passes them on."""
+    monkeypatch.setattr(global_rate, "params", [click.Option(["--theme"])])
+
+    assert CliRunner().invoke(global_rate, ["--theme", "dark", "check", "--help"]).exit_code == 0
 
 
 ENTRY = {

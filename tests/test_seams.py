@@ -161,7 +161,8 @@ def test_the_command_line_loads_our_entry_point_and_knows_our_options() -> None:
     ours = [entry for entry in commands if entry.name == "global-rate"]
     command = ours[0].load() if ours else None
     options = {name for option in worker_command.params for name in option.opts if isinstance(option, CeleryOption)}
-    seam(command is not None and command.hidden, "entry points", "cli.py, and install it again", "celery/bin/celery.py")
+    is_ours = command is not None and "check" in command.commands
+    seam(is_ours, "entry points", "cli.py, and install it again", "celery/bin/celery.py")
     seam({"--global-rate", "--global-rate-url"} <= options, "worker.params", "cli.py", "celery/bin/worker.py")
 
 
