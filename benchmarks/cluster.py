@@ -59,7 +59,7 @@ class Cluster:
         self.directory = Path(tempfile.mkdtemp(prefix="global-rate-run-"))
         records = self.directory / "records"
         records.mkdir()
-        conf = {"broker_heartbeat": 0, **self.conf}
+        conf = {"broker_heartbeat": 0, **self._transport(), **self.conf}
         if self.limiter and self.extension:
             conf["global_rate_url"] = self.limiter
         self.setup: dict[str, Any] = {
@@ -78,7 +78,18 @@ class Cluster:
         }
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         self.app = Celery("lab", broker=self.broker)
-        self.app.conf.update(task_ignore_result=True, broker_connection_retry_on_startup=True)
+        self.app.conf.update(task_ignore_result=True, broker_connection_retry_on_startup=True, **self._transport())
+
+    def _transport(self) -> dict[str, Any]:
+        """What a broker made of files needs: folders of this run."""
+        if not self.broker.startswith("filesystem:"):
+            return {}
+        folders = {name: str(self.directory / name) for name in ("messages", "processed", "control")}
+        for folder in folders.values():
+            Path(folder).mkdir(exist_ok=True)
+        messages, processed, control = folders.values()
+        options = {"data_folder_in": messages, "data_folder_out": messages}
+        return {"broker_transport_options": {**options, "processed_folder": processed, "control_folder": control}}
 
     def __enter__(self) -> Cluster:
         return self

@@ -16,6 +16,7 @@ from typing import Any
 
 from celery import bootsteps
 from celery.worker import state
+from kombu.transport import virtual
 
 from .bucket import Bucket
 from .control import refuse_bad_rates
@@ -24,6 +25,9 @@ from .line import PoolQueue, SemaphoreLine
 from .loop import HubThread
 from .regulator import Regulator
 from .settings import Settings
+
+#: How soon a worker without event loop sees that it may take more messages, in seconds.
+LOOK_UP_S = 0.1
 
 
 class TaskBucket:
@@ -197,6 +201,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         """Where the worker has no event loop, begin one."""
         if self._thread:
             self._thread.start(self.regulator.attach)
+            self._look_up_often(consumer.connection)
 
     def stop(self, consumer: Any) -> None:
         """Give slots back and let go of the loop: at shutdown, and when the broker connection is lost."""
@@ -212,6 +217,23 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
     def info(self, consumer: Any) -> dict[str, Any]:
         """What `celery inspect stats` shows."""
         return {"global_rate": self.regulator.info()}
+
+    def _look_up_often(self, connection: Any) -> None:
+        """Let the worker's synchronous loop see prefetch slots that have become free, for as long as tasks are held.
+
+        A transport of kombu's own making, Redis among them, waits two seconds for the next message, and does not look
+        at the prefetch count meanwhile.
+        """
+        if not isinstance(connection.transport, virtual.Transport):
+            return
+        drain_events = connection.drain_events
+
+        def drain_often(timeout: float | None = None, **kwargs: Any) -> Any:
+            if timeout and self.regulator.scheduler.held:
+                timeout = min(timeout, LOOK_UP_S)
+            return drain_events(timeout=timeout, **kwargs)
+
+        connection.drain_events = drain_often
 
     def _bucket_for_task(self, task: Any) -> TaskBucket | None:
         """In Celery's place: the bucket of a task, or None for one that never had a limit."""

@@ -1,0 +1,118 @@
+"""Every pool and every kind of transport, on real workers: what has no event loop, and what changes its size."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import pytest
+
+from benchmarks.cluster import Cluster
+from benchmarks.scenarios import backlog, judge, script_calls
+from celery_global_rate.limit import Limit
+
+from .conftest import Figures, Server
+
+GREEN = ["gevent", "eventlet"]
+
+
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+@pytest.mark.parametrize("pool", GREEN)
+def test_greenlets(
+    request: pytest.FixtureRequest, empty_redis: Server, figures: Figures, pool: str, broker: str
+) -> None:
+    """Two workers of 10 greenlets at 100/s: 0.99 of the slots, every window within the promise."""
+    pytest.importorskip(pool)
+    url = request.getfixturevalue("rabbitmq") if broker == "rabbitmq" else f"{empty_redis.url}/0"
+    with Cluster(url, f"{empty_redis.url}/1", "100/s") as cluster:
+        run = backlog(cluster, empty_redis.client(), 2, 8, pool=pool, concurrency=10)
+    figures(f"{pool} on {broker}: {run}")
+
+    assert run.kept
+    assert 0.99 <= run.used <= 1.005
+
+
+def test_stock_greenlets_do_neither(empty_redis: Server, figures: Figures) -> None:
+    """The same load on stock Celery: each worker by itself, and far from its rate."""
+    pytest.importorskip("gevent")
+    with Cluster(f"{empty_redis.url}/0", None, "100/s", extension=False) as cluster:
+        run = backlog(cluster, empty_redis.client(), 2, 8, pool="gevent", concurrency=10)
+    figures(f"stock gevent on redis: {run}")
+
+    assert run.used < 0.9
+    assert not run.kept
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_transport_without_event_loop(empty_redis: Server, figures: Figures, pool: str) -> None:
+    """Messages in files, two workers at 20/s: 0.99 of the slots, every window within the promise."""
+    with Cluster("filesystem://", f"{empty_redis.url}/1", "20/s") as cluster:
+        run = backlog(cluster, empty_redis.client(), 2, 8, pool=pool)
+    figures(f"{pool} on files: {run}")
+
+    assert run.kept
+    assert 0.99 <= run.used <= 1.005
+
+
+@contextmanager
+def resizing(cluster: Cluster) -> Iterator[None]:
+    """Grow and shrink every pool by one, in turn, each second."""
+    done = threading.Event()
+
+    def resize() -> None:
+        for grow in itertools.cycle([True, False]):
+            if done.wait(1):
+                return
+            (cluster.app.control.pool_grow if grow else cluster.app.control.pool_shrink)(1)
+
+    thread = threading.Thread(target=resize)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("what", "options", "run_time_s"),
+    [
+        ("autoscale 1 to 8", ["--autoscale=8,1"], 0.05),
+        ("5 tasks a process", ["--max-tasks-per-child=5"], 0.0),
+        ("grow and shrink", [], 0.05),
+    ],
+)
+def test_a_pool_that_changes(
+    empty_redis: Server, figures: Figures, what: str, options: list[str], run_time_s: float
+) -> None:
+    """50/s for 10 s: 0.98 of the slots, within the promise, and afterwards the prefetch count is Celery's own.
+
+    With tasks of 50 ms a worker that could not grow beyond one process would do 20/s.
+    """
+    limit = Limit.parse("50/s")
+    assert limit is not None
+    with Cluster(f"{empty_redis.url}/0", f"{empty_redis.url}/1", "50/s") as cluster:
+        client = empty_redis.client()
+        cluster.start(1, concurrency=4, options=options)
+        for _ in range(80):
+            cluster.send("limited", 10, args=[run_time_s])
+            cluster.send("free")  # to measure the pool's own delay
+        cluster.wait_for(100, 20)
+        begin, calls = time.monotonic(), script_calls(client)
+        with resizing(cluster) if what == "grow and shrink" else nullcontext():
+            time.sleep(10)
+        end = time.monotonic()
+        calls = script_calls(client) - calls
+        cluster.wait_for(800, 60)
+        run = judge(cluster, limit, 1, begin, end, calls)
+        cluster.wait(lambda: cluster.stats()["w0"]["held"] == 0, 5)
+        stats = (cluster.app.control.inspect(timeout=2).stats() or {})["w0@lab"]
+    own = 4 * stats.get("autoscaler", {}).get("max", stats["pool"]["max-concurrency"])
+    figures(f"{what}: {run}; prefetch count {stats['prefetch_count']} afterwards, Celery's own is {own}")
+
+    assert run.kept
+    assert 0.98 <= run.used <= 1.005
+    assert stats["prefetch_count"] == own
