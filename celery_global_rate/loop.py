@@ -75,11 +75,18 @@ class Waker:
             self.guard(self._callbacks.popleft())
 
 
+def fire_timers(hub: Any, fire: Callable[..., float], **options: Any) -> float:
+    """Fire as kombu does, and return for how long the loop may sleep: not beyond the next timer."""
+    sleep_s = fire(**options)
+    timers = hub.timer._queue
+    return max(0.0, min(sleep_s, timers[0][0] - time.monotonic())) if timers else sleep_s
+
+
 class Alarm:
     """The one timer of this extension.
 
-    kombu's loop fires ten timers a turn and then sleeps for up to a second, although more may be due. So this one
-    looks at the clock in every turn as well, and does not let the loop sleep while any timer of the worker is due.
+    kombu's loop fires ten timers a turn and then sleeps for up to a second, although another is due, or will be. So
+    this one looks at the clock in every turn as well, and no sleep is longer than until the worker's next timer.
 
     Args:
         ring: called at the instant that was set, or soon after.
@@ -95,14 +102,17 @@ class Alarm:
 
     def attach(self, hub: Any) -> None:
         """Use this loop's timers."""
+        self.detach()
         self._hub = hub
         hub.on_tick.add(self._on_tick)
+        hub.fire_timers = partial(fire_timers, hub, hub.fire_timers)
 
     def detach(self) -> None:
         """Ring no more."""
         if self._hub is None:
             return
         self._hub.on_tick.discard(self._on_tick)
+        del self._hub.fire_timers  # the class has kombu's own
         self._forget()
         self._hub = None
 
@@ -124,8 +134,7 @@ class Alarm:
         self._ring()
 
     def _on_tick(self) -> None:
-        now = time.monotonic()
-        if self._at <= now:
+        if self._at <= time.monotonic():
             self._fire()
             self._waker.wake()  # the pool looks for new work before it sleeps, and may have looked already
         timers = self._hub.timer._queue

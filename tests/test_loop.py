@@ -177,6 +177,17 @@ def test_an_alarm_rings_beside_many_other_timers(loop: Loop, bell: Bell) -> None
     assert max(others) - at < NOISE_S
 
 
+def test_an_alarm_rings_soon_after_ten_other_timers(loop: Loop, bell: Bell) -> None:
+    """Ten timers are due and the alarm follows 20 ms later: after the ten the loop would sleep for a second."""
+    at = time.monotonic() + 0.05
+    for _ in range(10):
+        loop.hub.timer.call_at(at, lambda: None)
+    bell.alarm.set(at + 0.02)
+    loop.run_until(lambda: bell.rang)
+
+    assert 0 <= bell.rang[0] - at - 0.02 < NOISE_S
+
+
 def test_a_plain_timer_beside_others_sleeps_for_a_second(loop: Loop, waker: Waker) -> None:
     """Why there is an Alarm: kombu fires ten timers and then sleeps for a second, with more due.
 
