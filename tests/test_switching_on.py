@@ -210,6 +210,23 @@ def test_all_of_them_share_one_limit(fleet: Fleet) -> None:
     assert started == set(fleet.ways)
 
 
+def test_check_says_so(fleet: Fleet) -> None:
+    """One line for each worker, and no complaint."""
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", FLEET, "global-rate", "check", "-t", "3"],
+        env=fleet.environment("", {}),
+        cwd=root(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    on = [line for line in done.stdout.splitlines() if line.split()[1:2] == ["on"]]
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(on) == len(fleet.ways)
+
+
 def test_a_daemon_that_refuses_says_why_in_its_log_file(tmp_path: Path) -> None:
     """`celery multi` reports success, and standard error of a detached worker goes nowhere."""
     bad = {"broker": "redis://localhost:1/0", "options": {"rate_limit": "10/x"}}
