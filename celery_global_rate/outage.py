@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import ResponseError
 
 from .server import Server
 
@@ -40,7 +40,7 @@ class Outage:
 
     def introduced(self, reply: object) -> None:
         """Redis has been asked by `INFO` who it is. It may refuse to tell, and that is no error."""
-        if isinstance(reply, Exception) and not isinstance(reply, NoPermissionError):
+        if isinstance(reply, Exception) and not isinstance(reply, ResponseError):
             return
         if not self._is_refusal:  # one that refused slots may do so again: only slots are an end of that
             self._end()

@@ -137,9 +137,10 @@ class TestOutage:
         assert self.outage.reason is None
         assert self.said[0].startswith("Redis answers again")
 
-    def test_so_does_one_that_refuses_to_tell(self) -> None:
+    @pytest.mark.parametrize("refusal", [NoPermissionError("NOPERM"), ResponseError("unknown command 'INFO'")])
+    def test_so_does_one_that_refuses_to_tell(self, refusal: ResponseError) -> None:
         self.outage.connected(ConnectionError())
-        self.outage.introduced(NoPermissionError())
+        self.outage.introduced(refusal)
         assert self.outage.reason is None
 
     @pytest.mark.parametrize("refusal", [ReadOnlyError("READONLY"), ResponseError("OOM")])
