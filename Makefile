@@ -3,8 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 T ?= tests
+# Where pyenv keeps Pythons that are not on the path.
+PYTHONS ?= $(wildcard $(HOME)/.pyenv/versions/3.*/bin/python)
 
-.PHONY: venv demo test lint types docs bench check-all clean
+.PHONY: venv demo test matrix lint types docs bench check-all clean
 
 venv: .venv/ready
 
@@ -27,6 +29,12 @@ demo: venv
 test: venv
 	$(BIN)/python -m pytest $(T)
 
+# Every supported Celery and redis-py, on those of the Pythons 3.9 to 3.13 that are here: half an hour.
+# E=py39-oldest for one of them, names in tox.ini. Writes benchmarks/versions.json and docs/versions.inc.
+matrix: venv
+	@$(BIN)/pip install -q -e '.[matrix]'
+	PATH="$$($(BIN)/python -m benchmarks.server):$$PATH" $(BIN)/tox run $(E:%=-e %) $(if $(PYTHONS),--discover $(PYTHONS))
+
 lint: .venv/checkers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,7 +49,7 @@ docs: .venv/checkers
 bench: venv
 	$(BIN)/python -m benchmarks
 
-check-all: lint types docs test bench
+check-all: lint types test matrix docs bench
 
 clean:
-	rm -rf .venv docs/_build build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .tox docs/_build build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

