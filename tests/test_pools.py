@@ -19,7 +19,7 @@ from .conftest import Figures, Server
 GREEN = ["gevent", "eventlet"]
 
 
-@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+@pytest.mark.parametrize("broker", ["redis", pytest.param("rabbitmq", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("pool", GREEN)
 def test_greenlets(
     request: pytest.FixtureRequest, empty_redis: Server, figures: Figures, pool: str, broker: str
@@ -35,6 +35,7 @@ def test_greenlets(
     assert 0.99 <= run.used <= 1.005
 
 
+@pytest.mark.slow
 def test_stock_greenlets_do_neither(empty_redis: Server, figures: Figures) -> None:
     """The same load on stock Celery: each worker by itself, and far from its rate."""
     pytest.importorskip("gevent")
@@ -46,7 +47,7 @@ def test_stock_greenlets_do_neither(empty_redis: Server, figures: Figures) -> No
     assert not run.kept
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.slow)])
 def test_a_transport_without_event_loop(empty_redis: Server, figures: Figures, pool: str) -> None:
     """Messages in files, two workers at 20/s: 0.99 of the slots, every window within the promise."""
     with Cluster("filesystem://", f"{empty_redis.url}/1", "20/s") as cluster:
@@ -77,6 +78,7 @@ def resizing(cluster: Cluster) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "options", "run_time_s"),
     [
