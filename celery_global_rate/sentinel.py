@@ -36,7 +36,7 @@ class _Master:
             raise MasterNotFoundError(f"no Sentinel knows a master {self._service_name!r} that is up") from None
         finally:
             for client in self._sentinel.sentinels:
-                client.close()
+                client.connection_pool.disconnect()  # as close() does from redis-py 5.0.1 on
         super().connect()  # type: ignore[misc]  # of the class beside this one
 
 
