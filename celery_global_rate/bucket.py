@@ -95,6 +95,8 @@ class Bucket:
         """Take a request in, at the end of the queue."""
         if not self.held:
             self.waiting_since = now
+            if self.is_idle:
+                self._spare_since = now
         self.held.append(request)
 
     def drop_gone(self, is_gone: Callable[[Any], bool], wanted: int) -> int:

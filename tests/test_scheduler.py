@@ -159,6 +159,22 @@ def test_tasks_without_a_limit_that_fill_the_pool_share_it(rate: str, run_time: 
     assert worker.others * run_time / 2 + len(starts) * (run_time / 2 + HORIZON_S) >= 0.9 * 60
 
 
+def test_after_a_rest_all_that_is_held_needs_a_prefetch_slot() -> None:
+    """A far limit lends little after a second of work; a burst after five seconds of idling waits for its slots."""
+    world = model_world()
+    worker = Worker(world, "w", 1, lambda: 1.0)
+    bucket = Bucket("t", Limit.parse("100/s", 50))
+    fill(worker, bucket, range(2))
+    world.run(7)
+    fill(worker, bucket, range(2, 62))
+    world.run(7.01)
+
+    assert worker.scheduler.held > 16
+    assert worker.scheduler.to_cover == worker.scheduler.held
+    world.run(10)
+    assert worker.scheduler.to_cover == 16
+
+
 def test_a_burst_is_saved_while_idle_and_spent_at_once() -> None:
     """50 slots are due when asked for: all start within a pause and a round trip, the 51st a slot later."""
     limit = Limit.parse("100/s", 50)
