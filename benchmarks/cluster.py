@@ -15,22 +15,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from celery import Celery
 from kombu import pools
 
+from .records import Record, Tail
 from .server import root
-
-
-class Record(NamedTuple):
-    """A line that a process of the cluster wrote."""
-
-    instant: float
-    kind: str
-    task: str
-    task_id: str
-    worker: str
 
 
 @dataclass
@@ -77,6 +68,8 @@ class Cluster:
             "TMPDIR": str(self.directory),  # killed workers leave temporary files behind
         }
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
+        self._tail = Tail(records)
+        self._records: list[Record] = []
         self.app = Celery("lab", broker=self.broker)
         self.app.conf.update(task_ignore_result=True, broker_connection_retry_on_startup=True, **self._transport())
 
@@ -179,13 +172,9 @@ class Cluster:
 
     def records(self, kind: str, task: str | None = None) -> list[Record]:
         """All records of a kind so far, in order."""
-        found = []
-        for path in (self.directory / "records").iterdir():
-            for line in path.read_text().splitlines():
-                instant, *words = line.split(" ")
-                if len(words) == 4 and words[0] == kind and (task is None or words[1] == task):
-                    found.append(Record(float(instant), *words))
-        return sorted(found)
+        self._records += self._tail.lines()
+        self._records.sort()
+        return [record for record in self._records if record.kind == kind and task in (None, record.task)]
 
     def instants(self, kind: str, task: str = "limited") -> list[float]:
         """The instants of all records of a kind, monotonic seconds, sorted."""
@@ -207,15 +196,14 @@ class Cluster:
         """Wait until so many tasks have started (or another kind of record has come)."""
         self.wait(lambda: len(self.records(kind, task)) >= count, timeout, f"{count} {kind}s of {task}")
 
-    def pool_delay_s(self) -> float:
-        """J: the longest that a task without a limit took from its hand-over to its first line, in seconds."""
-        handed = {record.task_id: record.instant for record in self.records("release", "free")}
-        delays = [
-            record.instant - handed[record.task_id]
-            for record in self.records("start", "free")
-            if record.task_id in handed
-        ]
-        return max(delays, default=0.0)
+    def pool_delay_s(self, task: str | None = "free") -> float:
+        """J: the longest that a task without a limit took from its hand-over to its first line, in seconds.
+
+        `task` None measures it on all tasks: where the pool changes, only few meet a process that was just forked.
+        """
+        handed = {record.task_id: record.instant for record in self.records("release", task)}
+        starts = (record for record in self.records("start", task) if record.task_id in handed)
+        return max((record.instant - handed[record.task_id] for record in starts), default=0.0)
 
     def stats(self) -> dict[str, dict[str, Any]]:
         """What each worker says of its limiter (`celery inspect stats`)."""

@@ -102,11 +102,13 @@ def backlog(cluster: Cluster, client: redis.Redis, workers: int, seconds: float,
     return judge(cluster, limit, workers, begin, end, calls)
 
 
-def judge(cluster: Cluster, limit: Limit, workers: int, begin: float, end: float, calls: int) -> Run:
-    """Slide every window over what a cluster has recorded."""
+def judge(
+    cluster: Cluster, limit: Limit, workers: int, begin: float, end: float, calls: int, delayed: str | None = "free"
+) -> Run:
+    """Slide every window over what a cluster has recorded; the pool's delay is measured on the tasks `delayed`."""
     stats = cluster.stats().values()
     uncertainty_s = max((worker.get("widest_clock_uncertainty_ms") or 0 for worker in stats), default=0) / 1000
-    delay_s = cluster.pool_delay_s()
+    delay_s = cluster.pool_delay_s(delayed)
     releases, starts = cluster.instants("release"), cluster.instants("start")
     inside = sum(begin <= instant < end for instant in starts)
     slack_s = limit.grace_s + uncertainty_s

@@ -79,7 +79,10 @@ def fire_timers(hub: Any, fire: Callable[..., float], **options: Any) -> float:
     """Fire as kombu does, and return for how long the loop may sleep: not beyond the next timer."""
     sleep_s = fire(**options)
     timers = hub.timer._queue
-    return max(0.0, min(sleep_s, timers[0][0] - time.monotonic())) if timers else sleep_s
+    if not (sleep_s and timers):
+        return sleep_s
+    until_next_s: float = timers[0][0] - time.monotonic()
+    return max(0.0, min(sleep_s, until_next_s))
 
 
 class Alarm:

@@ -46,7 +46,7 @@ class Pool(Protocol):
 
 
 class Room:
-    """Whether a task may go to the pool, and how many slots it could use there.
+    """How many tasks may go to the pool, and how many slots it could use there.
 
     Where a process is free, that is all. A full pool of quick tasks has one in a moment: a task may wait on deck for
     it. In a pool that is full of anything else, or where handing over would wait, a process comes only by our turn
@@ -65,16 +65,15 @@ class Room:
         self._pool = pool
         self._monotonic = monotonic
 
-    def is_there(self, is_pressed: bool) -> bool:
-        """Whether a task may be released now.
+    def left(self, is_pressed: bool) -> int:
+        """How many tasks may be released now.
 
         Args:
-            is_pressed: that it may wait on deck, because the pool is what holds us up.
+            is_pressed: that they may wait on deck, because the pool is what holds us up.
         """
         pool = self._pool
-        if pool.free > 0 or pool.turns > 0:
-            return True
-        return is_pressed and self._is_quick and pool.on_deck < pool.processes
+        at_once = max(pool.free, pool.turns, 0)
+        return at_once + pool.processes - pool.on_deck if is_pressed and self._is_quick else at_once
 
     def slots(self, within_s: float) -> int:
         """How many slots could be used within this time, in seconds; those in hand are not taken off."""

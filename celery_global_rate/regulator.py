@@ -68,8 +68,8 @@ class Regulator:
         self._alarm = Alarm(self.pump, self._waker)
         self._connection = HubConnection(settings.connection, self._waker, self._changed)
         self.limiter = Limiter(self._connection, settings.key_prefix, worker, self._outage.replied)
-        self.scheduler = Scheduler(pool, self.limiter, self._alarm.set, time.monotonic, random.random)
         self._credit = Credit(settings.max_held)
+        self.scheduler = Scheduler(pool, self.limiter, self._alarm.set, self._cover, time.monotonic, random.random)
         pool.listen(self._ended, self.pump)
 
     def attach(self, hub: Any) -> None:
@@ -148,7 +148,6 @@ class Regulator:
     def _clear(self) -> None:
         self.scheduler.clear()
         self._pool.clear()
-        self._cover()
 
     def _ended(self, run_time_s: float) -> None:
         self._run(self.scheduler.ended, run_time_s)
@@ -157,12 +156,11 @@ class Regulator:
         """Run a part of the message path: an error of ours must not end the worker, one of the broker must reach it."""
         try:
             action(*args)
-            self._cover()
         except self._recoverable:
             raise
         except Exception:
             logger.exception("global-rate: held tasks will be tried again")
             self._alarm.set(time.monotonic() + FULL_POOL_POLL_S)
 
-    def _cover(self) -> None:
-        self._credit.cover(self.scheduler.to_cover, self._qos())
+    def _cover(self, held: int) -> None:
+        self._credit.cover(held, self._qos())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .clock import RedisClock
 from .limit import PS_PER_US
 
 
@@ -57,3 +58,25 @@ class Reservation:
     def has_spare(self) -> bool:
         """Whether the bucket had a slot at once: the limit is not what this worker waits for."""
         return self.count > 0 and self.first_us <= self.now_us
+
+    def late_s(self, clock: RedisClock, now: float) -> float:
+        """How long ago the next slot in hand was surely due, in seconds; negative where it is still to come.
+
+        A slot that a full bucket had saved was due when it was reserved: its lateness counts from then.
+
+        Args:
+            clock: the worker's view of the Redis clock.
+            now: monotonic seconds.
+        """
+        return now - clock.reached(max(self.due_us, self.now_us))
+
+    def miss(self, clock: RedisClock, before: float) -> int:
+        """Let the next slot in hand go unused, and all of them where the last was due before a monotonic instant.
+
+        Returns:
+            How many.
+        """
+        is_over = clock.reached(max(self.end_us, self.now_us)) < before
+        missed = self.left if is_over else 1
+        self.used += missed
+        return missed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from typing import Any, Protocol
 
 from .bucket import HORIZON_S, SHORTEST_PAUSE_S, Bucket, Call
@@ -38,6 +39,7 @@ class Scheduler:
         pool: where released requests go.
         limiter: where slots come from.
         wake: asks for a call of `pump` at a monotonic instant; the earliest one that was asked for counts.
+        cover: is told how many held requests need a prefetch slot of their own.
         monotonic: the clock, in seconds.
         chance: draws uniformly from [0, 1).
 
@@ -50,6 +52,7 @@ class Scheduler:
         pool: Pool,
         limiter: Limiter,
         wake: Callable[[float], None],
+        cover: Callable[[int], None],
         monotonic: Callable[[], float],
         chance: Callable[[], float],
     ) -> None:
@@ -58,6 +61,7 @@ class Scheduler:
         self._room = Room(pool, monotonic)
         self._limiter = limiter
         self._wake = wake
+        self._cover = cover
         self._monotonic = monotonic
         self._chance = chance
         self._busy: dict[str, Bucket] = {}
@@ -69,11 +73,6 @@ class Scheduler:
         """Requests held in all buckets."""
         return sum(len(bucket.held) for bucket in self._busy.values())
 
-    @property
-    def to_cover(self) -> int:
-        """Held requests that need a prefetch slot of their own."""
-        return sum([min(len(bucket.held), bucket.most_covered) for bucket in self._busy.values()])
-
     def hold(self, bucket: Bucket, request: Any) -> None:
         """Take a request in. It is released at once where its bucket has no limit."""
         now = self._monotonic()
@@ -82,6 +81,8 @@ class Scheduler:
         self._busy[bucket.name] = bucket
         if bucket.limit is None or not is_expected:
             self.pump()
+        elif len(bucket.held) <= bucket.most_covered:
+            self._cover(self._to_cover)
 
     def configure(self, bucket: Bucket, limit: Limit | None) -> None:
         """Put another limit in force: held requests follow it, and start where it is None."""
@@ -98,6 +99,7 @@ class Scheduler:
             bucket.held.clear()
             self._let_go(bucket)
         self._busy.clear()
+        self._cover(0)
 
     def ended(self, run_time_s: float) -> None:
         """A released task has ended, and has left its process to the next one."""
@@ -115,9 +117,7 @@ class Scheduler:
             return
         self._pumping = True
         try:
-            longest_wait_first = list(self._busy.values())
-            if len(longest_wait_first) > 1:
-                longest_wait_first.sort(key=lambda bucket: bucket.waiting_since)
+            longest_wait_first = sorted(self._busy.values(), key=attrgetter("waiting_since"))
             for bucket in longest_wait_first:
                 self._release(bucket)
             if is_serving or self._serve_at == NOW:
@@ -127,7 +127,7 @@ class Scheduler:
 
     def _serve_all(self, longest_wait_first: list[Bucket]) -> None:
         self._serve_at = float("inf")
-        wake_at = min((self._serve(bucket) for bucket in longest_wait_first), default=float("inf"))
+        wake_at = min(map(self._serve, longest_wait_first), default=float("inf"))
         self._pool.line_up(self._room.places(self._of_use))
         for bucket in longest_wait_first:
             if bucket.is_idle:
@@ -135,35 +135,35 @@ class Scheduler:
         if self._busy:
             self._serve_at = min(self._serve_at, wake_at)
             self._wake(wake_at)
+        self._cover(self._to_cover)
 
     def _release(self, bucket: Bucket) -> None:
         """Start what is due and fits into the pool; what came too late to start is missed."""
         if bucket.limit is None:
             self._pass_on(bucket)
             return
-        clock, grace_s = self._limiter.clock, bucket.limit.grace_s
-        while (reservation := bucket.reservation) is not None:
+        clock, grace_s, room = self._limiter.clock, bucket.limit.grace_s, None
+        while (room is None or room > 0) and (reservation := bucket.reservation) is not None:
             if not self._is_wanted(bucket):
                 self._let_go(bucket)
                 return
             # Anew for each, and after all that may take long: this worker may have been stopped as well.
             now = self._monotonic()
-            late_s = now - clock.reached(reservation.due_us)
-            if late_s > grace_s:
-                # A slot that a full bucket had saved was due when it was reserved: its lateness counts from then.
-                late_s = min(late_s, now - clock.reached(reservation.now_us))
+            late_s = reservation.late_s(clock, now)
             if late_s > grace_s or late_s < -2 * HORIZON_S:  # so early only on a clock that has stepped back since
-                is_over = now > clock.reached(max(reservation.end_us, reservation.now_us)) + grace_s
-                missed = reservation.left if is_over else 1
-                reservation.used += missed
-                self.missed += missed
+                self.missed += reservation.miss(clock, now - grace_s)
                 bucket.missed(now)
                 self._serve_at = NOW
-            elif late_s < 0 or not self._room.is_there(bucket.has_spare or late_s >= grace_s * PRESSING):
+                continue
+            if late_s < 0:
                 return
-            else:
+            if room is None:
+                room = self._room.left(bucket.has_spare or late_s >= grace_s * PRESSING)
+            if room > 0:
+                room -= 1
                 reservation.used += 1
                 self._pool.start(bucket.held.popleft())
+        self._serve_at = self._serve_at if bucket.held else NOW  # there is nothing to cover any more
 
     def _pass_on(self, bucket: Bucket) -> None:
         """Start what has no limit any more, as many as there are processes: a solo pool runs them right here."""
@@ -190,15 +190,12 @@ class Scheduler:
         if bucket.call is None and now >= bucket.ask_at:
             self._ask(bucket, bucket.limit, now)
         at = now + FULL_POOL_POLL_S
-        if bucket.call is not None:
-            at = bucket.call.expires
-        elif now < bucket.ask_at:
-            at = bucket.ask_at
-        reservation = bucket.reservation
-        if reservation is not None:
+        if bucket.call is not None or now < bucket.ask_at:
+            at = bucket.call.expires if bucket.call else bucket.ask_at
+        if (reservation := bucket.reservation) is not None:
             due = self._limiter.clock.reached(reservation.due_us)
-            pressing = due + bucket.limit.grace_s * PRESSING
-            at = min(at, next((instant for instant in (due, pressing) if now < instant), now + FULL_POOL_POLL_S))
+            pressing = due if bucket.has_spare else due + bucket.limit.grace_s * PRESSING
+            at = min(at, due if now < due else pressing if now < pressing else now + FULL_POOL_POLL_S)
         return at
 
     def _ask(self, bucket: Bucket, limit: Limit, now: float) -> None:
@@ -209,13 +206,16 @@ class Scheduler:
         wanted = min(bucket.unprovided, self._room.slots(within_s) - self._committed)
         if wanted <= 0:
             self._serve_at = NOW  # when the next task ends
-        if wanted > 0 and not bucket.has_spare:  # where there are slots to spare, one too many hurts nobody
+        elif not bucket.has_spare:  # where there are slots to spare, one too many hurts nobody
             wanted = bucket.drop_gone(self._pool.is_gone, wanted)
-        if wanted <= 0:
-            return
-        call = bucket.call = Call(wanted, now)
-        bucket.asked_at = now
-        self._limiter.reserve(bucket.name, limit, wanted, partial(self._reply, bucket, call))
+        if wanted > 0:
+            call = bucket.call = Call(wanted, now)
+            bucket.asked_at = now
+            self._limiter.reserve(bucket.name, limit, wanted, partial(self._reply, bucket, call))
+
+    @property
+    def _to_cover(self) -> int:
+        return sum([min(len(bucket.held), bucket.most_covered) for bucket in self._busy.values()])
 
     @property
     def _committed(self) -> int:

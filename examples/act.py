@@ -6,9 +6,8 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
 from math import inf
-from pathlib import Path
 
-from benchmarks.cluster import Record
+from benchmarks.records import Record
 from benchmarks.windows import excess, used
 from celery_global_rate.limit import Limit
 
@@ -16,28 +15,6 @@ from celery_global_rate.limit import Limit
 RATES = (100, 300)
 PHASE_S = 7.0
 ACT_S = PHASE_S * len(RATES)
-
-
-class Tail:
-    """Reads what the processes of a cluster append to their records, each line once."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._read: dict[Path, int] = {}
-
-    def lines(self) -> list[Record]:
-        """The records since the last call."""
-        found = []
-        for path in self._directory.iterdir():
-            with path.open("rb") as file:
-                file.seek(self._read.get(path, 0))
-                text = file.read()
-            whole = text[: text.rfind(b"\n") + 1]
-            self._read[path] = self._read.get(path, 0) + len(whole)
-            for line in whole.decode().splitlines():
-                instant, *words = line.split(" ")
-                found.append(Record(float(instant), *words))
-        return found
 
 
 @dataclass

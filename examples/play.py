@@ -12,9 +12,10 @@ from kombu.exceptions import KombuError
 from rich.console import Console
 
 from benchmarks.cluster import Cluster
+from benchmarks.records import Tail
 from benchmarks.server import any_redis
 
-from .act import ACT_S, PHASE_S, RATES, Act, Phase, Tail
+from .act import ACT_S, PHASE_S, RATES, Act, Phase
 from .picture import Picture, results
 from .stop import Stop
 

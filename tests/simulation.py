@@ -81,7 +81,8 @@ class Worker:
         self.turns = 0
         self.others = 0
         self._alarm = 0
-        self.scheduler = Scheduler(self, self, self._wake, self.monotonic, self.world.random.random)
+        self.covered = 0
+        self.scheduler = Scheduler(self, self, self._wake, self._cover, self.monotonic, self.world.random.random)
 
     def monotonic(self) -> float:
         return self.world.now + self._skew
@@ -109,6 +110,9 @@ class Worker:
                 self.scheduler.pump()
 
         self.world.at(at - self._skew + self.lateness(), partial(self.run_soon, pump))
+
+    def _cover(self, held: int) -> None:
+        self.covered = held
 
     # the pool
 

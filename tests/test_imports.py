@@ -14,7 +14,7 @@ ARROWS: dict[str, set[str]] = {
     "version": set(),
     "limit": set(),
     "clock": set(),
-    "reservation": {"limit"},
+    "reservation": {"clock", "limit"},
     "bucket": {"clock", "limit", "reservation"},
     "pace": {"bucket"},
     "pool": {"pace"},

@@ -170,9 +170,9 @@ def test_after_a_rest_all_that_is_held_needs_a_prefetch_slot() -> None:
     world.run(7.01)
 
     assert worker.scheduler.held > 16
-    assert worker.scheduler.to_cover == worker.scheduler.held
+    assert worker.covered == worker.scheduler.held
     world.run(10)
-    assert worker.scheduler.to_cover == 16
+    assert worker.covered == 16
 
 
 def test_a_burst_is_saved_while_idle_and_spent_at_once() -> None:

@@ -53,7 +53,8 @@ def test_a_burst_after_idling(empty_redis: Server, figures: Figures) -> None:
 
     The first 50 slots lie in the past and are due at once. A process needs some milliseconds for a task, so the
     bound for "at once" is the time that 50 tasks of the same pool took without a limit, and a half second for noise;
-    at 100/s they would take 0.49 s more.
+    at 100/s they would take 0.49 s more. By then 75 slots are due; on a machine that is short of cores some of them come
+    too late for their task and are missed, but no fewer start than the burst has, and without it 25 would.
     """
     limit = Limit.parse("100/s", 50)
     with cluster_on(empty_redis, "100/s", burst=50) as cluster:
@@ -70,7 +71,7 @@ def test_a_burst_after_idling(empty_redis: Server, figures: Figures) -> None:
     figures(f"burst 50 at 100/s: {in_a_row} starts in the first 0.25 s, 250 in {starts[-1] - starts[0]:.2f} s")
 
     assert run.release_excess <= 0
-    assert 65 <= in_a_row <= 50 + 25 + 5
+    assert 50 <= in_a_row <= 50 + 25 + 5
     assert 1.9 <= starts[-1] - starts[0] <= 2.2
 
 
