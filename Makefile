@@ -45,9 +45,11 @@ types: .venv/checkers
 docs: .venv/checkers
 	$(BIN)/sphinx-build -q -n -W -b html docs docs/_build/html
 
-# The table of the README: half an hour. Writes benchmarks/report.json.
+# The tables and the chart of README and docs: half an hour. Writes benchmarks/report.json.
+# B=--draw draws them anew from it, B='rates fast' measures these parts.
 bench: venv
-	$(BIN)/python -m benchmarks
+	@$(BIN)/pip install -q -e '.[bench]'
+	$(BIN)/python -m benchmarks $(B)
 
 check-all: lint types test matrix docs bench
 

@@ -1,7 +1,8 @@
-"""The table of the README: the same loads here and on stock Celery, on real workers, as JSON and as text.
+"""The same loads here and on stock Celery, on real workers: JSON, and with it the tables and the chart.
 
 python -m benchmarks                 all of it, about half an hour
 python -m benchmarks rates fast      some of it: rates, slow, fast, overhead
+python -m benchmarks --draw          nothing is measured: tables and chart anew from benchmarks/report.json
 """
 
 from __future__ import annotations
@@ -9,15 +10,19 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+import click
+
 from .cluster import Cluster
+from .figures import draw
 from .scenarios import WARM_UP_S, Run, backlog
 from .server import Redis, root
 
@@ -53,19 +58,22 @@ def throughput(workers: int, rate: str | None, seconds: float = 5) -> float:
         broker.close()
 
 
+def side_by_side(here: Run, stock: Run) -> dict[str, Any]:
+    """The same load here and on stock Celery, for the report."""
+    return {"here": here.as_dict(), "stock": stock.as_dict(), "text": f"{here}\n    stock: {stock}"}
+
+
 def rates() -> Iterator[dict[str, Any]]:
     """7/s to 500/s with 1, 4 and 10 workers, each at least 30 s and 100 slots; stock Celery for 10 s beside it."""
     for rate, seconds in (("7/s", 30), ("10/s", 30), ("100/s", 30), ("500/s", 30)):
         for workers in (1, 4, 10):
-            here, stock = watch(rate, workers, seconds), watch(rate, workers, 10, extension=False)
-            yield {"here": here.as_dict(), "stock": stock.as_dict(), "text": f"{here}\n    stock: {stock}"}
+            yield side_by_side(watch(rate, workers, seconds), watch(rate, workers, 10, extension=False))
 
 
 def slow() -> Iterator[dict[str, Any]]:
-    """1/s for two minutes, 1/m for four."""
-    for rate, workers, seconds in (("1/s", 4, 120), ("1/m", 2, 240)):
-        run = watch(rate, workers, seconds)
-        yield {"here": run.as_dict(), "text": str(run)}
+    """1/s for two minutes, 1/m for four; stock Celery for 20 s and 70 s."""
+    for rate, workers, seconds, stock_s in (("1/s", 4, 120, 20), ("1/m", 2, 240, 70)):
+        yield side_by_side(watch(rate, workers, seconds), watch(rate, workers, stock_s, extension=False))
 
 
 def fast() -> Iterator[dict[str, Any]]:
@@ -73,9 +81,12 @@ def fast() -> Iterator[dict[str, Any]]:
     for workers in (2, 10):
         unlimited = throughput(workers, None)
         run = watch("1000/s", workers, 30)
-        bar = min(1000.0, 0.85 * unlimited)
-        text = f"{run}; without a limit {unlimited:.0f}/s: {run.starts_per_s / bar:.3f} of {bar:.0f}/s"
-        yield {"here": run.as_dict(), "unlimited": unlimited, "share": run.starts_per_s / bar, "text": text}
+        share = run.starts_per_s / min(1000.0, 0.85 * unlimited)
+        cell = side_by_side(run, watch("1000/s", workers, 10, extension=False))
+        cell["text"] += (
+            f"\n    without a limit {unlimited:.0f}/s: {share:.3f} of the smaller of 1000/s and 85 % of that"
+        )
+        yield {**cell, "unlimited": unlimited, "share": share}
 
 
 def overhead() -> Iterator[dict[str, Any]]:
@@ -95,24 +106,45 @@ def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     git = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(git, cwd=root(), capture_output=True, text=True, check=False).stdout.strip()
-    packages = {name: version(name) for name in ("celery", "kombu", "redis")}
-    return {"python": platform.python_version(), "cores": os.cpu_count(), "commit": commit, **packages}
+    server = Redis().start()
+    try:
+        introduced: dict[str, Any] = server.client().info("server")  # type: ignore[assignment]
+    finally:
+        server.close()
+    name = introduced.get("server_name", "redis").capitalize()
+    cpuinfo = Path("/proc/cpuinfo")
+    models = re.findall(r"^model name\s*: (.*)", cpuinfo.read_text() if cpuinfo.exists() else "", re.MULTILINE)
+    return {
+        "processor": models[0] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "commit": commit,
+        "server": f"{name} {introduced.get('valkey_version', introduced['redis_version'])}",
+        **{package: version(package) for package in ("celery", "kombu", "redis")},
+    }
 
 
-def main(names: list[str]) -> int:
-    """Run the parts that were named, or all; returns 1 if a window exceeded its promise."""
+@click.command(context_settings={"max_content_width": 100})
+@click.argument("parts", nargs=-1, type=click.Choice([*PARTS]))
+@click.option("--draw", "is_drawing", is_flag=True, help="Measure nothing: draw what benchmarks/report.json holds.")
+def main(parts: tuple[str, ...], is_drawing: bool) -> None:
+    """Measure the PARTS that are named, or all, and draw; fails if a window exceeded its promise."""
     report = json.loads(REPORT.read_text()) if REPORT.exists() else {}
-    report["machine"] = machine()
     kept = True
-    for name in names or PARTS:
+    begin = time.monotonic()
+    if not is_drawing:
+        report["machine"] = machine()
+    for name in () if is_drawing else parts or PARTS:
         report[name] = []
         for cell in PARTS[name]():
-            print(f"{name}: {cell.pop('text')}", flush=True)
+            print(f"{(time.monotonic() - begin) / 60:4.1f} min  {name}: {cell.pop('text')}", flush=True)
             kept = kept and cell.get("here", {}).get("kept", True)
             report[name].append(cell)
             REPORT.write_text(json.dumps(report, indent=1) + "\n")
-    return 0 if kept else 1
+    draw(report)
+    if not kept:
+        raise click.ClickException("a window exceeded its promise")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

@@ -53,7 +53,7 @@ def test_a_burst_after_idling(empty_redis: Server, figures: Figures) -> None:
 
     The first 50 slots lie in the past and are due at once. A process needs some milliseconds for a task, so the
     bound for "at once" is the time that 50 tasks of the same pool took without a limit, and a half second for noise;
-    at 100/s they would take 0.49 s more. By then 75 slots are due; on a machine that is short of cores some of them come
+    at 100/s they would take 0.49 s more. By then 75 slots are due; on a machine short of cores some of them come
     too late for their task and are missed, but no fewer start than the burst has, and without it 25 would.
     """
     limit = Limit.parse("100/s", 50)
