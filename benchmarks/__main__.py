@@ -11,8 +11,10 @@ import json
 import os
 import platform
 import re
+import signal
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -129,6 +131,7 @@ def machine() -> dict[str, Any]:
 @click.option("--draw", "is_drawing", is_flag=True, help="Measure nothing: draw what benchmarks/report.json holds.")
 def main(parts: tuple[str, ...], is_drawing: bool) -> None:
     """Measure the PARTS that are named, or all, and draw; fails if a window exceeded its promise."""
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))  # servers and workers end with us
     report = json.loads(REPORT.read_text()) if REPORT.exists() else {}
     kept = True
     begin = time.monotonic()

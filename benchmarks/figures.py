@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,26 @@ def draw(report: dict[str, Any]) -> None:
     Args:
         report: what `benchmarks/report.json` holds.
     """
-    cells = [cell for part in ("rates", "slow", "fast") for cell in report.get(part, [])]
     before, rest = README.read_text().split(BEGIN)
     _, after = rest.split(END)
-    short = [cell for cell in cells if (cell["here"]["rate"], cell["here"]["workers"]) in SHORT or "share" in cell]
-    README.write_text(f"{before}{BEGIN}\n{introduction(report['machine'])}\n{grid(short)}\n{END}{after}")
-    PAGE.write_text("\n".join(page(report, cells)) + "\n")
-    chart([cell for cell in cells if "stock" in cell], CHART)
+    README.write_text(before + BEGIN + section(report) + END + after)
+    PAGE.write_text(page(report))
+    chart(cells_of(report), CHART)
+
+
+def cells_of(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """All loads that were measured here and on stock Celery."""
+    return [cell for part in ("rates", "slow", "fast") for cell in report.get(part, [])]
+
+
+def section(report: dict[str, Any]) -> str:
+    """What the README shows between its markers."""
+    cells = [
+        cell
+        for cell in cells_of(report)
+        if (cell["here"]["rate"], cell["here"]["workers"]) in SHORT or cell in report["fast"]
+    ]
+    return f"\n{introduction(report['machine'])}\n{grid(cells)}\n"
 
 
 def introduction(machine: dict[str, Any]) -> str:
@@ -54,42 +66,42 @@ def grid(cells: list[dict[str, Any]]) -> str:
 
 def row(cell: dict[str, Any]) -> list[str]:
     """One line of it."""
-    here, stock = cell["here"], cell.get("stock")
+    here, stock = cell["here"], cell["stock"]
     calls = here["calls_per_s"] * here["workers"] / max(here["starts_per_s"], 1e-9)
     return [
         here["rate"],
         str(here["workers"]),
         f"{here['starts_per_s']:.{2 if here['starts_per_s'] > 0.1 else 4}f}",
-        f"{stock['starts_per_s']:.3g}" if stock else "",
+        f"{stock['starts_per_s']:.3g}",
         f"{here['release_excess']:+.2f}",
-        f"{stock['release_excess']:+.2f}" if stock else "",
+        f"{stock['release_excess']:+.2f}",
         f"{calls:.2g}",
     ]
 
 
-def page(report: dict[str, Any], cells: list[dict[str, Any]]) -> Iterator[str]:
-    """The lines of docs/benchmarks.inc."""
-    yield introduction(report["machine"])
-    yield grid(cells)
-    for cell in report.get("fast", []):
+def page(report: dict[str, Any]) -> str:
+    """The text of docs/benchmarks.inc."""
+    lines = [introduction(report["machine"]), grid(cells_of(report))]
+    for cell in report["fast"]:
         here = cell["here"]
-        yield (
+        lines.append(
             f"* {here['rate']} with {here['workers']} workers: {here['starts_per_s']:.0f} starts a second; "
             f"without a limit the same workers do {cell['unlimited']:.0f}."
         )
-    for cell, workers in zip(report.get("overhead", []), ("one worker", "two workers")):
+    for cell, workers in zip(report["overhead"], ("one worker", "two workers")):
         pairs = ", ".join(f"{limited:.0f} of {unlimited:.0f}" for limited, unlimited in cell["pairs"])
-        yield (
+        lines.append(
             f"* A limit of 100000/s, which nobody reaches, leaves {workers} {cell['ratio']:.3f} of the starts without "
             f"a limit on stock Celery: {pairs} a second."
         )
+    return "\n".join(lines) + "\n"
 
 
 def chart(cells: list[dict[str, Any]], path: Path) -> None:
     """Share of the declared rate and worst window, here and on stock Celery, for each cell.
 
     Args:
-        cells: those that were measured on both.
+        cells: of the report.
         path: of the PNG.
     """
     import matplotlib as mpl  # an extra: only this picture needs it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from celery import _state
 
+from benchmarks.figures import BEGIN, END, PAGE, page, section
 from benchmarks.server import root
 from celery_global_rate import GlobalRateLimit
 from celery_global_rate.declared import declared_limit
@@ -37,6 +39,14 @@ def worker_help() -> str:
 
 def test_it_can_be_read_in_one_go() -> None:
     assert len(README.splitlines()) <= 150
+
+
+def test_its_table_and_the_page_of_benchmarks_are_those_of_the_report() -> None:
+    """`make bench B=--draw` writes both."""
+    report = json.loads((root() / "benchmarks" / "report.json").read_text())
+
+    assert BEGIN + section(report) + END in README
+    assert PAGE.read_text() == page(report)
 
 
 def test_its_application_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
