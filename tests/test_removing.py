@@ -27,7 +27,7 @@ def test_on_off_and_on_again(empty_redis: Server, figures: Figures) -> None:
     assert limit is not None
     rates, excesses, running = [], [], []
     with Cluster(f"{empty_redis.url}/0", f"{empty_redis.url}/1", "7/s", burst=2) as cluster:
-        ids = cluster.send("limited", 200)
+        ids = cluster.send("limited", 600)
         for is_on in (True, False, True):
             names = cluster.start(4, extension=is_on, conf=None if is_on else LEFT_BEHIND)
             begin = time.monotonic()
@@ -51,7 +51,7 @@ def test_on_off_and_on_again(empty_redis: Server, figures: Figures) -> None:
         cluster.wait(lambda: {record.task_id for record in cluster.records("start")} >= set(ids), 30)
         started = [record.task_id for record in cluster.records("start")]
     words = ", ".join(f"{rate:.1f}/s ({over:+.1f})" for rate, over in zip(rates, excesses))
-    figures(f"7/s with 4 workers, on, off and on: {words} against the promise; {len(started)} starts of 200 tasks")
+    figures(f"7/s with 4 workers, on, off and on: {words} against the promise; {len(started)} starts of 600 tasks")
 
     assert running == [[True] * 4, [False] * 4, [True] * 4]
     assert excesses[0] <= 0
