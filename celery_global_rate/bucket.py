@@ -82,9 +82,14 @@ class Bucket:
         return self.in_hand + (self.call.wanted if self.call else 0)
 
     @property
+    def is_far(self) -> bool:
+        """Whether its limit is out of reach: all that its requests wait for is the pool."""
+        return self.has_spare and self.asked_at - self._spare_since > FAR_S
+
+    @property
     def most_covered(self) -> int:
-        """Held requests that need a prefetch slot of their own: few where all that they wait for is the pool."""
-        return FEW if self.has_spare and self.asked_at - self._spare_since > FAR_S else sys.maxsize
+        """Held requests that need a prefetch slot of their own."""
+        return FEW if self.is_far else sys.maxsize
 
     @property
     def is_idle(self) -> bool:

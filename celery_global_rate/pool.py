@@ -7,6 +7,9 @@ from typing import Any, Protocol
 
 from .pace import QUICK_S, Pace
 
+#: Tasks on deck for each process where the limit is out of reach: fewer looks per task.
+FAR_DECK = 3
+
 
 class Pool(Protocol):
     """What the scheduler knows of the pool."""
@@ -55,25 +58,41 @@ class Room:
     Args:
         pool: with its processes.
         monotonic: the clock, in seconds.
-
-    Attributes:
-        pace: what the last run times promise; to be told of each.
     """
 
     def __init__(self, pool: Pool, monotonic: Callable[[], float]) -> None:
-        self.pace = Pace()
+        self._pace = Pace()
         self._pool = pool
         self._monotonic = monotonic
+        self._may_end = 0
 
-    def left(self, is_pressed: bool) -> int:
+    def left(self, is_pressed: bool, is_far: bool) -> int:
         """How many tasks may be released now.
 
         Args:
             is_pressed: that they may wait on deck, because the pool is what holds us up.
+            is_far: that their limit is out of reach.
         """
         pool = self._pool
         at_once = max(pool.free, pool.turns, 0)
-        return at_once + pool.processes - pool.on_deck if is_pressed and self._is_quick else at_once
+        if not (is_pressed and self._is_quick):
+            return at_once
+        return at_once + pool.processes * (FAR_DECK if is_far else 1) - pool.on_deck
+
+    def filled(self) -> None:
+        """The deck of a limit out of reach is full: a task for each process may end before it needs another look."""
+        self._may_end = self._pool.processes
+
+    def ended(self, run_time_s: float, now: float) -> bool:
+        """A released task has ended; returns whether the pool needs a look.
+
+        Args:
+            run_time_s: how long it ran, in seconds.
+            now: monotonic seconds.
+        """
+        self._pace.ran(run_time_s, now)
+        self._may_end -= 1
+        return self._may_end < 0
 
     def slots(self, within_s: float) -> int:
         """How many slots could be used within this time, in seconds; those in hand are not taken off."""
@@ -83,7 +102,7 @@ class Room:
             return pool.turns
         if free < 0 and -free > pool.on_deck:  # others wait there as well: how fast the line moves is up to them
             return pool.processes - pool.on_deck
-        return free + self.pace.starts(pool.processes, pool.oldest_s, within_s)
+        return free + self._pace.starts(pool.processes, pool.oldest_s, within_s)
 
     def places(self, of_use: int) -> int:
         """How many places in the line to have, where a process is of use for so many tasks."""
@@ -94,6 +113,6 @@ class Room:
     @property
     def _is_quick(self) -> bool:
         """Whether a full pool will have a process for us in a moment."""
-        if not (self._pool.has_deck and self.pace.are_quick()):
+        if not (self._pool.has_deck and self._pace.are_quick()):
             return False
-        return self.pace.has_just_ended(self._monotonic()) or self._pool.oldest_s <= QUICK_S
+        return self._pace.has_just_ended(self._monotonic()) or self._pool.oldest_s <= QUICK_S

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from operator import attrgetter
 from typing import Any, Protocol
 
 from .bucket import HORIZON_S, SHORTEST_PAUSE_S, Bucket, Call
@@ -104,8 +103,8 @@ class Scheduler:
     def ended(self, run_time_s: float) -> None:
         """A released task has ended, and has left its process to the next one."""
         now = self._monotonic()
-        self._room.pace.ran(run_time_s, now)
-        self._pump(now >= self._serve_at)
+        if self._room.ended(run_time_s, now) or now >= self._serve_at:
+            self._pump(now >= self._serve_at)
 
     def pump(self) -> None:
         """Do all that is due now, and ask to be woken for what comes next."""
@@ -117,7 +116,7 @@ class Scheduler:
             return
         self._pumping = True
         try:
-            longest_wait_first = sorted(self._busy.values(), key=attrgetter("waiting_since"))
+            longest_wait_first = sorted(self._busy.values(), key=lambda bucket: bucket.waiting_since)
             for bucket in longest_wait_first:
                 self._release(bucket)
             if is_serving or self._serve_at == NOW:
@@ -158,12 +157,14 @@ class Scheduler:
             if late_s < 0:
                 return
             if room is None:
-                room = self._room.left(bucket.has_spare or late_s >= grace_s * PRESSING)
+                room = self._room.left(bucket.has_spare or late_s >= grace_s * PRESSING, bucket.is_far)
             if room > 0:
                 room -= 1
                 reservation.used += 1
                 self._pool.start(bucket.held.popleft())
         self._serve_at = self._serve_at if bucket.held else NOW  # there is nothing to cover any more
+        if room == 0 and bucket.is_far and len(self._busy) == 1:
+            self._room.filled()
 
     def _pass_on(self, bucket: Bucket) -> None:
         """Start what has no limit any more, as many as there are processes: a solo pool runs them right here."""
@@ -187,7 +188,7 @@ class Scheduler:
         if bucket.call is not None and now > bucket.call.expires:
             bucket.call = None
             bucket.unanswered(now, self._chance())
-        if bucket.call is None and now >= bucket.ask_at:
+        if bucket.call is None and now >= bucket.ask_at and bucket.unprovided:
             self._ask(bucket, bucket.limit, now)
         at = now + FULL_POOL_POLL_S
         if bucket.call is not None or now < bucket.ask_at:
@@ -199,8 +200,6 @@ class Scheduler:
         return at
 
     def _ask(self, bucket: Bucket, limit: Limit, now: float) -> None:
-        if not bucket.unprovided:
-            return
         # Slots that lie ready at once are good for the grace, not for the horizon.
         within_s = limit.grace_s if bucket.has_spare else HORIZON_S
         wanted = min(bucket.unprovided, self._room.slots(within_s) - self._committed)

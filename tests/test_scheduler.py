@@ -175,6 +175,21 @@ def test_after_a_rest_all_that_is_held_needs_a_prefetch_slot() -> None:
     assert worker.covered == 16
 
 
+def test_a_limit_out_of_reach_keeps_the_pool_busy_with_few_looks() -> None:
+    """Two processes, tasks of 2 ms: nearly 1000 starts a second, and never more than three a process wait on deck."""
+    world = model_world()
+    worker = Worker(world, "w", 2, lambda: 0.002)
+    fill(worker, Bucket("t", Limit.parse("100000/s")), range(10_000))
+    decks = []
+    for step in range(1, 400):
+        world.run(step / 100)
+        decks.append(worker.on_deck)
+    busy = sum(2 <= instant < 3 for instant, _ in worker.releases)
+
+    assert 0.97 * 1000 <= busy <= 1000 + 2 * 3
+    assert 2 < max(decks) <= 2 * 3
+
+
 def test_a_burst_is_saved_while_idle_and_spent_at_once() -> None:
     """50 slots are due when asked for: all start within a pause and a round trip, the 51st a slot later."""
     limit = Limit.parse("100/s", 50)
