@@ -162,7 +162,8 @@ class Scheduler:
                 room -= 1
                 reservation.used += 1
                 self._pool.start(bucket.held.popleft())
-        self._serve_at = self._serve_at if bucket.held else NOW  # there is nothing to cover any more
+        if not bucket.held:
+            self._serve_at = NOW  # there is nothing to cover any more
         if room == 0 and bucket.is_far and len(self._busy) == 1:
             self._room.filled()
 
