@@ -17,6 +17,8 @@ FORMS = "use N/s, N/m or N/h with a positive number N, a number of starts per se
 
 SHORTEST_GRACE_S = 0.025
 LONGEST_GRACE_S = 1.0
+#: The end of the grace, left to the hand-over: a busy machine may stop a worker after its last look at the clock.
+HAND_OVER_S = 0.005
 
 LARGEST_BURST = 1_000_000
 
@@ -55,6 +57,11 @@ class Limit:
     def grace_s(self) -> float:
         """D: how long after its slot a task may still be released, in seconds; later, the slot is missed."""
         return max(SHORTEST_GRACE_S, min(self.interval_s / 10, LONGEST_GRACE_S))
+
+    @cached_property
+    def usable_s(self) -> float:
+        """How long after its slot a hand-over may still begin, so that it is over within the grace, in seconds."""
+        return self.grace_s - HAND_OVER_S
 
     @classmethod
     def parse(cls, rate: object, burst: object = None) -> Limit | None:

@@ -15,7 +15,7 @@ from .reservation import Reservation
 #: How often a full pool is looked at, in seconds. The end of a task says so at once, the loss of a process does not.
 FULL_POOL_POLL_S = 0.05
 NOW = float("-inf")
-#: The share of its grace after which a due slot lets its task wait on deck rather than wait for a free process.
+#: The share of its usable time after which a due slot lets its task wait on deck rather than wait for a free process.
 PRESSING = 0.04
 
 
@@ -141,7 +141,7 @@ class Scheduler:
         if bucket.limit is None:
             self._pass_on(bucket)
             return
-        clock, grace_s, room = self._limiter.clock, bucket.limit.grace_s, None
+        clock, usable_s, room = self._limiter.clock, bucket.limit.usable_s, None
         while (room is None or room > 0) and (reservation := bucket.reservation) is not None:
             if not self._is_wanted(bucket):
                 self._let_go(bucket)
@@ -149,15 +149,15 @@ class Scheduler:
             # Anew for each, and after all that may take long: this worker may have been stopped as well.
             now = self._monotonic()
             late_s = reservation.late_s(clock, now)
-            if late_s > grace_s or late_s < -2 * HORIZON_S:  # so early only on a clock that has stepped back since
-                self.missed += reservation.miss(clock, now - grace_s)
+            if late_s > usable_s or late_s < -2 * HORIZON_S:  # so early only on a clock that has stepped back since
+                self.missed += reservation.miss(clock, now - usable_s)
                 bucket.missed(now)
                 self._serve_at = NOW
                 continue
             if late_s < 0:
                 return
             if room is None:
-                room = self._room.left(bucket.has_spare or late_s >= grace_s * PRESSING, bucket.is_far)
+                room = self._room.left(bucket.has_spare or late_s >= usable_s * PRESSING, bucket.is_far)
             if room > 0:
                 room -= 1
                 reservation.used += 1
@@ -196,13 +196,13 @@ class Scheduler:
             at = bucket.call.expires if bucket.call else bucket.ask_at
         if (reservation := bucket.reservation) is not None:
             due = self._limiter.clock.reached(reservation.due_us)
-            pressing = due if bucket.has_spare else due + bucket.limit.grace_s * PRESSING
+            pressing = due if bucket.has_spare else due + bucket.limit.usable_s * PRESSING
             at = min(at, due if now < due else pressing if now < pressing else now + FULL_POOL_POLL_S)
         return at
 
     def _ask(self, bucket: Bucket, limit: Limit, now: float) -> None:
-        # Slots that lie ready at once are good for the grace, not for the horizon.
-        within_s = limit.grace_s if bucket.has_spare else HORIZON_S
+        # Slots that lie ready at once are of use for the grace, not for the horizon.
+        within_s = limit.usable_s if bucket.has_spare else HORIZON_S
         wanted = min(bucket.unprovided, self._room.slots(within_s) - self._committed)
         if wanted <= 0:
             self._serve_at = NOW  # when the next task ends

@@ -111,6 +111,24 @@ def test_no_slot_is_left_while_a_worker_has_work_and_a_free_process(rate: str, c
     assert jain(len(worker.releases) for worker in workers) >= 0.95
 
 
+@pytest.mark.parametrize(("late_ms", "missed"), [(19, 0), (21, 1)])
+def test_no_hand_over_begins_at_the_end_of_the_grace(late_ms: int, missed: int) -> None:
+    """A worker that stands still until 19 ms after its slot uses it; after 21 ms the hand-over might end too late.
+
+    The slot is 100 ms after the first one, which was due when it was reserved, one way (0.2 ms) before its release.
+    """
+    world = model_world()
+    worker = Worker(world, "w", 2, lateness=lambda: 0.0)
+    fill(worker, Bucket("t", Limit.parse("10/s")), range(2))
+    world.run(0.09)
+    worker.stop(0.01 + late_ms / 1000)
+    world.run(1)
+
+    first, second = releases([worker])
+    assert worker.scheduler.missed == missed
+    assert (second - first <= 0.125) == (missed == 0)
+
+
 def test_slots_are_not_reserved_for_a_pool_that_cannot_start_anything() -> None:
     """All processes busy for 4 s with 8 requests held at 2/s: afterwards starts 0.5 s apart, and no burst.
 
