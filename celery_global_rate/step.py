@@ -16,7 +16,6 @@ from typing import Any
 
 from celery import bootsteps
 from celery.worker import state
-from kombu.transport import virtual
 
 from .bucket import Bucket
 from .control import refuse_bad_rates
@@ -86,13 +85,15 @@ class WorkerPool:
     @property
     def processes(self) -> int:
         """Tasks that can run at the same time; follows autoscale."""
-        return self._consumer.pool.num_processes  # type: ignore[no-any-return]
+        pool = self._consumer.pool
+        # gevent's num_processes is how many do run, before Celery 5.4
+        return pool._pool.size if pool.is_green else pool.num_processes  # type: ignore[no-any-return]
 
     @property
     def free(self) -> int:
         """Processes without a task. The pool's semaphore counts too many after a reconnect or a recycled process."""
         taken = max(len(state.reserved_requests), len(state.active_requests))
-        return self._consumer.pool.num_processes - taken  # type: ignore[no-any-return]
+        return self.processes - taken
 
     @property
     def on_deck(self) -> int:
@@ -219,17 +220,20 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         return {"global_rate": self.regulator.info()}
 
     def _look_up_often(self, connection: Any) -> None:
-        """Let the worker's synchronous loop see prefetch slots that have become free, for as long as tasks are held.
+        """Let the worker's synchronous loop do more than wait for messages, while tasks are held and a moment after.
 
-        A transport of kombu's own making, Redis among them, waits two seconds for the next message, and does not look
-        at the prefetch count meanwhile.
+        It waits two seconds for the next one, and a window that is full gets none: a transport of kombu's own making,
+        Redis among them, does not look at the prefetch count meanwhile, and Celery before 5.7 acknowledges nothing.
         """
-        if not isinstance(connection.transport, virtual.Transport):
-            return
         drain_events = connection.drain_events
+        last_held = float("-inf")
 
         def drain_often(timeout: float | None = None, **kwargs: Any) -> Any:
-            if timeout and self.regulator.scheduler.held:
+            nonlocal last_held
+            now = time.monotonic()
+            if self.regulator.scheduler.held:
+                last_held = now
+            if timeout and now - last_held < timeout:
                 timeout = min(timeout, LOOK_UP_S)
             return drain_events(timeout=timeout, **kwargs)
 

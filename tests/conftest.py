@@ -20,6 +20,8 @@ settings.register_profile("tests", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("tests")
 
 Server = Union[Redis, ExternalRedis]
+#: Notes a line that the end of the run prints.
+Figures = Callable[[str], None]
 
 
 @pytest.fixture(scope="session")
@@ -86,29 +88,3 @@ def rabbitmq(rabbitmq_server: RabbitMQ) -> str:
     """The URL of a RabbitMQ without messages."""
     rabbitmq_server.purge()
     return rabbitmq_server.url
-
-
-FIGURES = pytest.StashKey[list[str]]()
-Figures = Callable[[str], None]
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[FIGURES] = []
-
-
-@pytest.fixture
-def figures(request: pytest.FixtureRequest) -> Figures:
-    """Notes what a test has measured; all of it is printed at the end of the run."""
-
-    def note(line: str) -> None:
-        request.config.stash[FIGURES].append(f"{request.node.name}: {line}")
-
-    return note
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    lines = config.stash[FIGURES]
-    if lines:
-        terminalreporter.section("measured")
-        for line in lines:
-            terminalreporter.line(line)

@@ -56,7 +56,7 @@ OUTSIDE: dict[str, set[str]] = {
     "outage": {"redis"},
     "declared": {"celery"},
     "control": {"celery"},
-    "step": {"celery", "kombu"},
+    "step": {"celery"},
     "switch": {"celery"},
     "check": {"celery", "kombu", "redis"},
     "cli": {"celery", "click"},

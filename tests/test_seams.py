@@ -9,7 +9,9 @@ from __future__ import annotations
 import select
 import socket
 import time
+import warnings
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.metadata import entry_points
 from types import SimpleNamespace
 from typing import Any
@@ -112,6 +114,17 @@ def test_the_consumer_has_what_the_step_reads(lived: Any) -> None:
     seam(consumer.pool.num_processes == 1, "pool.num_processes", "step.py WorkerPool", "celery/concurrency/base.py")
     seam(OSError in consumer.connection_errors, "connection_errors are exceptions", "step.py", CONSUMER)
     seam(lived.stats["probe"] == {"held": 3}, "Step.info is merged into the stats", "step.py", "celery/bootsteps.py")
+
+
+@pytest.mark.parametrize("kind", ["gevent", "eventlet"])
+def test_a_pool_of_greenlets_has_a_size_beside_the_number_that_run(kind: str) -> None:
+    pytest.importorskip(kind)
+    with warnings.catch_warnings():  # nothing is patched here
+        warnings.simplefilter("ignore")
+        pool = import_module(f"celery.concurrency.{kind}").TaskPool(limit=3)
+    pool.on_start()
+    seam(pool.is_green, "pool.is_green", "step.py WorkerPool", "celery/concurrency/base.py")
+    seam(pool._pool.size == 3, "pool._pool.size", "step.py WorkerPool", f"celery/concurrency/{kind}.py")
 
 
 def test_worker_init_comes_before_the_blueprint_and_swallows_all_but_system_exit() -> None:
