@@ -6,6 +6,8 @@ from math import inf
 
 #: How far two clocks may drift apart, as a share of the time that passes.
 DRIFT = 200e-6
+#: Redis cuts its clock to a microsecond, and a double near 2e15 holds a quarter of one.
+ROUNDING_US = 1.5
 
 
 class RedisClock:
@@ -38,7 +40,7 @@ class RedisClock:
             sent: monotonic seconds, taken before the call was sent.
             read: monotonic seconds, taken after its answer was read.
         """
-        low_us, high_us = now_us - read * 1e6, now_us - sent * 1e6
+        low_us, high_us = now_us - read * 1e6, now_us + ROUNDING_US - sent * 1e6
         drift_us = max(0.0, read - self._read) * DRIFT * 1e6
         narrowed = max(low_us, self._low_us - drift_us), min(high_us, self._high_us + drift_us)
         # An empty intersection says that one of the clocks was stepped: what was known before is wrong.

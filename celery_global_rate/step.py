@@ -17,6 +17,7 @@ from typing import Any
 from celery import bootsteps
 from celery.worker import state
 
+from .broker import look_up_often, lose_once
 from .bucket import Bucket
 from .control import refuse_bad_rates
 from .declared import announce, declared_limit
@@ -24,9 +25,6 @@ from .line import PoolQueue, SemaphoreLine
 from .loop import HubThread
 from .regulator import Regulator
 from .settings import Settings
-
-#: How soon a worker without event loop sees that it may take more messages, in seconds.
-LOOK_UP_S = 0.1
 
 
 class TaskBucket:
@@ -199,10 +197,11 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         self.regulator.attach(hub)
 
     def start(self, consumer: Any) -> None:
-        """Where the worker has no event loop, begin one."""
+        """The worker is connected to its broker. Where it has no event loop, begin one."""
+        lose_once(consumer.connection)
         if self._thread:
             self._thread.start(self.regulator.attach)
-            self._look_up_often(consumer.connection)
+            look_up_often(consumer.connection, lambda: self.regulator.scheduler.held)
 
     def stop(self, consumer: Any) -> None:
         """Give slots back and let go of the loop: at shutdown, and when the broker connection is lost."""
@@ -218,26 +217,6 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
     def info(self, consumer: Any) -> dict[str, Any]:
         """What `celery inspect stats` shows."""
         return {"global_rate": self.regulator.info()}
-
-    def _look_up_often(self, connection: Any) -> None:
-        """Let the worker's synchronous loop do more than wait for messages, while tasks are held and a moment after.
-
-        It waits two seconds for the next one, and a window that is full gets none: a transport of kombu's own making,
-        Redis among them, does not look at the prefetch count meanwhile, and Celery before 5.7 acknowledges nothing.
-        """
-        drain_events = connection.drain_events
-        last_held = float("-inf")
-
-        def drain_often(timeout: float | None = None, **kwargs: Any) -> Any:
-            nonlocal last_held
-            now = time.monotonic()
-            if self.regulator.scheduler.held:
-                last_held = now
-            if timeout and now - last_held < timeout:
-                timeout = min(timeout, LOOK_UP_S)
-            return drain_events(timeout=timeout, **kwargs)
-
-        connection.drain_events = drain_often
 
     def _bucket_for_task(self, task: Any) -> TaskBucket | None:
         """In Celery's place: the bucket of a task, or None for one that never had a limit."""

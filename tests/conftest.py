@@ -60,8 +60,8 @@ def empty_redis(redis_server: Server) -> Server:
 
 
 @pytest.fixture
-def limiter_redis() -> Iterator[Redis]:
-    """A second server, for limits alone: its statistics count the limiter's calls and nothing else."""
+def own_redis() -> Iterator[Redis]:
+    """A server for one test: nothing else is in its statistics, and it may be stopped."""
     try:
         server = Redis().start()
     except RuntimeError as reason:

@@ -104,21 +104,21 @@ def test_it_finds_the_workers_that_were_forgotten(empty_redis: AnyRedis, figures
     assert more.verdict.startswith("Not on everywhere: see 5 of 8 ")
 
 
-def test_a_redis_that_stops_and_comes_back(empty_redis: AnyRedis, limiter_redis: Redis, figures: Figures) -> None:
+def test_a_redis_that_stops_and_comes_back(empty_redis: AnyRedis, own_redis: Redis, figures: Figures) -> None:
     """Stopped, it neither answers nor closes its connections; ended, it closes them. A worker that holds nothing
     finds out because it is asked, and by the second question it knows, also that Redis is there again."""
-    url = limiter_redis.url.replace("//", f"//default:{SECRET}@")
+    url = own_redis.url.replace("//", f"//default:{SECRET}@")
     with Cluster(f"{empty_redis.url}/0", f"{url}/1", "10/s", loglevel="INFO") as cluster:
         cluster.start(1, pool="solo")
         assert check(cluster).code == 0
 
-        limiter_redis.process.send_signal(signal.SIGSTOP)
+        own_redis.process.send_signal(signal.SIGSTOP)
         stopped = check(cluster)
-        limiter_redis.process.send_signal(signal.SIGCONT)
+        own_redis.process.send_signal(signal.SIGCONT)
         assert check(cluster).code == 0
-        limiter_redis.stop()
+        own_redis.stop()
         ended = check(cluster)
-        limiter_redis.start()
+        own_redis.start()
         begin = time.monotonic()
         again = check(cluster)
         took_s = time.monotonic() - begin
@@ -135,13 +135,13 @@ def test_a_redis_that_stops_and_comes_back(empty_redis: AnyRedis, limiter_redis:
 
 
 def test_names_of_servers_are_all_there_is_where_an_acl_refuses_to_tell(
-    empty_redis: AnyRedis, limiter_redis: Redis, figures: Figures
+    empty_redis: AnyRedis, own_redis: Redis, figures: Figures
 ) -> None:
     """The same server by another name is then another Redis; and the worker says nothing of it."""
-    limiter_redis.client().acl_setuser(
+    own_redis.client().acl_setuser(
         "app", enabled=True, passwords=[f"+{SECRET}"], keys=["*"], commands=["+@all", "-info"]
     )
-    url = limiter_redis.url.replace("//", f"//app:{SECRET}@")
+    url = own_redis.url.replace("//", f"//app:{SECRET}@")
     with Cluster(f"{empty_redis.url}/0", f"{url}/1", "10/s", loglevel="INFO") as cluster:
         cluster.start(1, pool="solo")
         cluster.start(1, pool="solo", conf={"global_rate_url": f"{alias(url)}/1"})
@@ -151,20 +151,20 @@ def test_names_of_servers_are_all_there_is_where_an_acl_refuses_to_tell(
 
     assert ", version unknown, role unknown, eviction policy unknown, round trip 0." in answer.of("Redis")[0]
     assert answer.of("w0@lab") == ["on"]
-    assert answer.of("w1@lab") == [f"another Redis: {alias(limiter_redis.url)}/1"]
+    assert answer.of("w1@lab") == [f"another Redis: {alias(own_redis.url)}/1"]
     assert "WARNING" not in log.partition("ready.")[2]
     assert SECRET not in log
 
 
 def test_a_worker_names_what_it_limits_and_what_is_wrong_with_its_redis(
-    empty_redis: AnyRedis, limiter_redis: Redis, figures: Figures
+    empty_redis: AnyRedis, own_redis: Redis, figures: Figures
 ) -> None:
     """300 limited tasks, on a replica that evicts. The names come once for each start, though the broker is lost."""
-    limiter_redis.client().config_set("maxmemory-policy", "allkeys-lru")
-    limiter_redis.client().replicaof("127.0.0.1", empty_redis.port)
+    own_redis.client().config_set("maxmemory-policy", "allkeys-lru")
+    own_redis.client().replicaof("127.0.0.1", empty_redis.port)
     with Proxy(empty_redis.port) as proxy:
         broker = f"redis://127.0.0.1:{proxy.port}/0"
-        url = limiter_redis.url.replace("//", f"//default:{SECRET}@")
+        url = own_redis.url.replace("//", f"//default:{SECRET}@")
         with Cluster(broker, f"{url}/1", "10/s", loglevel="INFO") as cluster:
             cluster.start(1, pool="solo", options=["-I", "tests.apps.many"])
             cluster.wait(lambda: "may evict" in cluster.log("w0"), 10)
@@ -175,7 +175,7 @@ def test_a_worker_names_what_it_limits_and_what_is_wrong_with_its_redis(
     lines = [line for line in log.splitlines() if "global-rate: " in line]
     said = [line.partition("global-rate: ")[2] for line in lines]
     figures("\n" + "\n".join([*lines, *answer.lines]))
-    limiter = f"{limiter_redis.url}/1"
+    limiter = f"{own_redis.url}/1"
 
     assert said == [
         "late at 10/s",
@@ -201,10 +201,10 @@ def test_a_worker_names_what_it_limits_and_what_is_wrong_with_its_redis(
     assert answer.code == 1
 
 
-def test_a_redis_that_evicts_is_on_with_a_warning(empty_redis: AnyRedis, limiter_redis: Redis) -> None:
+def test_a_redis_that_evicts_is_on_with_a_warning(empty_redis: AnyRedis, own_redis: Redis) -> None:
     """A policy is not always the operator's to change, and as long as there is memory nothing is evicted."""
-    limiter_redis.client().config_set("maxmemory-policy", "volatile-ttl")
-    with Cluster(f"{empty_redis.url}/0", limiter_redis.url) as cluster:
+    own_redis.client().config_set("maxmemory-policy", "volatile-ttl")
+    with Cluster(f"{empty_redis.url}/0", own_redis.url) as cluster:
         cluster.start(1, pool="solo", options=["-l", "INFO"])
         answer = check(cluster)
 

@@ -45,9 +45,9 @@ def test_it_opens_in_a_thread_and_answers_in_the_loop_in_order(wire: Wire) -> No
     assert wire.connection.silent_s == 0
 
 
-def test_an_answer_that_arrives_byte_by_byte_is_put_together(limiter_redis: Redis) -> None:
+def test_an_answer_that_arrives_byte_by_byte_is_put_together(own_redis: Redis) -> None:
     """The first answer has 217 bytes, with a millisecond before each: over 0.2 s, in turns of under 50 ms."""
-    with Proxy(limiter_redis.port, pause_s=0.001) as proxy, Wire(f"redis://127.0.0.1:{proxy.port}") as wire:
+    with Proxy(own_redis.port, pause_s=0.001) as proxy, Wire(f"redis://127.0.0.1:{proxy.port}") as wire:
         wire.open()
         wire.loop.tick(TICK_S)
         wire.loop.longest_turn_s, begin = 0.0, time.monotonic()
@@ -81,12 +81,12 @@ def test_error_replies_come_as_exceptions_in_order(wire: Wire) -> None:
     assert len(wire.changes) == 1
 
 
-def test_a_lost_connection_answers_all_and_opens_again_after_a_while(limiter_redis: Redis) -> None:
+def test_a_lost_connection_answers_all_and_opens_again_after_a_while(own_redis: Redis) -> None:
     """Three commands under way when the server closes: each is answered once, with the error that was reported.
 
     Asked in every turn of 5 ms, it opens again after REOPEN_S and not before, and at the latest a few turns later.
     """
-    with Proxy(limiter_redis.port) as proxy, Wire(f"redis://127.0.0.1:{proxy.port}") as wire:
+    with Proxy(own_redis.port) as proxy, Wire(f"redis://127.0.0.1:{proxy.port}") as wire:
         wire.open()
         proxy.delay_s = 60
         for _ in range(3):
@@ -127,18 +127,18 @@ def test_a_server_that_is_not_there_is_reported_and_tried_again() -> None:
         assert wire.loop.longest_turn_s < 0.05
 
 
-def test_a_server_that_does_not_read_never_blocks(limiter_redis: Redis) -> None:
+def test_a_server_that_does_not_read_never_blocks(own_redis: Redis) -> None:
     """Stopped, and sent to until the socket takes no more: that loses the connection within a moment, not a timeout."""
-    with Wire(limiter_redis.url) as wire:
+    with Wire(own_redis.url) as wire:
         wire.open()
-        limiter_redis.process.send_signal(signal.SIGSTOP)
+        own_redis.process.send_signal(signal.SIGSTOP)
         longest_s, sent = 0.0, 0
         while len(wire.changes) == 1:
             begin = time.monotonic()
             wire.send("ECHO", b"x" * 100_000)
             longest_s, sent = max(longest_s, time.monotonic() - begin), sent + 1
             assert sent < 1000
-        limiter_redis.process.send_signal(signal.SIGCONT)
+        own_redis.process.send_signal(signal.SIGCONT)
 
         assert longest_s < 0.05
         assert len(wire.answers) == sent
@@ -161,16 +161,16 @@ def test_it_moves_to_another_loop(wire: Wire, steps: list[str]) -> None:
 
 
 def test_a_wrong_password_is_reported_and_not_told(
-    limiter_redis: Redis, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    own_redis: Redis, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Neither a log record nor the error nor the output has it; and when it has become right, the connection opens."""
     caplog.set_level(logging.DEBUG)
-    limiter_redis.client().config_set("requirepass", "right-one")
-    with Wire(f"redis://:wrong-secret@127.0.0.1:{limiter_redis.port}") as wire:
+    own_redis.client().config_set("requirepass", "right-one")
+    with Wire(f"redis://:wrong-secret@127.0.0.1:{own_redis.port}") as wire:
         wire.loop.tick(TICK_S, lambda: wire.send("PING"))
         wire.loop.run_until(lambda: len(wire.changes) == 2)
         errors = [error for _, error in wire.changes]
-        redis.Redis(port=limiter_redis.port, password="right-one").config_set("requirepass", "wrong-secret")
+        redis.Redis(port=own_redis.port, password="right-one").config_set("requirepass", "wrong-secret")
         wire.loop.run_until(lambda: wire.changes[-1][1] is None)
     told = [caplog.text, *map(repr, errors), *capfd.readouterr()]
 
@@ -204,18 +204,18 @@ def test_an_error_in_an_answer_stops_neither_the_loop_nor_the_other_answers(wire
     assert len(wire.answers) == 4
 
 
-def test_a_loop_with_a_forked_child_sleeps_after_a_failed_write(limiter_redis: Redis) -> None:
+def test_a_loop_with_a_forked_child_sleeps_after_a_failed_write(own_redis: Redis) -> None:
     """A child of the pool holds the socket too, so closing it does not take it out of the loop's epoll.
 
     With nothing to do for 0.3 s the loop turns a few times; where the socket is left in, ten thousands of times.
     """
-    with Wire(limiter_redis.url) as wire:
+    with Wire(own_redis.url) as wire:
         wire.open()
         in_child = os.dup(wire.connection._fd)
-        limiter_redis.process.send_signal(signal.SIGSTOP)
+        own_redis.process.send_signal(signal.SIGSTOP)
         while len(wire.changes) == 1:
             wire.send("ECHO", b"x" * 100_000)
-        limiter_redis.process.send_signal(signal.SIGCONT)
+        own_redis.process.send_signal(signal.SIGCONT)
         turns: list[None] = []
         wire.loop.hub.on_tick.add(partial(turns.append, None))
         wire.loop.run_for(0.3)

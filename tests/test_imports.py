@@ -33,11 +33,12 @@ ARROWS: dict[str, set[str]] = {
     "settings": {"address", "inherited", "sentinel"},
     "declared": {"limit"},
     "control": {"limit"},
+    "broker": set(),
     "regulator": {
         *("bucket", "connection", "credit", "limit", "limiter"),
         *("loop", "outage", "pool", "scheduler", "settings", "version"),
     },
-    "step": {"bucket", "control", "declared", "line", "loop", "regulator", "settings"},
+    "step": {"broker", "bucket", "control", "declared", "line", "loop", "regulator", "settings"},
     "switch": {"declared", "limit", "settings", "step"},
     "auto": {"switch"},
     "check": {"server", "settings", "version"},

@@ -90,12 +90,12 @@ def test_replies_come_in_the_order_of_the_calls(client: Client) -> None:
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.02])
-def test_the_uncertainty_of_the_clock_is_a_round_trip(limiter_redis: Redis, delay_s: float) -> None:
+def test_the_uncertainty_of_the_clock_is_a_round_trip(own_redis: Redis, delay_s: float) -> None:
     """Above the delay both ways, and below the shortest round trip that the caller measured plus 1 ms of drift.
 
     Redis runs on this machine, so the true difference of the clocks is known: it lies in the interval.
     """
-    with Proxy(limiter_redis.port, delay_s) as proxy, Client(f"redis://127.0.0.1:{proxy.port}") as client:
+    with Proxy(own_redis.port, delay_s) as proxy, Client(f"redis://127.0.0.1:{proxy.port}") as client:
         client.open()
         round_trips_s = []
         for _ in range(5):
@@ -215,13 +215,13 @@ def test_a_worker_that_was_busy_itself_reads_before_it_blames_redis(client: Clie
     assert None not in client.replies
 
 
-def test_a_hung_redis_blocks_nothing(limiter_redis: Redis) -> None:
+def test_a_hung_redis_blocks_nothing(own_redis: Redis) -> None:
     """SIGSTOP for 2 s with a call every 5 ms, then SIGCONT: no call and no turn of the loop takes 50 ms.
 
     Calls of the first REPLY_TIMEOUT_S wait; from then on each is answered None at once. SILENCE_S after the first
     of them, at the next call, the connection is given up, and all that waited are answered None, each once.
     """
-    with Client(limiter_redis.url) as client:
+    with Client(own_redis.url) as client:
         client.open()
         client.granted()
         sent: list[float] = []
@@ -237,11 +237,11 @@ def test_a_hung_redis_blocks_nothing(limiter_redis: Redis) -> None:
             client.limiter.reserve(NAME, LIMIT, 1, remember(len(sent) - 1))
             longest_s = max(longest_s, time.monotonic() - sent[-1])
 
-        limiter_redis.process.send_signal(signal.SIGSTOP)
+        own_redis.process.send_signal(signal.SIGSTOP)
         client.loop.longest_turn_s = 0.0
         client.loop.tick(TICK_S, reserve)
         client.loop.run_for(2)
-        limiter_redis.process.send_signal(signal.SIGCONT)
+        own_redis.process.send_signal(signal.SIGCONT)
         stopped = len(sent)
         client.loop.run_until(lambda: any(reservation for _, _, reservation in answered), 5)
 

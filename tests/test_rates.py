@@ -28,9 +28,9 @@ def watch(broker: str, limiter: Redis, rate: str, workers: int, seconds: float, 
     [("100/s", 4, 5), *(pytest.param(*run, marks=pytest.mark.slow) for run in OTHER_RUNS)],
 )
 def test_a_limit_is_reached_and_never_exceeded(
-    empty_redis: Server, limiter_redis: Redis, figures: Figures, rate: str, workers: int, seconds: float
+    empty_redis: Server, own_redis: Redis, figures: Figures, rate: str, workers: int, seconds: float
 ) -> None:
-    run = watch(empty_redis.url, limiter_redis, rate, workers, seconds)
+    run = watch(empty_redis.url, own_redis, rate, workers, seconds)
     figures(str(run))
 
     assert run.release_excess <= 0
@@ -41,8 +41,8 @@ def test_a_limit_is_reached_and_never_exceeded(
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])
-def test_other_pools(empty_redis: Server, limiter_redis: Redis, figures: Figures, pool: str) -> None:
-    run = watch(empty_redis.url, limiter_redis, "100/s", 2, 5, pool=pool)
+def test_other_pools(empty_redis: Server, own_redis: Redis, figures: Figures, pool: str) -> None:
+    run = watch(empty_redis.url, own_redis, "100/s", 2, 5, pool=pool)
     figures(f"{pool}: {run}")
 
     assert run.kept
@@ -50,8 +50,8 @@ def test_other_pools(empty_redis: Server, limiter_redis: Redis, figures: Figures
 
 
 @pytest.mark.slow
-def test_rabbitmq(limiter_redis: Redis, rabbitmq: str, figures: Figures) -> None:
-    run = watch(rabbitmq, limiter_redis, "100/s", 2, 5)
+def test_rabbitmq(own_redis: Redis, rabbitmq: str, figures: Figures) -> None:
+    run = watch(rabbitmq, own_redis, "100/s", 2, 5)
     figures(f"RabbitMQ: {run}")
 
     assert run.kept
@@ -74,13 +74,13 @@ def test_stock_celery_does_neither(empty_redis: Server, figures: Figures) -> Non
 
 
 @pytest.mark.slow
-def test_unlimited_tasks_cost_no_calls(empty_redis: Server, limiter_redis: Redis, figures: Figures) -> None:
+def test_unlimited_tasks_cost_no_calls(empty_redis: Server, own_redis: Redis, figures: Figures) -> None:
     """With nothing but unlimited tasks, the limiter's Redis hears of no script."""
-    with Cluster(f"{empty_redis.url}/0", limiter_redis.url, "100/s") as cluster:
+    with Cluster(f"{empty_redis.url}/0", own_redis.url, "100/s") as cluster:
         cluster.start(1)
         cluster.send("free", 500)
         cluster.wait_for(500, 20, task="free")
-        calls = script_calls(limiter_redis.client())
+        calls = script_calls(own_redis.client())
     figures(f"500 unlimited tasks: {calls} calls of the limiter")
 
     assert calls == 0

@@ -70,17 +70,17 @@ def test_a_real_server(redis_server: AnyRedis) -> None:
 
 
 @pytest.fixture
-def second_redis(limiter_redis: Redis) -> Iterator[Redis]:
+def second_redis(own_redis: Redis) -> Iterator[Redis]:
     """One more."""
     server = Redis().start()
     yield server
     server.close()
 
 
-def test_a_replica_and_a_server_that_evicts(limiter_redis: Redis, second_redis: Redis) -> None:
-    limiter_redis.client().config_set("maxmemory-policy", "allkeys-lru")
-    limiter_redis.client().replicaof("127.0.0.1", second_redis.port)
-    with Wire(limiter_redis.url) as wire:
+def test_a_replica_and_a_server_that_evicts(own_redis: Redis, second_redis: Redis) -> None:
+    own_redis.client().config_set("maxmemory-policy", "allkeys-lru")
+    own_redis.client().replicaof("127.0.0.1", second_redis.port)
+    with Wire(own_redis.url) as wire:
         wire.open()
         server = Server.parse(wire.ask("INFO"))
 
@@ -92,9 +92,9 @@ def test_a_replica_and_a_server_that_evicts(limiter_redis: Redis, second_redis: 
     ]
 
 
-def test_an_acl_that_refuses_to_tell(limiter_redis: Redis) -> None:
-    limiter_redis.client().acl_setuser("app", enabled=True, passwords=["+pw"], keys=["*"], commands=["+@all", "-info"])
-    with Wire(limiter_redis.url.replace("//", "//app:pw@")) as wire:
+def test_an_acl_that_refuses_to_tell(own_redis: Redis) -> None:
+    own_redis.client().acl_setuser("app", enabled=True, passwords=["+pw"], keys=["*"], commands=["+@all", "-info"])
+    with Wire(own_redis.url.replace("//", "//app:pw@")) as wire:
         wire.open()
         refused = wire.ask("INFO")
 
@@ -159,12 +159,12 @@ class TestOutage:
         assert self.outage.reason is None
 
 
-def test_run_ids_differ(redis_server: AnyRedis, limiter_redis: Redis) -> None:
+def test_run_ids_differ(redis_server: AnyRedis, own_redis: Redis) -> None:
     """That is what `check` tells servers apart by; a restart gives another."""
 
-    ids = {redis_server.client().info()["run_id"], limiter_redis.client().info()["run_id"]}
-    limiter_redis.stop()
-    limiter_redis.start()
-    ids.add(limiter_redis.client().info()["run_id"])
+    ids = {redis_server.client().info()["run_id"], own_redis.client().info()["run_id"]}
+    own_redis.stop()
+    own_redis.start()
+    ids.add(own_redis.client().info()["run_id"])
 
     assert len(ids) == 3

@@ -12,6 +12,7 @@ import pytest
 from benchmarks.cluster import Cluster
 from benchmarks.proxy import Proxy
 from benchmarks.scenarios import WARM_UP_S, backlog, judge
+from benchmarks.server import Redis
 from benchmarks.windows import used
 from celery_global_rate.bucket import HORIZON_S
 from celery_global_rate.limit import Limit
@@ -151,6 +152,30 @@ def test_the_broker_goes_and_comes_back(empty_redis: Server, figures: Figures) -
     assert twice <= during
     assert len(twice) <= 2 * 2 * len(cuts)
     assert used(releases, 1 / 60, releases[-60], releases[-1]) > 0.5
+
+
+@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+def test_a_broker_that_refuses_connections_ends_no_worker(
+    empty_redis: Server, own_redis: Redis, figures: Figures, pool: str
+) -> None:
+    """A Redis broker ends while tasks are held, and half a second later begins anew, empty: the worker takes what comes.
+
+    Connections are refused meanwhile. Celery tries again after 2, 4 and 6 s. All held tasks fit into the prefetch
+    count, so the worker waits for messages at that moment, as one does that the bug of Celery 5.7 would end.
+    """
+    with Cluster(f"{own_redis.url}/0", f"{empty_redis.url}/1", "50/s") as cluster:
+        cluster.send("limited", 80)
+        cluster.start(1, pool=pool)
+        cluster.wait_for(20, 20)
+        own_redis.stop()
+        time.sleep(0.5)
+        own_redis.start()
+        back = time.monotonic()
+        ids = set(cluster.send("limited", 20))
+        cluster.wait(lambda: ids <= {record.task_id for record in cluster.records("start")}, 30)
+        figures(
+            f"{pool}: the last of 20 tasks ran {cluster.instants('start')[-1] - back:.1f} s after the broker was back"
+        )
 
 
 def test_redis_away_at_start(empty_redis: Server, figures: Figures) -> None:
