@@ -51,16 +51,14 @@ def test_a_worker_that_is_cut_off_starts_nothing_and_joins_again(trial: Trial, f
     Nothing tells the worker. It can use what it had reserved, within the horizon of 0.1 s, and its processes record
     that when they are joined again.
     """
-    victim, other = fleet.start(2)
+    victim, _ = fleet.start(2)
     with trial.load():
         before = trial.watch(3)
         fleet.cut(victim)
         alone = trial.watch(FAULT_S, calm=False)
         fleet.join(victim)
         joined_at = trial.starts.now()
-        wait(
-            lambda: any(start.worker in names([victim]) for start in trial.starts.since(joined_at + 1)), 60, fleet.logs
-        )
+        wait(lambda: names([victim]) <= {start.worker for start in trial.starts.since(joined_at + 1)}, 60, fleet.logs)
         back_s = trial.starts.now() - joined_at
         after = trial.watch(4, calm=False)
     figures(f"{before}; cut {alone}; back after {back_s:.1f} s; joined {after}")
@@ -122,8 +120,8 @@ def test_a_process_that_is_killed_for_its_memory(trial: Trial, fleet: Fleet, fig
 def test_a_restarted_redis(trial: Trial, fleet: Fleet, figures: Figures, celery_broker: CeleryTestBroker) -> None:
     """The Redis that is broker and limiter at once, restarted with its data: limit and tasks are there again.
 
-    Workers reconnect by themselves: Celery tries after 2, 4 and 6 s. No slot of before is given out again. Messages that
-    they held stay hidden until the broker's visibility timeout, as those that stock Celery has prefetched.
+    Workers reconnect by themselves: Celery tries after 2, 4 and 6 s. No slot of before is given out again. Messages
+    that they held stay hidden until the broker's visibility timeout, as those that stock Celery has prefetched.
     """
     fleet.start(2)
     with trial.load():
