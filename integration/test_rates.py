@@ -59,7 +59,7 @@ def test_pools(trial: Trial, fleet: Fleet, figures: Figures, options: tuple[str,
 @pytest.mark.parametrize("celery_broker", ["celery_rabbitmq_broker"], indirect=True)
 @pytest.mark.parametrize("rate", ["200/s"])
 def test_four_workers(trial: Trial, fleet: Fleet, figures: Figures) -> None:
-    """200/s: 0.98 of the slots on a machine that has other things to do, none with less than half of another's share."""
+    """200/s: 0.98 of the slots on a machine that has other things to do, none below half of another's share."""
     fleet.start(4)
     with trial.load():
         verdict = trial.watch(8)
