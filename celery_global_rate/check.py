@@ -81,13 +81,13 @@ class Reference:
         if entry is None:
             return ["off" if "error" not in stats else "unknown: it failed to answer, see its log"]
         found = []
-        if not self._is_same_redis(entry):
+        if entry.get("version") != __version__:
+            found.append(f"another version: {entry.get('version', 'unknown')}")  # which may not say all of the rest
+        if "run_id" in entry and not self._is_same_redis(entry):
             found.append(f"another Redis: {entry['redis']}")
-        if entry["prefix"] != self.prefix:
+        if "prefix" in entry and entry["prefix"] != self.prefix:
             found.append(f"another prefix: {entry['prefix']}")
-        if entry["version"] != __version__:
-            found.append(f"another version: {entry['version']}")
-        if entry["outage"]:
+        if entry.get("outage"):
             found.append(f"no answer from its Redis ({entry['outage']})")
         return found
 

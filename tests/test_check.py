@@ -299,7 +299,7 @@ ENTRY = {
             "a",
             ["another Redis: redis://other/0", "no answer from its Redis (E)"],
         ),
-        ({"prefix": "q:", "version": "9"}, "a", ["another prefix: q:", "another version: 9"]),
+        ({"prefix": "q:", "version": "9"}, "a", ["another version: 9", "another prefix: q:"]),
     ],
 )
 def test_what_makes_a_difference(entry: dict[str, Any], here: str, found: list[str]) -> None:
@@ -309,8 +309,9 @@ def test_what_makes_a_difference(entry: dict[str, Any], here: str, found: list[s
     assert reference.differences({"global_rate": {**ENTRY, **entry}}) == found
 
 
-def test_workers_without_an_entry() -> None:
+def test_workers_without_an_entry_or_with_one_of_another_version() -> None:
     reference = Reference("redis://h/0", 0, "p:")
 
+    assert reference.differences({"global_rate": {"redis": "redis://h/0"}}) == ["another version: unknown"]
     assert reference.differences({"total": {}}) == ["off"]
     assert reference.differences({"error": "KeyError('x')"}) == ["unknown: it failed to answer, see its log"]
