@@ -39,8 +39,8 @@ def previous_image(docker_client: docker.DockerClient, tmp_path_factory: pytest.
 def test_a_rolling_upgrade(trial: Trial, fleet: Fleet, figures: Figures, previous_image: str) -> None:
     """Three workers of the version before are replaced one by one under load: the promise holds in every window.
 
-    A worker that ends gives back what it had reserved and what it held. A window of the whole run holds no more than the
-    promise; 0.97 of the slots are used meanwhile, although a machine of two cores starts three workers, and all tasks
+    A worker that ends gives back what it had reserved and what it held. No window of the whole run holds more than
+    the promise; 0.97 of the slots are used meanwhile, although a machine of two cores starts three workers, and all tasks
     run once.
     """
     old = fleet.start(3, image=previous_image)
