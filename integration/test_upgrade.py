@@ -40,8 +40,7 @@ def test_a_rolling_upgrade(trial: Trial, fleet: Fleet, figures: Figures, previou
     """Three workers of the version before are replaced one by one under load: the promise holds in every window.
 
     A worker that ends gives back what it had reserved and what it held. No window of the whole run holds more than
-    the promise; 0.97 of the slots are used meanwhile, although a machine of two cores starts three workers, and all tasks
-    run once.
+    the promise. 0.97 of the slots are used meanwhile, although two cores start three workers. All tasks run once.
     """
     old = fleet.start(3, image=previous_image)
     versions = [{stats.get("version") for stats in fleet.stats().values()}]
