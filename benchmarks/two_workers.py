@@ -1,0 +1,31 @@
+"""The shortest proof that an installation works: two workers, one limit, five seconds, and `check`.
+
+python -m benchmarks.two_workers    exit 0 where the slots were used, the promise was kept, and `check` agrees
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import celery_global_rate
+
+from .cluster import Cluster
+from .scenarios import backlog
+from .server import any_redis
+
+
+def main() -> int:
+    """Run it, print what was seen, and return the exit code."""
+    print(f"celery-global-rate {celery_global_rate.__version__} from {celery_global_rate.__path__[0]}")
+    with any_redis() as server, Cluster(f"{server.url}/0", f"{server.url}/1", "20/s") as cluster:
+        run = backlog(cluster, server.client(), 2, 5)
+        command = [sys.executable, "-m", "celery", "-A", "benchmarks.app", "global-rate", "check"]
+        check = subprocess.run(command, env=cluster.environment, capture_output=True, text=True, check=False)
+    print(run)
+    print(check.stdout + check.stderr)
+    return 0 if run.kept and 0.99 <= run.used <= 1.01 and check.returncode == 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

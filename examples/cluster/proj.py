@@ -1,0 +1,21 @@
+"""An ordinary Celery application: nothing in here knows of celery-global-rate."""
+
+from __future__ import annotations
+
+import os
+
+import redis
+from celery import Celery
+
+app = Celery("proj", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_URL"])
+app.conf.task_ignore_result = True
+
+#: Where tasks leave their starts, for the producer to count. Redis stamps each with its own clock.
+STARTS = "starts"
+starts = redis.Redis.from_url(os.environ["RESULT_URL"], decode_responses=True)
+
+
+@app.task(bind=True, rate_limit="10/s")
+def call_api(self, number: int) -> None:
+    """Stands for a request to somebody who bans whoever sends more than ten a second."""
+    starts.xadd(STARTS, {"worker": self.request.hostname}, maxlen=10_000)
