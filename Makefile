@@ -34,7 +34,7 @@ integration: venv
 	@$(BIN)/pip install -q -e '.[integration]'
 	$(BIN)/python -m pytest integration $(I)
 
-# Every supported Celery and redis-py, on those of the Pythons 3.9 to 3.13 that are here: half an hour.
+# Every supported Celery and redis-py, on those of the Pythons 3.9 to 3.13 that are here: an hour.
 # E=py39-oldest for one of them, names in tox.ini. Writes benchmarks/versions.json and docs/versions.inc.
 matrix: venv
 	@$(BIN)/pip install -q -e '.[matrix]'
