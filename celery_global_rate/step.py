@@ -23,6 +23,7 @@ from .control import refuse_bad_rates
 from .declared import announce, declared_limit
 from .line import PoolQueue, SemaphoreLine
 from .loop import HubThread
+from .recycling import leave_to_fork, replaces_processes
 from .regulator import Regulator
 from .settings import Settings
 
@@ -199,6 +200,8 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
     def start(self, consumer: Any) -> None:
         """The worker is connected to its broker. Where it has no event loop, begin one."""
         lose_once(consumer.connection)
+        if replaces_processes(consumer.controller):
+            leave_to_fork()
         if self._thread:
             self._thread.start(self.regulator.attach)
             look_up_often(consumer.connection, lambda: self.regulator.scheduler.held)

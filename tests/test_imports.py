@@ -34,11 +34,12 @@ ARROWS: dict[str, set[str]] = {
     "declared": {"limit"},
     "control": {"limit"},
     "broker": set(),
+    "recycling": set(),
     "regulator": {
         *("bucket", "connection", "credit", "limit", "limiter"),
         *("loop", "outage", "pool", "scheduler", "settings", "version"),
     },
-    "step": {"broker", "bucket", "control", "declared", "line", "loop", "regulator", "settings"},
+    "step": {"broker", "bucket", "control", "declared", "line", "loop", "recycling", "regulator", "settings"},
     "switch": {"declared", "limit", "settings", "step"},
     "auto": {"switch"},
     "check": {"server", "settings", "version"},

@@ -111,6 +111,8 @@ def test_the_consumer_has_what_the_step_reads(lived: Any) -> None:
     consumer = lived.worker.consumer
     names = ("hostname", "on_task_request", "qos", "hub", "app", "connection_errors", "channel_errors")
     seam(all(hasattr(consumer, name) for name in names), f"attributes {names}", "step.py", CONSUMER)
+    names = ("max_tasks_per_child", "max_memory_per_child", "autoscaler", "semaphore", "pool_cls", "pool_putlocks")
+    seam(all(hasattr(consumer.controller, name) for name in names), f"{names}", "recycling.py, step.py", CONSUMER)
     seam(consumer.pool.num_processes == 1, "pool.num_processes", "step.py WorkerPool", "celery/concurrency/base.py")
     seam(OSError in consumer.connection_errors, "connection_errors are exceptions", "step.py", CONSUMER)
     seam(lived.stats["probe"] == {"held": 3}, "Step.info is merged into the stats", "step.py", "celery/bootsteps.py")
