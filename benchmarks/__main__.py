@@ -104,10 +104,14 @@ def overhead() -> Iterator[dict[str, Any]]:
 PARTS = {part.__name__: part for part in (rates, slow, fast, overhead)}
 
 
+def commit() -> str:
+    """What was measured; empty outside a checkout."""
+    git = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(git, cwd=root(), capture_output=True, text=True, check=False).stdout.strip()
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
-    git = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, cwd=root(), capture_output=True, text=True, check=False).stdout.strip()
     server = Redis().start()
     try:
         introduced: dict[str, Any] = server.client().info("server")  # type: ignore[assignment]
@@ -120,7 +124,6 @@ def machine() -> dict[str, Any]:
         "processor": models[0] if models else platform.machine(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "commit": commit,
         "server": f"{name} {introduced.get('valkey_version', introduced['redis_version'])}",
         **{package: version(package) for package in ("celery", "kombu", "redis")},
     }
@@ -132,13 +135,13 @@ def machine() -> dict[str, Any]:
 def main(parts: tuple[str, ...], is_drawing: bool) -> None:
     """Measure the PARTS that are named, or all, and draw; fails if a window exceeded its promise."""
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))  # servers and workers end with us
-    report = json.loads(REPORT.read_text()) if REPORT.exists() else {}
+    report: dict[str, Any] = json.loads(REPORT.read_text()) if REPORT.exists() else {"commits": {}}
     kept = True
     begin = time.monotonic()
     if not is_drawing:
         report["machine"] = machine()
     for name in () if is_drawing else parts or PARTS:
-        report[name] = []
+        report[name], report["commits"][name] = [], commit()
         for cell in PARTS[name]():
             print(f"{(time.monotonic() - begin) / 60:4.1f} min  {name}: {cell.pop('text')}", flush=True)
             kept = kept and cell.get("here", {}).get("kept", True)

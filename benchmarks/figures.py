@@ -39,15 +39,17 @@ def cells_of(report: dict[str, Any]) -> list[dict[str, Any]]:
 def section(report: dict[str, Any]) -> str:
     """What the README shows between its markers."""
     cells = [cell for cell in cells_of(report) if (cell["here"]["rate"], cell["here"]["workers"]) in SHORT]
-    return f"\n{introduction(report['machine'])}\n{grid(cells)}\n"
+    return f"\n{introduction(report)}\n{grid(cells)}\n"
 
 
-def introduction(machine: dict[str, Any]) -> str:
+def introduction(report: dict[str, Any]) -> str:
     """What was measured on what."""
+    machine, parts = report["machine"], list(report["commits"].values())
+    commits = " to ".join(dict.fromkeys([parts[0], parts[-1]]))
     return (
         f"Measured on {machine['cores']} shared cores ({machine['processor']}) with Python {machine['python']}, "
         f"Celery {machine['celery']}, kombu {machine['kombu']}, redis-py {machine['redis']}, {machine['server']}, "
-        f"commit {machine['commit']}: a backlog, prefork workers of two processes, 30 s or more here "
+        f"commit {commits}: a backlog, prefork workers of two processes, 30 s or more here "
         "and 10 s or more on stock Celery.\n"
         "The worst window is the one with the most releases against the promise; at 0 or below it is kept.\n"
     )
@@ -79,7 +81,7 @@ def row(cell: dict[str, Any]) -> list[str]:
 
 def page(report: dict[str, Any]) -> str:
     """The text of docs/benchmarks.inc."""
-    lines = [introduction(report["machine"]), grid(cells_of(report))]
+    lines = [introduction(report), grid(cells_of(report))]
     for cell in report["fast"]:
         here = cell["here"]
         lines.append(
