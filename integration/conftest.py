@@ -46,7 +46,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    leftovers.remove(docker.from_env(), leftovers.LABELS[leftovers.LABEL])
+    leftovers.remove(docker.from_env(), leftovers.RUN)
 
 
 # the images and the network

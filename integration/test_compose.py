@@ -18,10 +18,11 @@ import pytest
 from benchmarks.server import free_port, root
 from benchmarks.windows import excess, used
 
+from . import leftovers
 from .conftest import Figures
 from .fleet import wait
 
-PROJECT = f"global-rate-{os.getpid()}"
+PROJECT = leftovers.PROJECT + leftovers.RUN
 FLOWER_PORT = free_port()
 #: Of 10/s, as examples/cluster/proj.py declares.
 INTERVAL_S = 0.1
