@@ -40,7 +40,7 @@ def test_a_rolling_upgrade(trial: Trial, fleet: Fleet, figures: Figures, previou
     """Three workers of the version before are replaced one by one under load: the promise holds in every window.
 
     A worker that ends gives back what it had reserved and what it held. No window of the whole run holds more than
-    the promise. 0.97 of the slots are used meanwhile, although two cores start three workers. All tasks run once.
+    the promise. 0.95 of the slots are used meanwhile, although two cores start three workers. All tasks run once.
     """
     old = fleet.start(3, image=previous_image)
     versions = [{stats.get("version") for stats in fleet.stats().values()}]
@@ -66,7 +66,7 @@ def test_a_rolling_upgrade(trial: Trial, fleet: Fleet, figures: Figures, previou
     assert versions[4] == {__version__}
     assert code == 0, text
     assert after.excess <= 0
-    assert during.used >= 0.97
-    assert 0.99 <= after.used <= 1.005
+    assert during.used >= 0.95
+    assert 0.98 <= after.used <= 1.01
     assert len(after.shares) == 3
     assert doubled == 0
