@@ -216,7 +216,7 @@ def test_a_worker_that_was_busy_itself_reads_before_it_blames_redis(client: Clie
 
 
 def test_a_hung_redis_blocks_nothing(own_redis: Redis) -> None:
-    """SIGSTOP for 2 s with a call every 5 ms, then SIGCONT: no call and no turn of the loop takes 50 ms.
+    """SIGSTOP for 2 s with a call every 5 ms, then SIGCONT: no call and no turn of the loop waits for an answer.
 
     Calls of the first REPLY_TIMEOUT_S wait; from then on each is answered None at once. SILENCE_S after the first
     of them, at the next call, the connection is given up, and all that waited are answered None, each once.
@@ -248,8 +248,8 @@ def test_a_hung_redis_blocks_nothing(own_redis: Redis) -> None:
         begin = sent[0]
         given_up, reason = client.changes[1]
         waited_s = {call: instant - sent[call] for call, instant, _ in answered}
-        assert longest_s < 0.05
-        assert client.loop.longest_turn_s < 0.05
+        assert longest_s < NOISE_S
+        assert client.loop.longest_turn_s < NOISE_S
         assert isinstance(reason, TimeoutError)
         assert SILENCE_S < given_up - begin < SILENCE_S + NOISE_S
         assert len(waited_s) == len(answered)
@@ -259,4 +259,4 @@ def test_a_hung_redis_blocks_nothing(own_redis: Redis) -> None:
             if sent[call] < begin + REPLY_TIMEOUT_S - 0.002:
                 assert waited_s[call] >= SILENCE_S - REPLY_TIMEOUT_S
             elif sent[call] > begin + REPLY_TIMEOUT_S + 0.002:
-                assert waited_s[call] < 0.05
+                assert waited_s[call] < NOISE_S

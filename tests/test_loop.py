@@ -49,7 +49,7 @@ def test_another_thread_wakes_a_sleeping_loop(loop: Loop, waker: Waker) -> None:
         caller.join()
         loop.run_until(lambda ran=ran: ran)
 
-        assert 0 <= ran[0] - called[0] < 0.05
+        assert 0 <= ran[0] - called[0] < NOISE_S
         assert slept_s < 0.05 + 0.05 + NOISE_S
 
 
@@ -204,7 +204,7 @@ def test_a_plain_timer_beside_others_sleeps_for_a_second(loop: Loop, waker: Wake
 
 
 def test_a_loop_of_our_own_turns_until_it_is_stopped() -> None:
-    """A timer fires in it within 50 ms of its instant, and what is called last runs in the same thread."""
+    """A timer fires in it at its instant, and what is called last runs in the same thread."""
     threads: list[int] = []
     lateness_s: list[float] = []
     thread = HubThread("own")
@@ -221,7 +221,7 @@ def test_a_loop_of_our_own_turns_until_it_is_stopped() -> None:
         time.sleep(0.005)
     thread.stop(lambda hub: threads.append(threading.get_ident()))
 
-    assert 0 <= lateness_s[0] < 0.05
+    assert 0 <= lateness_s[0] < NOISE_S
     assert len(threads) == 2
     assert len(set(threads)) == 1
     assert threads[0] != threading.get_ident()

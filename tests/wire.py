@@ -17,8 +17,8 @@ from celery_global_rate.loop import Waker
 from celery_global_rate.settings import Settings
 
 TICK_S = 0.005
-#: What a busy machine may add to a single wake-up, in seconds.
-NOISE_S = 0.05
+#: What a busy machine may add to a single wake-up, in seconds. Less than any wait that must not happen (0.2 s and more).
+NOISE_S = 0.15
 
 
 class Loop:
