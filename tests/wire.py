@@ -17,7 +17,7 @@ from celery_global_rate.loop import Waker
 from celery_global_rate.settings import Settings
 
 TICK_S = 0.005
-#: What a busy machine may add to a single wake-up, in seconds. Less than any wait that must not happen (0.2 s and more).
+#: What a busy machine may add to a single wake-up, in seconds. Waits that must not be take 0.2 s or more.
 NOISE_S = 0.15
 
 
