@@ -56,9 +56,9 @@ bench: venv
 	@$(BIN)/pip install -q -e '.[bench]'
 	$(BIN)/python -m benchmarks $(B)
 
-# The sdist and the wheel, in dist/.
+# The sdist and the wheel, in dist/. What an earlier build has listed would go into them.
 dist: venv
-	rm -rf dist
+	rm -rf dist build *.egg-info
 	$(BIN)/python -m build -q
 	$(BIN)/python -m twine check --strict dist/*
 

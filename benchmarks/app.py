@@ -11,8 +11,6 @@ import time
 
 from celery import Celery, bootsteps, signals
 
-from celery_global_rate import GlobalRateLimit
-
 SETUP = json.loads(os.environ.get("GLOBAL_RATE_SETUP", "{}"))
 
 app = Celery("lab", broker=SETUP.get("broker", "memory://"))
@@ -53,7 +51,9 @@ class Recorder(bootsteps.Step):
 
 
 app.steps["consumer"].add(Recorder)
-if SETUP.get("extension"):
+if SETUP.get("extension"):  # without it, an ordinary application
+    from celery_global_rate import GlobalRateLimit
+
     app.steps["consumer"].add(GlobalRateLimit)
 
 

@@ -1,6 +1,8 @@
 """The shortest proof that an installation works: two workers, one limit, five seconds, and `check`.
 
 python -m benchmarks.two_workers    exit 0 where the slots were used, the promise was kept, and `check` agrees
+
+The application has a rate and nothing else; the environment of the workers switches the extension on.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from .server import any_redis
 def main() -> int:
     """Run it, print what was seen, and return the exit code."""
     print(f"celery-global-rate {celery_global_rate.__version__} from {celery_global_rate.__path__[0]}")
-    with any_redis() as server, Cluster(f"{server.url}/0", f"{server.url}/1", "20/s") as cluster:
+    with any_redis() as server, Cluster(f"{server.url}/0", rate="20/s", extension=False) as cluster:
+        cluster.environment["CELERY_WORKER_GLOBAL_RATE_URL"] = f"{server.url}/1"
         run = backlog(cluster, server.client(), 2, 5)
         command = [sys.executable, "-m", "celery", "-A", "benchmarks.app", "global-rate", "check"]
         check = subprocess.run(command, env=cluster.environment, capture_output=True, text=True, check=False)

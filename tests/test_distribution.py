@@ -1,4 +1,7 @@
-"""What is built and what it installs: the sdist, the wheel from it, and that wheel where nothing of the checkout is."""
+"""What is built and what it installs: the sdist, the wheel from it, and that wheel where nothing of the checkout is.
+
+DIST names a folder with both, built before: `make test T=tests/test_distribution.py DIST=dist`.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +10,18 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import venv
 import zipfile
+from email import message_from_string
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from benchmarks.server import root
 
-from .conftest import Figures
+from .conftest import Figures, Server
 
 pytestmark = pytest.mark.slow
-
-#: What celery, kombu and redis-py bring on some Python, and pip itself.
-BROUGHT = {
-    *("celery", "kombu", "redis", "packaging", "amqp", "vine", "billiard", "tzdata", "tzlocal", "exceptiongroup"),
-    *("click", "click-didyoumean", "click-plugins", "click-repl", "prompt-toolkit", "wcwidth"),
-    *(
-        "python-dateutil",
-        "six",
-        "async-timeout",
-        "pip",
-        "setuptools",
-        "typing-extensions",
-        "importlib-metadata",
-        "zipp",
-    ),
-}
 
 
 def run(*command: object, cwd: Path | None = None, **environment: str) -> str:
@@ -52,14 +40,31 @@ def run(*command: object, cwd: Path | None = None, **environment: str) -> str:
     return done.stdout
 
 
+def is_left_behind(name: str) -> bool:
+    """Whether tools have made it: building would take the list of files from an `egg-info` that is there already."""
+    return name in {".git", ".tox", ".venv", "build", "dist"} or name.endswith(".egg-info")
+
+
 @pytest.fixture(scope="module")
-def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an sdist and the wheel that was built from it; DIST names one that was built before."""
-    if "DIST" in os.environ:
-        return Path(os.environ["DIST"])
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout that nothing was built in."""
     pytest.importorskip("build")
+    source = tmp_path_factory.mktemp("source") / "copy"
+
+    def ignored(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if Path(folder) == root() and is_left_behind(name)]
+
+    shutil.copytree(root(), source, ignore=ignored)
+    return source
+
+
+@pytest.fixture(scope="module")
+def dist(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an sdist and the wheel that was built from it."""
+    if "DIST" in os.environ:
+        return Path(os.environ["DIST"]).resolve()
     folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--outdir", folder, root())
+    run(sys.executable, "-m", "build", "--outdir", folder, request.getfixturevalue("source"))
     return folder
 
 
@@ -69,33 +74,49 @@ def wheel(dist: Path) -> Path:
     return wheel
 
 
-def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
-    """All files of the package, the Lua scripts and `py.typed` too. The sdist has them as well: it is built from it."""
+def contents(wheel: Path) -> dict[str, bytes]:
+    """The files of a wheel; those about the package under their last name."""
     with zipfile.ZipFile(wheel) as archive:
-        names = {name for name in archive.namelist() if ".dist-info/" not in name}
-        (points,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
-        entry_points = archive.read(points).decode()
-        licensed = [name for name in archive.namelist() if name.endswith("LICENSE")]
-    package = root() / "celery_global_rate"
-    sources = {
-        str(path.relative_to(root())) for suffix in ("py", "lua", "typed") for path in package.rglob(f"*.{suffix}")
-    }
+        files = {name: archive.read(name) for name in archive.namelist()}
+    return {Path(name).name if ".dist-info/" in name else name: content for name, content in files.items()}
 
-    assert names == sources
-    assert "[celery.commands]\nglobal-rate = celery_global_rate.cli:global_rate" in entry_points
-    assert len(licensed) == 1
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    """All files of the package, the Lua scripts and `py.typed` too, and the command for Celery."""
+    package = root() / "celery_global_rate"
+    sources = [path for suffix in ("py", "lua", "typed") for path in package.rglob(f"*.{suffix}")]
+    about = {"LICENSE", "METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt"}
+    found = contents(wheel)
+
+    assert found.keys() == {str(path.relative_to(root())) for path in sources} | about
+    assert found["entry_points.txt"].strip() == b"[celery.commands]\nglobal-rate = celery_global_rate.cli:global_rate"
+
+
+def test_the_wheel_from_the_sdist_is_that_from_the_checkout(wheel: Path, source: Path, tmp_path: Path) -> None:
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, source)
+    (other,) = tmp_path.glob("*.whl")
+    found, expected = contents(wheel), contents(other)
+    for by_version_of_setuptools in ("METADATA", "RECORD", "WHEEL"):
+        assert found.pop(by_version_of_setuptools)
+        assert expected.pop(by_version_of_setuptools)
+
+    assert wheel.name == other.name
+    assert found == expected
 
 
 def test_the_sdist_has_what_tests_and_documentation_need(dist: Path) -> None:
+    """All that is tracked but what is for hosts of repositories, and nothing that git does not know or ignores."""
     (sdist,) = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
-    tracked = run("git", "ls-files", cwd=root()).split() if (root() / ".git").exists() else []
-    left_out = {name for name in tracked if name not in names}
+        names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
+    made = {name for name in names if name == "PKG-INFO" or ".egg-info/" in name}
 
     assert {"Makefile", "tox.ini", "tests/mutate.py", "integration/Dockerfile", "docs/conf.py"} <= names
-    assert {name.partition("/")[0] for name in left_out} <= {".ci", ".github", ".gitignore"}
-    assert not [name for name in names if name.endswith((".pyc", "__pycache__")) or name.startswith("docs/_build")]
+    if (root() / ".git").exists():
+        tracked = set(run("git", "ls-files", cwd=root()).split())
+        new = set(run("git", "ls-files", "--others", "--exclude-standard", cwd=root()).split())
+        assert {name.partition("/")[0] for name in tracked - names} <= {".ci", ".github", ".gitignore"}
+        assert names - made <= tracked | new
 
 
 def test_the_metadata_is_what_an_index_takes(dist: Path) -> None:
@@ -105,24 +126,35 @@ def test_the_metadata_is_what_an_index_takes(dist: Path) -> None:
     assert text.count("PASSED") == 2
 
 
-def test_the_wheel_in_a_clean_environment(wheel: Path, tmp_path: Path, figures: Figures) -> None:
-    """The wheel alone brings Celery, kombu and redis-py; with what the demo needs besides, demo and workers run.
+def test_the_least_that_is_installed_is_celery_kombu_and_redis(wheel: Path) -> None:
+    """And `packaging`, which kombu imports for a Redis broker without saying so. All else is an extra."""
+    metadata = message_from_string(contents(wheel)["METADATA"].decode())
+    required = [Requirement(line) for line in metadata.get_all("Requires-Dist", [])]
+    unconditional = {requirement.name for requirement in required if "extra ==" not in str(requirement.marker)}
 
-    The demo and the two workers are copies outside the checkout: what they import can only be the wheel.
+    assert unconditional == {"celery", "kombu", "redis", "packaging"}
+
+
+def test_the_wheel_in_a_clean_environment(wheel: Path, tmp_path: Path, empty_redis: Server, figures: Figures) -> None:
+    """Two workers run on the wheel alone, switched on by their environment; with the extra `cli` the demo does too.
+
+    Demo and workers are copies, and everything runs outside the checkout: what is imported can only be the wheel.
     """
-    venv.create(tmp_path / "env", with_pip=True)
+    run(sys.executable, "-m", "venv", tmp_path / "env")
     python = tmp_path / "env" / "bin" / "python"
     run(python, "-m", "pip", "install", "-q", wheel)
-    installed = {line.partition("==")[0].lower() for line in run(python, "-m", "pip", "freeze", "--all").splitlines()}
-    assert {name.replace("_", "-") for name in installed if "@" not in name} - {"celery-global-rate"} <= BROUGHT
-    assert "--global-rate-url" in run(python, "-m", "celery", "worker", "--help")
+    installed = run(python, "-m", "pip", "list", "--format=freeze", cwd=tmp_path).split()
+    imported = run(python, "-c", "import celery_global_rate; print(celery_global_rate.__file__)", cwd=tmp_path)
+    assert str(tmp_path / "env") in imported
+    assert "--global-rate-url" in run(python, "-m", "celery", "worker", "--help", cwd=tmp_path)
 
-    run(python, "-m", "pip", "install", "-q", f"{wheel}[cli,embedded]")
     for folder in ("benchmarks", "examples"):
         shutil.copytree(root() / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    workers = run(python, "-m", "benchmarks.two_workers", cwd=tmp_path)
-    demo = run(python, "-m", "examples.demo", cwd=tmp_path)
-    figures(f"two workers: {workers}the demo ends with: {demo.rstrip().splitlines()[-1]}")
+    workers = run(python, "-m", "benchmarks.two_workers", cwd=tmp_path, REDIS_URL=empty_redis.url)
+    run(python, "-m", "pip", "install", "-q", f"{wheel}[cli]")
+    demo = run(python, "-m", "examples.demo", cwd=tmp_path, REDIS_URL=empty_redis.url)
+    table = demo[demo.rindex("\n", 0, demo.index("busiest")) :].rstrip()
+    figures(f"installed: {', '.join(installed)}\n{workers}{table}")
 
     assert str(tmp_path / "env") in workers.splitlines()[0]
     assert "On in all workers that have answered (2)" in workers
