@@ -10,12 +10,18 @@ from celery import Celery
 app = Celery("proj", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_URL"])
 app.conf.task_ignore_result = True
 
-#: Where tasks leave their starts, for the producer to count. Redis stamps each with its own clock.
-STARTS = "starts"
+#: Where tasks leave their starts, for the producer to read. Redis stamps each with its own clock, in milliseconds.
+CALLS, LOOK_UPS = "starts", "look-ups"
 starts = redis.Redis.from_url(os.environ["RESULT_URL"], decode_responses=True)
 
 
 @app.task(bind=True, rate_limit="10/s")
-def call_api(self, number: int) -> None:
+def call_api(self) -> None:
     """Stands for a request to somebody who bans whoever sends more than ten a second."""
-    starts.xadd(STARTS, {"worker": self.request.hostname}, maxlen=10_000)
+    starts.xadd(CALLS, {"worker": self.request.hostname}, maxlen=10_000)
+
+
+@app.task
+def look_up(sent_ms: int) -> None:
+    """Has no limit: it does not wait for the calls in front of it in the same queue."""
+    starts.xadd(LOOK_UPS, {"sent_ms": sent_ms}, maxlen=10_000)
