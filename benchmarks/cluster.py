@@ -71,7 +71,9 @@ class Cluster:
         self._tail = Tail(records)
         self._records: list[Record] = []
         self.app = Celery("lab", broker=self.broker)
-        self.app.conf.update(task_ignore_result=True, broker_connection_retry_on_startup=True, **self._transport())
+        self.app.conf.update(
+            task_ignore_result=True, broker_connection_retry_on_startup=True, **self._transport(), **self.conf
+        )
 
     def _transport(self) -> dict[str, Any]:
         """What a broker made of files needs: folders of this run."""

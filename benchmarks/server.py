@@ -160,7 +160,8 @@ class RabbitMQ:
     def purge(self) -> None:
         """Delete the queues that the workers of a test have used."""
         with Connection(self.url) as connection, connection.channel() as channel:
-            channel.queue_delete("celery")
+            for queue in ("celery", "quorum"):
+                channel.queue_delete(queue)
 
     def close(self) -> None:
         if self.process:

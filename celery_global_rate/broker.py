@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 LOOK_UP_S = 0.1
 
 
-def look_up_often(connection: Any, held: Callable[[], int]) -> None:
+def look_up_often(connection: Any, last_held: Callable[[], float]) -> None:
     """Let a worker's synchronous loop do more than wait for messages, while tasks are held and a moment after.
 
     It waits two seconds for the next one, and a window that is full gets none: a transport of kombu's own making, Redis
@@ -18,17 +19,12 @@ def look_up_often(connection: Any, held: Callable[[], int]) -> None:
 
     Args:
         connection: kombu's, as the consumer has it.
-        held: how many tasks are held.
+        last_held: the last instant at which a task was held (monotonic seconds).
     """
     drain_events = connection.drain_events
-    last_held = float("-inf")
 
     def drain_often(timeout: float | None = None, **kwargs: Any) -> Any:
-        nonlocal last_held
-        now = time.monotonic()
-        if held():
-            last_held = now
-        if timeout and now - last_held < timeout:
+        if timeout and time.monotonic() - last_held() < timeout:
             timeout = min(timeout, LOOK_UP_S)
         return drain_events(timeout=timeout, **kwargs)
 
@@ -51,3 +47,44 @@ def lose_once(connection: Any) -> None:
             connection._default_channel = None
 
     connection.collect = collect_for_good
+
+
+def renewal(consumer: Any, qos: Any) -> Callable[[int], None] | None:
+    """How the worker's consumer is begun anew with another window, where that stays as it was at its beginning.
+
+    RabbitMQ counts for each consumer where one of the queues is a quorum queue, and kombu 5.7 asks it to on every
+    RabbitMQ from 4.0 on. A change of the prefetch count is then for consumers to come.
+
+    Args:
+        consumer: the worker's.
+        qos: its `kombu.common.QoS` of this moment, which Celery's loop asks to tell the broker what has changed.
+
+    Returns:
+        A function that has it done the next time Celery's loop turns, and takes how many slots more than Celery asks
+        for the window has; or None where the window follows each change. The messages that the old consumer has
+        brought stay with the worker, and are none of the new one's.
+    """
+    tell = qos.callback
+    # Celery 5.7 has it as an attribute, too, but all versions have it here.
+    if consumer.connection.transport.driver_type != "amqp" or inspect.getclosurevars(tell).nonlocals["qos_global"]:
+        return None
+    lent: int | None = None
+
+    def tell_or_renew(prefetch_count: int) -> None:
+        nonlocal lent
+        if lent is None:
+            tell(prefetch_count=prefetch_count)
+            return
+        more, lent = lent, None
+        tasks = consumer.task_consumer
+        tasks.cancel()
+        tasks.qos(prefetch_count=consumer.initial_prefetch_count + more, apply_global=False)
+        tasks.consume()
+
+    def renew(more: int) -> None:
+        nonlocal lent
+        lent = more
+        qos.prev = None  # the loop's sign that something has changed
+
+    qos.callback = tell_or_renew
+    return renew

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+#: Begins the consumer anew, soon, with a window of its own: so many slots more than Celery asks for.
+Renew = Callable[[int], None]
 
 
 class Credit:
     """Raises the consumer's prefetch count while messages are held, and takes back exactly what was granted.
 
-    In steps, because on RabbitMQ each change is a round trip: up as soon as more is held than was lent, down only
-    when two steps too many are out.
+    Where the broker counts for the channel, in steps, because on RabbitMQ each change is a round trip: up as soon as
+    more is held than was lent, down only when two steps too many are out. Where it counts for each consumer and the
+    count stays as it was when that began, the consumer is begun anew: what the old one has brought does not count for
+    the new one. This is three round trips, so it is done once a quarter of Celery's own window is gone, at once for as
+    many as have come, and the last time when nothing is held any more.
 
     Args:
         most: no more is lent than this.
+        renewal: tells for a QoS how its consumer is begun anew, or None where its window follows each change.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, renewal: Callable[[Any], Renew | None]) -> None:
         self._most = most
+        self._renewal = renewal
         self._qos: Any = None
+        self._renew: Renew | None = None
         self._step = 1
-        self._room = 0
+        self._own = self._room = 0
+        self._received = 0
         self.lent = 0
+
+    def received(self) -> None:
+        """One more is held."""
+        self._received += 1
 
     def cover(self, held: int, qos: Any) -> None:
         """Lend for this many held messages.
@@ -31,19 +46,42 @@ class Credit:
         """
         if qos is not self._qos:
             self._attach(qos)
+        if self._renew is None:
+            self._lend(self._wanted(held))
+        elif self._room and (more := self._wanted_anew(held)) is not None:
+            self._lend(more)
+            self._received = 0
+            self._renew(more)
+
+    def _attach(self, qos: Any) -> None:
+        self._qos, self.lent, self._room, self._renew = qos, 0, 0, None
+        # A count of 0 has no end. With `worker_eta_task_limit` Celery gives back more for its ETA tasks than it was
+        # granted, wherever somebody else has used the room up to that limit: so nobody does.
+        if qos is not None and qos.value and not getattr(qos, "max_prefetch", None):
+            self._own = qos.value
+            self._step = min(16, qos.value)
+            self._room = self._most
+            self._renew = self._renewal(qos)
+
+    def _wanted(self, held: int) -> int:
+        """What to lend where the window follows."""
         if 0 < held <= self.lent < held + 2 * self._step:
-            return
-        wanted = min(-(-held // self._step) * self._step, self._room)
+            return self.lent
+        return min(-(-held // self._step) * self._step, self._room)
+
+    def _wanted_anew(self, held: int) -> int | None:
+        """What to lend to a new consumer, or None where the one in place will do."""
+        if not held:
+            return 0 if self.lent else None
+        brought = min(held, self._received)  # by the consumer in place, at the most
+        room = self._room - held
+        if 4 * (brought - self.lent) < self._own or room < min(self._step, self._room):
+            return None
+        return min(room, max(self._step, 2 * brought))
+
+    def _lend(self, wanted: int) -> None:
         if wanted > self.lent:
             self._qos.increment_eventually(wanted - self.lent)
         elif wanted < self.lent:
             self._qos.decrement_eventually(self.lent - wanted)
         self.lent = wanted
-
-    def _attach(self, qos: Any) -> None:
-        self._qos, self.lent, self._room = qos, 0, 0
-        # A count of 0 has no end. With `worker_eta_task_limit` Celery gives back more for its ETA tasks than it was
-        # granted, wherever somebody else has used the room up to that limit: so nobody does.
-        if qos is not None and qos.value and not getattr(qos, "max_prefetch", None):
-            self._step = min(16, qos.value)
-            self._room = self._most

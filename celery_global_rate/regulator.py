@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from .bucket import REPLY_TIMEOUT_S, Bucket
 from .connection import HubConnection
-from .credit import Credit
+from .credit import Credit, Renew
 from .limit import Limit
 from .limiter import Limiter
 from .loop import Alarm, Waker
@@ -46,6 +46,7 @@ class Regulator:
         worker: a name that is unique to this process.
         pool: where released requests go.
         qos: the consumer's `kombu.common.QoS` of this moment, or None.
+        renewal: tells for it how its consumer is begun anew, or None where its window follows each change.
         recoverable: errors of the broker, which must reach the worker where its own loop is ours.
     """
 
@@ -55,6 +56,7 @@ class Regulator:
         worker: str,
         pool: WorkerPool,
         qos: Callable[[], Any],
+        renewal: Callable[[Any], Renew | None],
         recoverable: tuple[type[BaseException], ...],
     ) -> None:
         self.settings = settings
@@ -68,9 +70,17 @@ class Regulator:
         self._alarm = Alarm(self.pump, self._waker)
         self._connection = HubConnection(settings.connection, self._waker, self._changed)
         self.limiter = Limiter(self._connection, settings.key_prefix, worker, self._outage.replied)
-        self._credit = Credit(settings.max_held)
+        self._credit = Credit(settings.max_held, renewal)
         self.scheduler = Scheduler(pool, self.limiter, self._alarm.set, self._cover, time.monotonic, random.random)
+        self._last_held = float("-inf")
         pool.listen(self._ended, self.pump)
+
+    @property
+    def last_held(self) -> float:
+        """The last instant at which a task was held (monotonic seconds); from any thread, right after `hold` too."""
+        if self.scheduler.held:
+            self._last_held = time.monotonic()
+        return self._last_held
 
     def attach(self, hub: Any) -> None:
         """Move into a loop: at start, and again after each reconnect to the broker. Called in that loop."""
@@ -93,7 +103,8 @@ class Regulator:
 
     def hold(self, bucket: Bucket, request: Any) -> None:
         """Take a request into a bucket."""
-        self._run(self.scheduler.hold, bucket, request)
+        self._last_held = time.monotonic()
+        self._run(self._hold, bucket, request)
 
     def configure(self, bucket: Bucket, limit: Limit | None) -> None:
         """Put another limit in force."""
@@ -144,6 +155,10 @@ class Regulator:
             self._guarded(action, *args)
         else:
             self._waker.call(partial(action, *args))
+
+    def _hold(self, bucket: Bucket, request: Any) -> None:
+        self._credit.received()
+        self.scheduler.hold(bucket, request)
 
     def _clear(self) -> None:
         self.scheduler.clear()

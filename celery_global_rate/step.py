@@ -12,12 +12,13 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery import bootsteps
 from celery.worker import state
 
-from .broker import look_up_often, lose_once
+from .broker import look_up_often, lose_once, renewal
 from .bucket import Bucket
 from .control import refuse_bad_rates
 from .declared import announce, declared_limit
@@ -186,6 +187,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             f"{consumer.hostname}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
             WorkerPool(consumer),
             lambda: consumer.qos,
+            partial(renewal, consumer),
             () if self._thread else consumer.connection_errors + consumer.channel_errors,
         )
         consumer.bucket_for_task = self._bucket_for_task
@@ -204,7 +206,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             leave_to_fork()
         if self._thread:
             self._thread.start(self.regulator.attach)
-            look_up_often(consumer.connection, lambda: self.regulator.scheduler.held)
+            look_up_often(consumer.connection, lambda: self.regulator.last_held)
 
     def stop(self, consumer: Any) -> None:
         """Give slots back and let go of the loop: at shutdown, and when the broker connection is lost."""

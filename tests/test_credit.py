@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.common import QoS
 
-from celery_global_rate.credit import Credit
+from celery_global_rate.credit import Credit, Renew
 
 HISTORIES = st.lists(st.integers(0, 300) | st.integers(0, 5), max_size=60)
 
@@ -37,7 +37,7 @@ class Lender:
     """A credit that lends from one channel."""
 
     def __init__(self, channel: Channel, most: int = 100) -> None:
-        self.credit, self.channel = Credit(most), channel
+        self.credit, self.channel = Credit(most, lambda qos: None), channel
 
     @property
     def lent(self) -> int:
@@ -188,8 +188,95 @@ def test_after_a_reconnect_it_starts_from_nothing() -> None:
 
 
 def test_without_a_connection_nothing_happens() -> None:
-    credit = Credit(100)
+    credit = Credit(100, lambda qos: None)
     credit.cover(10, None)
     credit.cover(0, None)
 
     assert credit.lent == 0
+
+
+class FixedConsumer:
+    """A broker that counts for each consumer, and a worker's part of it.
+
+    The count of a consumer is what it was when that began; what the one before has brought counts for nobody.
+    """
+
+    def __init__(self, prefetch: int, most: int) -> None:
+        self.qos = QoS(lambda prefetch_count: None, prefetch)
+        self.credit = Credit(most, self._renewal)
+        self.own = self.window = prefetch
+        self.held: list[int] = []
+        self.consumer = 0
+
+    def _renewal(self, qos: QoS) -> Renew:
+        return self._renew
+
+    def _renew(self, more: int) -> None:
+        self.window = self.own + more
+        self.consumer += 1
+
+    @property
+    def free(self) -> int:
+        """What the consumer in place may bring yet."""
+        return self.window - self.held.count(self.consumer)
+
+    def bring(self, limited: int) -> None:
+        """A backlog of limited tasks comes, as many as the broker sends."""
+        for _ in range(limited):
+            if self.free > 0:
+                self.held.append(self.consumer)
+                self.credit.received()
+                self.credit.cover(len(self.held), self.qos)
+
+    def release(self, count: int) -> None:
+        """The first ones start, and are acknowledged."""
+        del self.held[:count]
+        self.credit.cover(len(self.held), self.qos)
+
+
+def test_a_backlog_is_taken_in_few_windows() -> None:
+    """Prefetch 8: up to the 100 that are lent, and less than a window beyond them; each time for twice as many."""
+    worker = FixedConsumer(8, 100)
+    worker.bring(1000)
+
+    assert 100 - 8 < len(worker.held) <= 100 + 8
+    assert worker.consumer <= 5
+
+
+def test_a_steady_backlog_needs_a_new_window_every_other_step() -> None:
+    """One starts, one comes: what an old consumer has brought gives nothing back to the one in place."""
+    worker = FixedConsumer(8, 100)
+    worker.bring(1000)
+    before = worker.consumer
+    least = 100
+    for _ in range(1000):
+        worker.release(1)
+        worker.bring(1)
+        least = min(least, len(worker.held))
+
+    assert worker.consumer - before <= 1000 / 8
+    assert least > 100 - 3 * 8
+
+
+FIXED_HISTORIES = st.lists(st.tuples(st.sampled_from(["bring", "release"]), st.integers(1, 40)), max_size=60)
+
+
+@given(st.integers(1, 70), st.integers(1, 200), FIXED_HISTORIES)
+def test_a_fixed_window_has_room_for_other_tasks(prefetch: int, most: int, history: list[tuple[str, int]]) -> None:
+    """As long as another step can be lent, what is held leaves half of Celery's own window free at the least.
+
+    Never more is held than `most` and one window of Celery's, and the last consumer has Celery's own window.
+    """
+    worker = FixedConsumer(prefetch, most)
+    step = min(16, prefetch, most)
+    for what, count in history:
+        getattr(worker, what)(count)
+
+        if len(worker.held) <= most - step:
+            assert worker.free >= max(1, prefetch // 2)
+        assert len(worker.held) <= most + prefetch
+        assert worker.qos.value == prefetch + worker.credit.lent
+    worker.release(len(worker.held))
+
+    assert worker.window == worker.qos.value == prefetch
+    assert worker.credit.lent == 0

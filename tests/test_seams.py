@@ -6,6 +6,7 @@ it receives two limited tasks, loses its broker connection, connects again and e
 
 from __future__ import annotations
 
+import inspect
 import select
 import socket
 import time
@@ -107,6 +108,11 @@ def test_ticks_survive_the_reset_of_the_hub_and_the_qos_does_not(lived: Any) -> 
     seam(lived.qos[0] is not lived.qos[1], "a new QoS each time", "credit.py", "celery/worker/consumer/tasks.py")
 
 
+def test_the_callback_of_the_qos_knows_for_whom_the_broker_counts(lived: Any) -> None:
+    known = inspect.getclosurevars(lived.qos[0].callback).nonlocals
+    seam(known.get("qos_global") is False, "qos_global", "broker.py renewal", "celery/worker/consumer/tasks.py")
+
+
 def test_the_consumer_has_what_the_step_reads(lived: Any) -> None:
     consumer = lived.worker.consumer
     names = ("hostname", "on_task_request", "qos", "hub", "app", "connection_errors", "channel_errors")
@@ -189,6 +195,15 @@ def test_a_prefetch_count_goes_up_and_down_unless_it_is_zero(value: int, expecte
     raised = qos.value
     qos.decrement_eventually(6)
     seam((raised, qos.value) == expected and not sent, "QoS", "credit.py", "kombu/common.py")
+
+
+def test_a_qos_without_a_past_tells_the_broker_at_the_next_turn() -> None:
+    sent: list[int] = []
+    qos = QoS(lambda prefetch_count: sent.append(prefetch_count), 4)
+    qos.update()
+    qos.prev = None
+    qos.update()
+    seam(sent == [4, 4], "QoS.prev", "broker.py renewal", "kombu/common.py")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import datetime, timedelta, timezone
 
+import celery
 import pytest
 
 from benchmarks.cluster import Cluster
@@ -13,7 +14,11 @@ from benchmarks.windows import excess
 from celery_global_rate.limit import Limit
 
 from .conftest import Figures, Server
+from .wire import NOISE_S
 
+KNOWS_QUORUM_QUEUES = pytest.mark.skipif(
+    celery.__version__ < "5.5", reason="Celery takes tasks from quorum queues from 5.5 on"
+)
 #: Whether the extension is on.
 HERE_AND_STOCK = [pytest.param(True, id="here"), pytest.param(False, id="stock", marks=pytest.mark.slow)]
 
@@ -51,10 +56,10 @@ def test_eta_tasks_with_a_hundred_other_timers(empty_redis: Server, figures: Fig
 def test_a_burst_after_idling(empty_redis: Server, figures: Figures) -> None:
     """`rate_burst` 50 at 100/s: after 5 s of nothing 50 at once, then 100/s.
 
-    The first 50 slots lie in the past and are due at once. A process needs some milliseconds for a task, so the
-    bound for "at once" is the time that 50 tasks of the same pool took without a limit, and a half second for noise;
-    at 100/s they would take 0.49 s more. By then 75 slots are due; on a machine short of cores some of them come
-    too late for their task and are missed, but no fewer start than the burst has, and without it 25 would.
+    The first 50 slots lie in the past and are due at once; 25 more fall due in the next quarter second. Processes need
+    some milliseconds for a task, and a machine short of cores gets no further than that: of these 75 at least 40 start
+    in that time, where without a burst it would be 25. All 250 are due after 2.0 s, of which D and J may save 0.1 s;
+    with the fewest of the first quarter second the other 210 take 2.1 s more.
     """
     limit = Limit.parse("100/s", 50)
     with cluster_on(empty_redis, "100/s", burst=50) as cluster:
@@ -71,8 +76,8 @@ def test_a_burst_after_idling(empty_redis: Server, figures: Figures) -> None:
     figures(f"burst 50 at 100/s: {in_a_row} starts in the first 0.25 s, 250 in {starts[-1] - starts[0]:.2f} s")
 
     assert run.release_excess <= 0
-    assert 50 <= in_a_row <= 50 + 25 + 5
-    assert 1.9 <= starts[-1] - starts[0] <= 2.2
+    assert 40 <= in_a_row <= 50 + 25 + 5
+    assert 1.9 <= starts[-1] - starts[0] <= 0.25 + 2.1 + NOISE_S
 
 
 @pytest.mark.slow
@@ -100,14 +105,18 @@ def test_no_burst_when_a_busy_pool_frees_up(empty_redis: Server, figures: Figure
 
 
 @pytest.mark.parametrize("extension", HERE_AND_STOCK)
-@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq", pytest.param("quorum", marks=KNOWS_QUORUM_QUEUES)])
 def test_other_tasks_behind_held_ones(
     request: pytest.FixtureRequest, empty_redis: Server, figures: Figures, broker: str, extension: bool
 ) -> None:
-    """20 tasks at 1/m, then 20 without a limit in the same queue, one worker: they start at once (stock: never)."""
-    url = request.getfixturevalue("rabbitmq") if broker == "rabbitmq" else f"{empty_redis.url}/0"
+    """20 tasks at 1/m, then 20 without a limit in the same queue, one worker: they start at once (stock: never).
+
+    In a quorum queue too, whose consumers keep the window that they began with, as on RabbitMQ 4 they do in all queues.
+    """
+    url = f"{empty_redis.url}/0" if broker == "redis" else request.getfixturevalue("rabbitmq")
     limiter = f"{empty_redis.url}/1"
-    with Cluster(url, limiter, "1/m", extension=extension) as cluster:
+    conf = {"task_default_queue": "quorum", "task_default_queue_type": "quorum"} if broker == "quorum" else {}
+    with Cluster(url, limiter, "1/m", extension=extension, conf=conf) as cluster:
         cluster.send("limited", 20)
         cluster.send("free", 20)
         cluster.start(1)
