@@ -65,8 +65,9 @@ def renewal(consumer: Any, qos: Any) -> Callable[[int], None] | None:
         brought stay with the worker, and are none of the new one's.
     """
     tell = qos.callback
-    # Celery 5.7 has it as an attribute, too, but all versions have it here.
-    if consumer.connection.transport.driver_type != "amqp" or inspect.getclosurevars(tell).nonlocals["qos_global"]:
+    if consumer.connection is None or consumer.connection.transport.driver_type != "amqp":  # None: it is lost
+        return None
+    if inspect.getclosurevars(tell).nonlocals["qos_global"]:  # Celery 5.7 has an attribute, too; here all have it
         return None
     lent: int | None = None
 
