@@ -45,11 +45,18 @@ class Bucket:
     Args:
         name: the bucket's name, by default the task's.
         limit: the limit in force, or None to let everything pass.
+
+    Attributes:
+        waiting: workers that wait on it, this one among them, by the last answer.
+        next_us: the next slot that was free then, on the Redis clock (epoch us).
+        floor_us: before it, on the Redis clock (epoch us), nothing is released; 0 for no such time.
     """
 
     def __init__(self, name: str, limit: Limit | None) -> None:
         self.name = name
         self.limit = limit
+        self.floor_us = self.next_us = 0
+        self.waiting = 1
         self.held: deque[Any] = deque()
         self.reservations: deque[Reservation] = deque()
         self.call: Call | None = None
@@ -95,6 +102,10 @@ class Bucket:
     def is_idle(self) -> bool:
         """Whether it needs nobody's attention."""
         return not (self.held or self.in_hand or self.call)
+
+    def opens(self, clock: RedisClock) -> float:
+        """The monotonic instant from which requests may be released, limit or not."""
+        return clock.reached(self.floor_us) if self.floor_us else float("-inf")
 
     def hold(self, request: Any, now: float) -> None:
         """Take a request in, at the end of the queue."""
@@ -147,6 +158,7 @@ class Bucket:
             chance: uniform in [0, 1).
         """
         assert self.limit is not None
+        self.waiting, self.next_us = reservation.waiting, reservation.slot_us(reservation.count)
         if reservation.count:
             self.reservations.append(reservation)
             self.waiting_since = now
@@ -158,7 +170,7 @@ class Bucket:
             got_all = reservation.count == call.wanted
             self.ask_at = call.sent + (SHORTEST_PAUSE_S if got_all else HORIZON_S * (1 + chance) / 2)
         else:
-            enters = clock.reached(reservation.slot_us(reservation.count)) - HORIZON_S
+            enters = clock.reached(self.next_us) - HORIZON_S
             turn = (now - self.waiting_since) / (interval_s * reservation.waiting)
             self.ask_at = min(enters + HORIZON_S / 4 * max(0.0, 1 - turn), now + PATIENCE_S)
 

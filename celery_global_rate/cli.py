@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from celery.bin import control as celery_control
 from celery.bin.base import CeleryOption
 from celery.bin.worker import worker
 from celery.exceptions import ImproperlyConfigured
+from celery.worker.control import Panel
 
-from . import switch  # noqa: F401  (listens for the worker)
+from . import control, switch  # noqa: F401  (remote control commands; listens for the worker)
 from .check import report
+from .commands import COMMANDS
 
 GROUP = "Global Rate Limit Options"
 
@@ -32,6 +35,13 @@ worker.params += [
         "else the broker or the result backend, if that is a Redis.",
     ),
 ]
+
+# Celery 5.3 makes its list of commands when it is imported, which was before ours were there.
+for of_celery in (celery_control.inspect, celery_control.control):
+    for parameter in of_celery.params:
+        if parameter.name == "action" and isinstance(parameter.type, click.Choice):
+            names = [name for name, info in Panel.meta.items() if info.visible and info.type == of_celery.name]
+            parameter.type = click.Choice(names)
 
 
 @click.group(name="global-rate")
@@ -67,3 +77,7 @@ def check(ctx: click.Context, timeout: float, global_rate_url: str | None) -> No
         raise SystemExit(f"global-rate: {exc}") from None
     click.echo("\n".join(lines))
     ctx.exit(0 if is_on else 1)
+
+
+for command in COMMANDS:
+    global_rate.add_command(command)

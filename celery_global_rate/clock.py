@@ -48,6 +48,10 @@ class RedisClock:
         self._read = read
         self.widest_s = max(self.widest_s, self.uncertainty_s)
 
+    def now_us(self, now: float) -> float:
+        """The instant that Redis' clock has surely reached at `now` (monotonic seconds), epoch us."""
+        return self._low_us + now * 1e6
+
     def reached(self, redis_us: float) -> float:
         """The monotonic instant, in seconds, from which Redis' clock has surely reached `redis_us` (epoch us)."""
         return (redis_us - self._low_us) / 1e6

@@ -31,12 +31,20 @@ class HubConnection:
         make: makes a connection of redis-py that is not open yet.
         waker: brings the opened connection back into the loop; its guard runs all that is called there.
         on_change: called in the loop with None when the connection has opened, with the error when it is lost.
+        on_message: called in the loop with what comes unasked, after a `SUBSCRIBE`; None where nothing may.
     """
 
-    def __init__(self, make: Callable[[], Any], waker: Waker, on_change: Callable[[Exception | None], None]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        waker: Waker,
+        on_change: Callable[[Exception | None], None],
+        on_message: Answer | None = None,
+    ) -> None:
         self._make = make
         self._waker = waker
         self._on_change = on_change
+        self._on_message = on_message
         self._hub: Any = None
         self._redis: Any = None
         self._fd = -1
@@ -54,7 +62,7 @@ class HubConnection:
         self.detach()
         self._hub = hub
         self._reopen_at = 0.0
-        self._open()
+        self.open()
 
     def detach(self) -> None:
         """Close. Commands that were sent still reach Redis; their answers are not read."""
@@ -70,7 +78,7 @@ class HubConnection:
             answer: called once in the loop with the reply, or with the exception there was instead.
         """
         if self._redis is None:
-            self._open()
+            self.open()
             answer(ConnectionError("not connected"))
             return
         self._answers.append((time.monotonic(), answer))
@@ -94,12 +102,12 @@ class HubConnection:
                 if not isinstance(exc.__context__, WOULD_BLOCK):
                     self.lose(exc)
                 return
-            if not self._answers:
+            answer = self._answers.popleft()[1] if self._answers else self._on_message
+            if answer is None:
                 self.lose(ConnectionError(f"unexpected reply: {type(reply).__name__}"))
                 return
-            _, answer = self._answers.popleft()
             self._waker.guard(partial(answer, reply))
-            if not self._answers:
+            if not (self._answers or self._on_message):
                 return
 
     def lose(self, reason: Exception) -> None:
@@ -111,8 +119,14 @@ class HubConnection:
         for _, answer in unanswered:
             self._waker.guard(partial(answer, reason))
 
-    def _open(self) -> None:
-        if self._hub is None or self._opener is not None or time.monotonic() < self._reopen_at:
+    def open(self) -> None:
+        """Begin to open, unless it is open, or it is too soon."""
+        if (
+            self._hub is None
+            or self._redis is not None
+            or self._opener is not None
+            or time.monotonic() < self._reopen_at
+        ):
             return
         opener = threading.Thread(target=self._connect, name="global-rate-connect", daemon=True)
         try:

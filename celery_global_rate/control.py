@@ -1,28 +1,127 @@
-"""What changes about Celery's remote control commands."""
+"""Celery's remote control: `control rate_limit` for the whole cluster, and commands of our own.
+
+Commands are registered in every process that knows the extension, so that `celery control` and `celery inspect` know
+them. A worker without it goes on as Celery does.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Any, Protocol
 
-from celery.worker.control import Panel, nok
+from celery.worker.control import Panel, control_command, inspect_command, nok, ok
 
+from . import report
+from .broadcast import Broadcast
+from .bucket import REPLY_TIMEOUT_S
 from .limit import Limit
+from .record import Record, ordered, reset, set_limit
+from .regulator import Regulator
+from .store import ERRORS, Store
+from .task_bucket import TaskBucket
+
+OFF = "global-rate is off in this worker"
+_celery_rate_limit = Panel.data["rate_limit"]
 
 
-def refuse_bad_rates() -> None:
-    """Let `control rate_limit` refuse what cannot be meant; all else about the command stays Celery's own."""
-    celery_rate_limit = Panel.data["rate_limit"]
-    if hasattr(celery_rate_limit, "refuses_bad_rates"):
-        return
+class Step(Protocol):
+    """What the commands know of the bootstep."""
 
-    def rate_limit(state: Any, task_name: str, rate_limit: Any, **kwargs: Any) -> Any:
-        burst = getattr(state.app.tasks.get(task_name), "rate_burst", None)
-        try:
-            Limit.parse(rate_limit, burst)
-        except ValueError as exc:
-            return nok(str(exc))
-        return celery_rate_limit(state, task_name, rate_limit, **kwargs)
+    hostname: str
+    regulator: Regulator
+    broadcast: Broadcast
+    buckets: dict[str, TaskBucket]
 
-    rate_limit.__doc__ = celery_rate_limit.__doc__
-    rate_limit.refuses_bad_rates = True  # type: ignore[attr-defined]
-    Panel.data["rate_limit"] = rate_limit
+    def declared(self, name: str) -> Limit | None:
+        """The limit that a task declares."""
+
+
+@control_command(  # type: ignore[untyped-decorator]
+    args=[("task_name", str), ("rate_limit", str)],
+    signature="<task_name> <rate_limit (e.g., 5/s | 5/m | 5/h)>",
+)
+def rate_limit(state: Any, task_name: str, rate_limit: Any, **kwargs: Any) -> Any:
+    """Tell worker(s) to modify the rate limit for a task by type: for the whole cluster, until it is reset."""
+    step = _step(state)
+    if step is None:
+        return _celery_rate_limit(state, task_name, rate_limit, **kwargs)
+    if task_name not in state.app.tasks:
+        return nok("unknown task")
+    burst = getattr(state.app.tasks[task_name], "rate_burst", None)
+    try:
+        limit, rate = ordered(rate_limit, burst)
+    except ValueError as exc:
+        return nok(f"Invalid rate limit string: {exc}")
+    done = "new rate limit set successfully" if limit else "rate limit disabled successfully"
+    return _change(step, task_name, set_limit(limit, rate, step.declared(task_name)), "control rate_limit", done)
+
+
+@control_command(args=[("task_name", str)], signature="<task_name>")  # type: ignore[untyped-decorator]
+def rate_limit_reset(state: Any, task_name: str, **kwargs: Any) -> Any:
+    """Go back to the rate limit that the task declares, in the whole cluster."""
+    step = _step(state)
+    if step is None:
+        return nok(OFF)
+    if task_name not in state.app.tasks:
+        return nok("unknown task")
+    declared = step.declared(task_name)
+    return _change(step, task_name, reset(declared), "control rate_limit_reset", "rate limit reset successfully")
+
+
+@inspect_command()  # type: ignore[untyped-decorator]
+def rate_limits(state: Any, **kwargs: Any) -> Any:
+    """Rate limits: what tasks declare, what is in force, and who ordered it."""
+    step = _step(state)
+    if step is None:
+        return nok(OFF)
+    now_us = step.regulator.limiter.clock.now_us(time.monotonic())
+    orders = step.regulator.orders
+    return {
+        name: report.limits(known.bucket, known.declared, orders.get(name), now_us)
+        for name, known in sorted(step.buckets.items())
+    }
+
+
+@inspect_command()  # type: ignore[untyped-decorator]
+def rate_held(state: Any, **kwargs: Any) -> Any:
+    """Tasks held for their rate limits: how many, and of the first ones since when and for how long."""
+    step = _step(state)
+    if step is None:
+        return nok(OFF)
+    clock, now = step.regulator.limiter.clock, time.monotonic()
+    return {
+        name: report.held(known.bucket, clock, now) for name, known in sorted(step.buckets.items()) if known.bucket.held
+    }
+
+
+def _step(state: Any) -> Step | None:
+    step: Step | None = getattr(state.consumer, "global_rate", None)
+    return step
+
+
+def _change(step: Step, name: str, change: dict[str, Any], source: str, done: str) -> Any:
+    """Write a change and reply. This waits for Redis: an operator's order is rare, and wants an answer."""
+    regulator, broadcast = step.regulator, step.broadcast
+    try:
+        with Store(regulator.settings, REPLY_TIMEOUT_S) as store:
+            _, record = store.change(
+                name, change, f"control, {step.hostname}", source, id=broadcast.id, late_s=regulator.blocked_s
+            )
+    except ERRORS as exc:
+        # The text of the error may quote a password.
+        return nok(f"no answer from the Redis at {regulator.settings.address} ({type(exc).__name__}): try again")
+    if record is None:
+        return nok("heard too late: nothing was changed")
+    regulator.obey(name, record)
+    assert record.order is not None
+    if record.order.rate != change["limit"]["rate"]:
+        return nok(f"heard too late: {_in_force(record)} was ordered meanwhile, and is in force")
+    replaced = record.order.replaced
+    before = record.order.declared if replaced == "declared" else replaced
+    where = "for the whole cluster, not only for the workers that were named" if broadcast.destination else "everywhere"
+    return ok(f"{done}, {where}: {_in_force(record)}, before {before}")
+
+
+def _in_force(record: Record) -> str:
+    assert record.order is not None
+    return record.order.declared if record.order.rate == "declared" else record.order.rate

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
 from typing import Any
 
 from celery.utils.functional import firstmethod
 
 from .limit import Limit
-
-logger = logging.getLogger(__name__)
-
-#: So many limited tasks are named at the start of a worker; the others are counted.
-NAMED = 10
 
 #: What `'*'` says, of the first annotation that has it; as Celery itself looks it up.
 annotation_for_all = firstmethod("annotate_any")
@@ -34,14 +27,3 @@ def declared_limit(app: Any, task: Any) -> Limit | None:
         if rate in (app.conf.task_default_rate_limit, for_all.get("rate_limit")):
             return None
     return Limit.parse(rate, getattr(task, "rate_burst", None))
-
-
-def announce(limits: Mapping[str, Limit | None]) -> None:
-    """Log what is limited, by the names of the tasks."""
-    names = sorted(limits)
-    for name in names[:NAMED]:
-        logger.info("global-rate: %s at %s", name, limits[name])
-    if not names:
-        logger.info("global-rate: no task has a limit")
-    elif len(names) > NAMED:
-        logger.info("global-rate: and %d more", len(names) - NAMED)

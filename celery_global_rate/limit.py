@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -14,6 +15,9 @@ US_PER_S = 1_000_000
 #: Celery's own periods, in seconds. No others: a stock worker must understand every rate that a task declares.
 PERIODS_S = {"s": 1, "m": 60, "h": 3600}
 FORMS = "use N/s, N/m or N/h with a positive number N, a number of starts per second, or None for no limit"
+#: What an operator may order as well, which no stock worker reads.
+ORDERED_PERIODS_S = {**PERIODS_S, "d": 86400}
+ORDERED_FORMS = "use N/s, N/m, N/h or N/d with a positive number N, or none for no limit"
 
 SHORTEST_GRACE_S = 0.025
 LONGEST_GRACE_S = 1.0
@@ -64,12 +68,13 @@ class Limit:
         return self.grace_s - HAND_OVER_S
 
     @classmethod
-    def parse(cls, rate: object, burst: object = None) -> Limit | None:
-        """Read a rate as a task, an annotation or a setting spells it.
+    def parse(cls, rate: object, burst: object = None, is_order: bool = False) -> Limit | None:
+        """Read a rate as a task, an annotation or a setting spells it, or an operator.
 
         Args:
             rate: ``"100/m"``, a number of starts per second, or None, 0, or an empty string for no limit.
             burst: slots in a full bucket, a whole number from 1 to a million, or None for 1.
+            is_order: an operator writes it, who may also count per day.
 
         Returns:
             The limit, or None for no limit.
@@ -77,28 +82,29 @@ class Limit:
         Raises:
             ValueError: a rate or burst that cannot be meant; the text names it and what to write instead.
         """
-        per_s = _per_second(rate)
+        periods_s, forms = (ORDERED_PERIODS_S, ORDERED_FORMS) if is_order else (PERIODS_S, FORMS)
+        per_s = _per_second(rate, periods_s, forms)
         slots = _burst(burst)
         if not per_s:
             return None
         interval_ps = math.ceil(Fraction(US_PER_S * PS_PER_US) / per_s)
         if interval_ps * slots > LONGEST_FILL_US * PS_PER_US:
-            raise ValueError(f"rate {rate!r} with burst {slots} fills its bucket in over ten years: {FORMS}")
+            raise ValueError(f"rate {rate!r} with burst {slots} fills its bucket in over ten years: {forms}")
         return cls(*divmod(interval_ps, PS_PER_US), slots)
 
     def __str__(self) -> str:
-        counts = {period: self.per_second * seconds for period, seconds in PERIODS_S.items()}
+        counts = {period: self.per_second * seconds for period, seconds in ORDERED_PERIODS_S.items()}
         whole = (period for period, count in counts.items() if abs(count - round(count)) < 1e-6 * count)
         period = next(whole, None)
         if period:
             text = f"{round(counts[period])}/{period}"
         else:
-            period = "s" if self.per_second >= 1 else "h"
+            period = "s" if self.per_second >= 1 else "h" if self.per_second * 3600 >= 1 else "d"
             text = f"{counts[period]:.6g}/{period}"
         return text + (f", burst {self.burst}" if self.burst > 1 else "")
 
 
-def _per_second(rate: object) -> Fraction:
+def _per_second(rate: object, periods_s: Mapping[str, int], forms: str) -> Fraction:
     if rate is None or rate is False or rate == "":
         return Fraction(0)
     count, period = rate, "s"
@@ -110,11 +116,11 @@ def _per_second(rate: object) -> Fraction:
             raise TypeError
         # By way of float, as Celery reads it; str() brings back the digits that were written: 0.1 is a tenth.
         per_period = Fraction(str(float(count)))
-        per_s = per_period / PERIODS_S[period]
+        per_s = per_period / periods_s[period]
     except (TypeError, ValueError, KeyError, OverflowError):
-        raise ValueError(f"rate {rate!r} cannot be read: {FORMS}") from None
+        raise ValueError(f"rate {rate!r} cannot be read: {forms}") from None
     if per_s < 0:
-        raise ValueError(f"rate {rate!r} is negative: {FORMS}")
+        raise ValueError(f"rate {rate!r} is negative: {forms}")
     return per_s
 
 

@@ -36,6 +36,16 @@ class Connection(Protocol):
         """Give the connection up."""
 
 
+class Orders(Protocol):
+    """What the limiter knows of the orders of operators."""
+
+    def text(self, name: str) -> str:
+        """The record of a bucket that this worker knows; empty where it knows none."""
+
+    def learn(self, name: str, text: str | bytes) -> bool:
+        """Take in the higher one that Redis knows."""
+
+
 class Limiter:
     """Reserves slots and gives them back.
 
@@ -43,18 +53,26 @@ class Limiter:
         connection: sends a command and calls back with its answer.
         prefix: the prefix of all keys.
         worker: a name that is unique to this process.
-        report: called with every reply of Redis, an error reply among them. The connection tells of its own errors.
-
-    Attributes:
         clock: the worker's view of the Redis clock, learnt from every answer.
+        report: called with every reply of Redis, an error reply among them. The connection tells of its own errors.
+        orders: what operators have ordered, as far as this worker knows.
     """
 
-    def __init__(self, connection: Connection, prefix: str, worker: str, report: Callable[[object], None]) -> None:
-        self.clock = RedisClock()
+    def __init__(
+        self,
+        connection: Connection,
+        prefix: str,
+        worker: str,
+        clock: RedisClock,
+        report: Callable[[object], None],
+        orders: Orders,
+    ) -> None:
+        self.clock = clock
         self._connection = connection
         self._prefix = prefix
         self._worker = worker
         self._report = report
+        self._orders = orders
 
     def reserve(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
         """Ask for slots of a limit.
@@ -72,7 +90,7 @@ class Limiter:
                 self._connection.lose(TimeoutError(f"no answer for {silent_s:.1f} s"))
             reply(None)
             return
-        arguments = reserve_call(self._prefix, name, limit, wanted, self._worker)
+        arguments = reserve_call(self._prefix, name, limit, wanted, self._worker, self._orders.text(name))
 
         def send(verb: str, script: str) -> None:
             self._connection.send((verb, script, *arguments), partial(answered, time.monotonic()))
@@ -92,7 +110,8 @@ class Limiter:
             read = time.monotonic()
             if read - sent <= REPLY_TIMEOUT_S:  # a later one tells nothing of the clock worth knowing
                 self.clock.observe(reservation.now_us, sent, read)
-            reply(reservation)
+            is_readable = not reservation.record or self._orders.learn(name, reservation.record)
+            reply(reservation if is_readable else None)
 
         send("EVALSHA", RESERVE.sha)
 

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 #: How long a loop of our own is waited for when it is to end, in seconds.
 STOP_S = 2.0
+#: A loop that has not turned for this long, in seconds, was blocked: it sleeps for a second at the most.
+BLOCKED_S = 5.0
 
 
 def logged(action: Callable[[], None]) -> None:
@@ -102,6 +104,14 @@ class Alarm:
         self._hub: Any = None
         self._entry: Any = None
         self._at = float("inf")
+        self._turned = self._resumed = self._stopped = time.monotonic()
+
+    @property
+    def blocked_s(self) -> float:
+        """How long the loop has not turned, in seconds, now or a moment ago: what it hears may have waited so long."""
+        now = time.monotonic()
+        since = self._stopped if now - self._resumed < BLOCKED_S else self._turned
+        return now - since if now - since > BLOCKED_S else 0.0
 
     def attach(self, hub: Any) -> None:
         """Use this loop's timers."""
@@ -137,7 +147,11 @@ class Alarm:
         self._ring()
 
     def _on_tick(self) -> None:
-        if self._at <= time.monotonic():
+        now = time.monotonic()
+        if now - self._turned > BLOCKED_S:
+            self._stopped, self._resumed = self._turned, now
+        self._turned = now
+        if self._at <= now:
             self._fire()
             self._waker.wake()  # the pool looks for new work before it sleeps, and may have looked already
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
@@ -11,15 +12,20 @@ from functools import partial
 from typing import Any, Protocol
 
 from .bucket import REPLY_TIMEOUT_S, Bucket
+from .clock import RedisClock
 from .connection import HubConnection
 from .credit import Credit, Renew
 from .limit import Limit
 from .limiter import Limiter
 from .loop import Alarm, Waker
+from .news import News
+from .orders import Orders
 from .outage import Outage
 from .pool import Pool
+from .record import Record
 from .scheduler import FULL_POOL_POLL_S, Scheduler
 from .settings import Settings
+from .store import ERRORS, Store
 from .version import __version__
 
 logger = logging.getLogger(__name__)
@@ -48,6 +54,7 @@ class Regulator:
         qos: the consumer's `kombu.common.QoS` of this moment, or None.
         renewal: tells for it how its consumer is begun anew, or None where its window follows each change.
         recoverable: errors of the broker, which must reach the worker where its own loop is ours.
+        ordered: called with the name of a bucket for which there is a new record.
     """
 
     def __init__(
@@ -58,6 +65,7 @@ class Regulator:
         qos: Callable[[], Any],
         renewal: Callable[[Any], Renew | None],
         recoverable: tuple[type[BaseException], ...],
+        ordered: Callable[[str], None],
     ) -> None:
         self.settings = settings
         self._pool = pool
@@ -69,7 +77,10 @@ class Regulator:
         self._waker = Waker(self._guarded)
         self._alarm = Alarm(self.pump, self._waker)
         self._connection = HubConnection(settings.connection, self._waker, self._changed)
-        self.limiter = Limiter(self._connection, settings.key_prefix, worker, self._outage.replied)
+        clock, prefix = RedisClock(), settings.key_prefix
+        self.orders = Orders(clock, lambda *in_force: self.scheduler.configure(*in_force), ordered)
+        self.limiter = Limiter(self._connection, prefix, worker, clock, self._outage.replied, self.orders)
+        self._news = News(settings.connection, self._waker, self._connection, prefix, self.orders)
         self._credit = Credit(settings.max_held, renewal)
         self.scheduler = Scheduler(pool, self.limiter, self._alarm.set, self._cover, time.monotonic, random.random)
         self._last_held = float("-inf")
@@ -88,11 +99,14 @@ class Regulator:
         self._waker.attach(hub)
         self._alarm.attach(hub)
         self._connection.attach(hub)
+        self._news.attach(hub)
+        self._alarm.set(time.monotonic())
 
     def detach(self, hub: Any) -> None:
         """Give slots back and let go of the loop. Called in it."""
         self._clear()
         self._alarm.detach()
+        self._news.detach()
         self._connection.detach()
         self._waker.detach(hub)
         self._thread = None
@@ -106,9 +120,9 @@ class Regulator:
         self._last_held = time.monotonic()
         self._run(self._hold, bucket, request)
 
-    def configure(self, bucket: Bucket, limit: Limit | None) -> None:
-        """Put another limit in force."""
-        self._run(self.scheduler.configure, bucket, limit)
+    def configure(self, bucket: Bucket, declared: Limit | None) -> None:
+        """Put the limit in force that an operator has ordered, or else the one that its task declares."""
+        self._run(self.orders.configure, bucket, declared)
 
     def clear(self) -> None:
         """Forget what is held; the broker delivers it again. Done when this returns."""
@@ -120,6 +134,25 @@ class Regulator:
     def pump(self) -> None:
         """Do what is due."""
         self._guarded(self.scheduler.pump)
+        self._guarded(self._keep_up)
+
+    def read_orders(self) -> None:
+        """Learn what was ordered before this worker began. It waits for Redis, so it is for the start of a worker.
+
+        Without an answer the worker starts all the same: no slot is given to who does not know the record.
+        """
+        with contextlib.suppress(*ERRORS), Store(self.settings, clock=self.limiter.clock) as store:
+            for name, record in store.records().items():
+                self.orders.learn(name, record, is_start=True)
+
+    @property
+    def blocked_s(self) -> float:
+        """How long the loop has not turned, in seconds, now or a moment ago; 0 where it has."""
+        return self._alarm.blocked_s
+
+    def obey(self, name: str, record: Record) -> None:
+        """Take in a record that was just written. Called in any thread."""
+        self._run(self._learn, name, record.text)
 
     def info(self) -> dict[str, Any]:
         """What `celery inspect stats` shows, and `check` compares. It also looks after an idle connection."""
@@ -145,6 +178,7 @@ class Regulator:
         self._outage.connected(error)
         if error is None:
             self._inquire()
+            self._news.look()
 
     def _inquire(self) -> None:
         self._connection.send(("INFO",), self._outage.introduced)
@@ -159,6 +193,13 @@ class Regulator:
     def _hold(self, bucket: Bucket, request: Any) -> None:
         self._credit.received()
         self.scheduler.hold(bucket, request)
+
+    def _learn(self, name: str, record: str) -> None:
+        self.orders.learn(name, record)
+
+    def _keep_up(self) -> None:
+        now = time.monotonic()
+        self._alarm.set(min(self.orders.keep_up(now), self._news.keep_up(now)))
 
     def _clear(self) -> None:
         self.scheduler.clear()

@@ -21,6 +21,7 @@ class Reservation:
         count: slots granted, 0 or more.
         seq: the serial of the booking, which giving back must name.
         waiting: workers that wait on this bucket, this one among them.
+        record: empty, but where Redis knows a higher record of the bucket than the caller: then nothing was granted.
         used: slots that are no longer in hand: released or missed.
     """
 
@@ -32,6 +33,7 @@ class Reservation:
     count: int
     seq: int
     waiting: int
+    record: str | bytes = ""
     used: int = 0
 
     @property

@@ -59,10 +59,8 @@ class Scheduler:
         self._pool = pool
         self._room = Room(pool, monotonic)
         self._limiter = limiter
-        self._wake = wake
-        self._cover = cover
-        self._monotonic = monotonic
-        self._chance = chance
+        self._wake, self._cover = wake, cover
+        self._monotonic, self._chance = monotonic, chance
         self._busy: dict[str, Bucket] = {}
         self._pumping = False
         self._serve_at = NOW
@@ -83,12 +81,12 @@ class Scheduler:
         elif len(bucket.held) <= bucket.most_covered:
             self._cover(self._to_cover)
 
-    def configure(self, bucket: Bucket, limit: Limit | None) -> None:
-        """Put another limit in force: held requests follow it, and start where it is None."""
-        if limit == bucket.limit:
+    def configure(self, bucket: Bucket, limit: Limit | None, floor_us: int = 0) -> None:
+        """Put a limit and a floor in force: held requests follow them, and start where the limit is None."""
+        if (limit, floor_us) == (bucket.limit, bucket.floor_us):
             return
         self._let_go(bucket)
-        bucket.limit = limit
+        bucket.limit, bucket.floor_us = limit, floor_us
         bucket.ask_at = self._monotonic()
         self.pump()
 
@@ -169,7 +167,8 @@ class Scheduler:
 
     def _pass_on(self, bucket: Bucket) -> None:
         """Start what has no limit any more, as many as there are processes: a solo pool runs them right here."""
-        for _ in range(self._pool.processes):
+        is_open = bucket.opens(self._limiter.clock) <= self._monotonic()
+        for _ in range(self._pool.processes if is_open else 0):
             if self._is_wanted(bucket):
                 self._pool.start(bucket.held.popleft())
 
@@ -185,15 +184,13 @@ class Scheduler:
         """Ask for slots if it is time to; returns the monotonic instant of what comes next for this bucket."""
         now = self._monotonic()
         if bucket.limit is None:
-            return now
+            return max(now, bucket.opens(self._limiter.clock))
         if bucket.call is not None and now > bucket.call.expires:
             bucket.call = None
             bucket.unanswered(now, self._chance())
         if bucket.call is None and now >= bucket.ask_at and bucket.unprovided:
             self._ask(bucket, bucket.limit, now)
-        at = now + FULL_POOL_POLL_S
-        if bucket.call is not None or now < bucket.ask_at:
-            at = bucket.call.expires if bucket.call else bucket.ask_at
+        at = bucket.call.expires if bucket.call else bucket.ask_at if now < bucket.ask_at else now + FULL_POOL_POLL_S
         if (reservation := bucket.reservation) is not None:
             due = self._limiter.clock.reached(reservation.due_us)
             pressing = due if bucket.has_spare else due + bucket.limit.usable_s * PRESSING
@@ -241,6 +238,8 @@ class Scheduler:
         bucket.call = None
         if reservation is None:
             bucket.unanswered(now, self._chance())
+        elif reservation.record:
+            bucket.ask_at = now  # it is known now, and the limit is the same
         else:
             bucket.granted(reservation, call, self._limiter.clock, now, self._chance())
         self.pump()

@@ -1,17 +1,22 @@
-"""The Lua scripts and their calls: what goes in, what comes out, and the keys of a bucket."""
+"""The Lua scripts and their calls: what goes in, what comes out, and the keys."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from importlib import resources
+from typing import Any
 
 from .bucket import HORIZON_S, PATIENCE_S
 from .limit import Limit
 from .reservation import Reservation
 
+SHARED = ("slots.lua", "records.lua")
+
 
 class Script:
-    """One verb in Lua, with the arithmetic that all verbs share before it.
+    """One verb in Lua, with what the verbs share before it: the arithmetic, and the order of records.
 
     Attributes:
         source: the text that Redis runs.
@@ -20,12 +25,14 @@ class Script:
 
     def __init__(self, verb: str) -> None:
         lua = resources.files(__package__).joinpath("lua")
-        self.source = "\n".join(lua.joinpath(name).read_text("utf-8") for name in ("slots.lua", f"{verb}.lua"))
+        self.source = "\n".join(lua.joinpath(name).read_text("utf-8") for name in (*SHARED, f"{verb}.lua"))
         self.sha = hashlib.sha1(self.source.encode()).hexdigest()
 
 
 RESERVE = Script("reserve")
 GIVE_BACK = Script("give_back")
+SET = Script("set")
+KEEP = Script("keep")
 
 
 def bucket_key(prefix: str, name: str) -> str:
@@ -38,15 +45,47 @@ def waiting_key(prefix: str, name: str) -> str:
     return f"{{{prefix}}}:waiting:{name}"
 
 
-def reserve_call(prefix: str, name: str, limit: Limit, wanted: int, worker: str) -> list[str | int]:
+def records_key(prefix: str) -> str:
+    """The key of all records."""
+    return f"{{{prefix}}}:records"
+
+
+def era_key(prefix: str) -> str:
+    """The key that tells whether a worker has missed a record."""
+    return f"{{{prefix}}}:era"
+
+
+def history_key(prefix: str, name: str) -> str:
+    """The key of the last changes of a bucket."""
+    return f"{{{prefix}}}:history:{name}"
+
+
+def news_channel(prefix: str) -> str:
+    """The channel on which new records are told, as ``record\\nname``."""
+    return f"{{{prefix}}}:news"
+
+
+def reserve_call(prefix: str, name: str, limit: Limit, wanted: int, worker: str, record: str) -> list[str | int]:
     """Keys and arguments of reserve.lua, after the script itself."""
     interval = limit.interval_us, limit.interval_ps
     horizon_us, patience_us = int(HORIZON_S * 1e6), int(PATIENCE_S * 1e6)
-    keys = bucket_key(prefix, name), waiting_key(prefix, name)
-    return [len(keys), *keys, *interval, limit.burst, wanted, horizon_us, patience_us, worker]
+    keys = bucket_key(prefix, name), waiting_key(prefix, name), records_key(prefix), era_key(prefix)
+    return [len(keys), *keys, *interval, limit.burst, wanted, horizon_us, patience_us, worker, name, record]
 
 
 def give_back_call(prefix: str, name: str, reservation: Reservation) -> list[str | int]:
     """Keys and arguments of give_back.lua, after the script itself."""
     interval = reservation.interval_us, reservation.interval_ps
     return [1, bucket_key(prefix, name), *interval, reservation.left, reservation.seq]
+
+
+def set_call(prefix: str, name: str, change: Mapping[str, Any], id: str, late_us: int) -> list[str | int]:
+    """Keys and arguments of set.lua, after the script itself."""
+    keys = records_key(prefix), era_key(prefix), history_key(prefix, name)
+    return [len(keys), *keys, name, json.dumps(change), id, late_us, news_channel(prefix)]
+
+
+def keep_call(prefix: str, era: str, records: Mapping[str, str]) -> list[str | int]:
+    """Keys and arguments of keep.lua, after the script itself."""
+    pairs = [text for pair in records.items() for text in pair]
+    return [2, records_key(prefix), era_key(prefix), era, *pairs]

@@ -18,44 +18,19 @@ from typing import Any
 from celery import bootsteps
 from celery.worker import state
 
+from . import control  # noqa: F401  (commands)
+from .broadcast import Broadcast
 from .broker import look_up_often, lose_once, renewal
 from .bucket import Bucket
-from .control import refuse_bad_rates
-from .declared import announce, declared_limit
+from .declared import declared_limit
+from .limit import Limit
 from .line import PoolQueue, SemaphoreLine
 from .loop import HubThread
 from .recycling import leave_to_fork, replaces_processes
 from .regulator import Regulator
+from .report import announce
 from .settings import Settings
-
-
-class TaskBucket:
-    """The bucket Celery sees: one object per task for as long as the worker lives.
-
-    Strategies and timers of ETA tasks keep a reference, so a new limit changes this object and never replaces it.
-    """
-
-    #: Celery's own drain looks in here and finds nothing.
-    contents: tuple[Any, ...] = ()
-
-    def __init__(self, regulator: Regulator, bucket: Bucket) -> None:
-        self._regulator = regulator
-        self.bucket = bucket
-
-    def __bool__(self) -> bool:
-        return True  # Celery tests `if bucket:`
-
-    def add(self, item: tuple[Any, int]) -> None:
-        """Take a request that was received, or whose ETA has come."""
-        self._regulator.hold(self.bucket, item[0])
-
-    def pop(self) -> Any:
-        """Nothing, ever."""
-        raise IndexError("requests are released by global-rate")
-
-    def clear_pending(self) -> None:
-        """The broker connection is gone, and with it the right to acknowledge what is held."""
-        self._regulator.clear()
+from .task_bucket import TaskBucket
 
 
 class WorkerPool:
@@ -180,7 +155,10 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
     def create(self, consumer: Any) -> None:
         """Take the seam. Buckets that Celery has built already are replaced by ours."""
         self._app = consumer.app
-        self._task_buckets: dict[str, TaskBucket] = {}
+        self.hostname: str = consumer.hostname
+        self._celery_buckets = consumer.task_buckets
+        #: By the names of their tasks: of all that have a limit, or had one, or an order.
+        self.buckets: dict[str, TaskBucket] = {}
         self._thread = None if consumer.hub else HubThread("global-rate")
         self.regulator = Regulator(
             Settings.from_app(consumer.app, self._url),
@@ -189,11 +167,15 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             lambda: consumer.qos,
             partial(renewal, consumer),
             () if self._thread else consumer.connection_errors + consumer.channel_errors,
+            self._on_record,
         )
+        self.broadcast = Broadcast()
+        self.regulator.read_orders()
+        consumer.global_rate = self
         consumer.bucket_for_task = self._bucket_for_task
         consumer.reset_rate_limits()
-        announce({name: known.bucket.limit for name, known in self._task_buckets.items()})
-        refuse_bad_rates()
+        now_us = self.regulator.limiter.clock.now_us(time.monotonic())
+        announce({name: known.declared for name, known in self.buckets.items()}, self.regulator.orders, now_us)
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
         """Move into the event loop: at start, and again after each reconnect to the broker."""
@@ -202,6 +184,9 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
     def start(self, consumer: Any) -> None:
         """The worker is connected to its broker. Where it has no event loop, begin one."""
         lose_once(consumer.connection)
+        for step in consumer.steps:
+            if (box := getattr(step, "box", None)) is not None:
+                self.broadcast.listen(box.node)
         if replaces_processes(consumer.controller):
             leave_to_fork()
         if self._thread:
@@ -223,12 +208,24 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         """What `celery inspect stats` shows."""
         return {"global_rate": self.regulator.info()}
 
+    def declared(self, name: str) -> Limit | None:
+        """The limit that a task declares."""
+        return declared_limit(self._app, self._app.tasks[name])
+
     def _bucket_for_task(self, task: Any) -> TaskBucket | None:
         """In Celery's place: the bucket of a task, or None for one that never had a limit."""
         limit = declared_limit(self._app, task)
-        known = self._task_buckets.get(task.name)
-        if known is None and limit is not None:
-            known = self._task_buckets[task.name] = TaskBucket(self.regulator, Bucket(task.name, limit))
-        elif known is not None:
-            self.regulator.configure(known.bucket, limit)
+        known = self.buckets.get(task.name)
+        if known is None:
+            if limit is None and self.regulator.orders.get(task.name) is None:
+                return None
+            known = self.buckets[task.name] = TaskBucket(self.regulator, Bucket(task.name, limit))
+        known.declared = limit
+        self.regulator.configure(known.bucket, limit)
         return known
+
+    def _on_record(self, name: str) -> None:
+        """An operator has ordered something for a bucket, or an order has ended."""
+        task = self._app.tasks.get(name)
+        if task is not None:
+            self._celery_buckets[name] = self._bucket_for_task(task)

@@ -12,14 +12,25 @@ import redis
 
 from celery_global_rate.limit import Limit
 from celery_global_rate.reservation import Reservation
-from celery_global_rate.script import GIVE_BACK, RESERVE, bucket_key, give_back_call, reserve_call, waiting_key
+from celery_global_rate.script import (
+    GIVE_BACK,
+    KEEP,
+    RESERVE,
+    SET,
+    bucket_key,
+    give_back_call,
+    keep_call,
+    reserve_call,
+    set_call,
+    waiting_key,
+)
 
 from .oracle import Answer, Oracle
 
 NOW = 1_800_000_000_000_000
 HORIZON_US, PATIENCE_US = 100_000, 5_000_000
 PREFIX, NAME = "test", "tasks.add"
-SOURCES = {"reserve": RESERVE.source, "give_back": GIVE_BACK.source}
+SOURCES = {"reserve": RESERVE.source, "give_back": GIVE_BACK.source, "set": SET.source, "keep": KEEP.source}
 
 
 class Bucket:
@@ -31,10 +42,14 @@ class Bucket:
         self.key, self.waiting_key = bucket_key(PREFIX, NAME), waiting_key(PREFIX, NAME)
         self._reserve = client.register_script(sources["reserve"])
         self._give_back = client.register_script(sources["give_back"])
+        self._set = client.register_script(sources["set"])
+        self._keep = client.register_script(sources["keep"])
 
-    def reserve(self, now_us: int | None, limit: Limit, wanted: int = 1, worker: str = "one") -> Reservation:
-        count, *call = reserve_call(PREFIX, NAME, limit, wanted, worker)
-        call[-3:-1] = self.horizon_us, self.patience_us
+    def reserve(
+        self, now_us: int | None, limit: Limit, wanted: int = 1, worker: str = "one", record: str = ""
+    ) -> Reservation:
+        count, *call = reserve_call(PREFIX, NAME, limit, wanted, worker, record)
+        call[-5:-3] = self.horizon_us, self.patience_us
         keys, args = call[: int(count)], call[int(count) :]
         return Reservation(*self._reserve(keys, args if now_us is None else [*args, now_us]))
 
@@ -43,6 +58,22 @@ class Bucket:
         count, *call = give_back_call(PREFIX, NAME, reservation)
         keys, args = call[: int(count)], call[int(count) :]
         return bool(self._give_back(keys, args if now_us is None else [*args, now_us]))
+
+    def set(
+        self, now_us: int | None, change: Mapping[str, object], id: str = "a", late_us: int = 0
+    ) -> tuple[bool, str]:
+        """Order a change; whether it was written, and the record there is then."""
+        entry = {"by": "me", "source": "test", "reason": "why", **change}
+        count, *call = set_call(PREFIX, NAME, entry, id, late_us)
+        keys, args = call[: int(count)], call[int(count) :]
+        written, _, record = self._set(keys, args if now_us is None else [*args, now_us])
+        return bool(written), record
+
+    def keep(self, records: Mapping[str, str], era: str = "new") -> tuple[str | None, int, dict[str, str]]:
+        """Tell what a worker knows: the era, its changes, and all records there are then."""
+        count, *call = keep_call(PREFIX, era, records)
+        _, id, changes, pairs = self._keep(call[: int(count)], call[int(count) :])
+        return id, int(changes or 0), dict(zip(pairs[::2], pairs[1::2]))
 
     def lose(self) -> None:
         """Lose the keys, as when Redis restarts empty."""

@@ -177,7 +177,7 @@ def test_an_expiry_outlives_giving_back(bucket: Bucket) -> None:
 
 def test_no_digit_is_lost_up_to_the_year_2200(bucket: Bucket) -> None:
     given = bucket.reserve(YEAR_2200, Limit(33_333, 333_334, 3), 4)
-    expected = {"slot": YEAR_2200 + 33_333, "slot_ps": 333_334, "lead": 33_333, "seq": YEAR_2200}
+    expected = {"slot": YEAR_2200 + 33_333, "slot_ps": 333_334, "lead": 33_333, "seq": YEAR_2200, "given": 4}
 
     assert Reservation(YEAR_2200, YEAR_2200 - 66_667, 333_332, 33_333, 333_334, 4, YEAR_2200, 1) == given
     assert {name: str(value) for name, value in expected.items()} == bucket.fields

@@ -12,8 +12,10 @@ PACKAGE = Path(__file__).parent.parent / "celery_global_rate"
 #: What each module may import of its siblings. The lower layers come first, and know nothing of those after them.
 ARROWS: dict[str, set[str]] = {
     "version": set(),
+    "duration": set(),
     "limit": set(),
     "clock": set(),
+    "record": {"limit"},
     "reservation": {"clock", "limit"},
     "bucket": {"clock", "limit", "reservation"},
     "pace": {"bucket"},
@@ -24,6 +26,8 @@ ARROWS: dict[str, set[str]] = {
     "loop": set(),
     "line": set(),
     "connection": {"loop"},
+    "orders": {"bucket", "clock", "limit", "record"},
+    "news": {"connection", "limiter", "loop", "orders", "script"},
     "credit": set(),
     "server": set(),
     "outage": {"server"},
@@ -31,19 +35,29 @@ ARROWS: dict[str, set[str]] = {
     "sentinel": {"address"},
     "inherited": {"address"},
     "settings": {"address", "inherited", "sentinel"},
+    "store": {"clock", "record", "script", "settings"},
     "declared": {"limit"},
-    "control": {"limit"},
+    "report": {"bucket", "clock", "duration", "limit", "record"},
+    "broadcast": set(),
     "broker": set(),
     "recycling": set(),
     "regulator": {
-        *("bucket", "connection", "credit", "limit", "limiter"),
-        *("loop", "outage", "pool", "scheduler", "settings", "version"),
+        *("bucket", "clock", "connection", "credit", "limit", "limiter", "loop", "news", "orders"),
+        *("outage", "pool", "record", "scheduler", "settings", "store", "version"),
     },
-    "step": {"broker", "bucket", "control", "declared", "line", "loop", "recycling", "regulator", "settings"},
+    "task_bucket": {"bucket", "limit", "regulator"},
+    "control": {"broadcast", "bucket", "limit", "record", "regulator", "report", "store", "task_bucket"},
+    "step": {
+        *("broadcast", "broker", "bucket", "control", "declared", "limit", "line", "loop"),
+        *("recycling", "regulator", "report", "settings", "task_bucket"),
+    },
     "switch": {"declared", "limit", "settings", "step"},
     "auto": {"switch"},
     "check": {"server", "settings", "version"},
-    "cli": {"check", "switch"},
+    "desk": {"declared", "limit", "settings"},
+    "overview": {"desk", "duration", "limit", "record", "store"},
+    "commands": {"desk", "duration", "overview", "record", "report", "store"},
+    "cli": {"check", "commands", "control", "switch"},
     "__init__": {"step", "switch", "version"},
 }
 
@@ -55,12 +69,17 @@ OUTSIDE: dict[str, set[str]] = {
     "address": {"celery"},
     "sentinel": {"redis"},
     "settings": {"celery", "redis"},
+    "news": {"redis"},
+    "store": {"redis"},
     "outage": {"redis"},
     "declared": {"celery"},
     "control": {"celery"},
     "step": {"celery"},
     "switch": {"celery"},
     "check": {"celery", "kombu", "redis"},
+    "desk": {"click"},
+    "overview": {"kombu"},
+    "commands": {"celery", "click"},
     "cli": {"celery", "click"},
 }
 
@@ -118,7 +137,7 @@ def test_the_scheduler_brings_neither_redis_nor_celery_with_it() -> None:
 def test_only_the_step_knows_the_insides_of_the_worker() -> None:
     knows = {module for module in ARROWS if any(name.startswith("celery.worker") for name in imports(module)[1])}
 
-    assert knows == {"control", "step"}  # the step, and the remote commands
+    assert knows == {"cli", "control", "step"}  # the step, and the remote commands
 
 
 @pytest.mark.parametrize("module", ARROWS)

@@ -127,7 +127,7 @@ def test_the_long_run_rate_is_right_to_a_part_in_ten_thousand(count: int, second
         ("60/m", 1, "1/s"),
         ("90/h", 1, "90/h"),
         ("2.5/s", 1, "150/m"),
-        ("0.25/h", 1, "0.25/h"),
+        ("0.25/h", 1, "6/d"),
         ("100000/s", 1, "100000/s"),
         ("10/s", 20, "10/s, burst 20"),
     ],

@@ -13,9 +13,11 @@ from redis.exceptions import ResponseError, TimeoutError
 from benchmarks.proxy import Proxy
 from benchmarks.server import Redis
 from celery_global_rate.bucket import REPLY_TIMEOUT_S
+from celery_global_rate.clock import RedisClock
 from celery_global_rate.connection import REOPEN_S
 from celery_global_rate.limit import Limit
 from celery_global_rate.limiter import SILENCE_S, Limiter
+from celery_global_rate.orders import Orders
 from celery_global_rate.reservation import Reservation
 from celery_global_rate.script import bucket_key, waiting_key
 
@@ -32,13 +34,17 @@ class Client(Wire):
     Attributes:
         replies: the replies to `reserve`, in the order they came.
         reports: what the limiter reported.
+        heard: the names of buckets for which a record has come.
     """
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.replies: list[Reservation | None] = []
         self.reports: list[object] = []
-        self.limiter = Limiter(self.connection, PREFIX, "worker", self.reports.append)
+        self.heard: list[str] = []
+        clock = RedisClock()
+        self.orders = Orders(clock, lambda *in_force: None, self.heard.append)
+        self.limiter = Limiter(self.connection, PREFIX, "worker", clock, self.reports.append, self.orders)
 
     def reserve(self, wanted: int = 1, limit: Limit = LIMIT) -> Reservation | None:
         """Ask for slots and wait for the reply."""

@@ -226,3 +226,23 @@ def test_a_loop_of_our_own_turns_until_it_is_stopped() -> None:
     assert len(set(threads)) == 1
     assert threads[0] != threading.get_ident()
     assert not any(each.name == "own" for each in threading.enumerate())
+
+
+def test_a_loop_that_was_blocked_knows_for_how_long_and_soon_forgets(
+    loop: Loop, bell: Bell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 0.3 s for what counts as blocked: 0.5 s without a turn, told in the turn and for 0.3 s after it."""
+    monkeypatch.setattr("celery_global_rate.loop.BLOCKED_S", 0.3)
+    loop.tick(0.02)
+    loop.run_for(0.05)
+    turning = bell.alarm.blocked_s
+    time.sleep(0.5)
+    blocked = bell.alarm.blocked_s
+    loop.run_for(0.02)
+    resumed = bell.alarm.blocked_s
+    loop.run_for(0.35)
+
+    assert turning == 0
+    assert 0.5 <= blocked <= 0.55 + NOISE_S
+    assert blocked <= resumed <= blocked + 0.02 + NOISE_S
+    assert bell.alarm.blocked_s == 0

@@ -70,7 +70,7 @@ def test_the_step_gets_the_options_of_the_worker_and_knows_hub_and_rate_limits_e
 def test_a_strategy_asks_if_bucket_and_adds_a_request_with_its_tokens(lived: Any) -> None:
     items = [(request.name, tokens) for request, tokens in lived.items]
     seam(items == [("limited", 1)] * 2, "bucket.add((request, tokens))", "step.py", CONSUMER)
-    seam(lived.asked_if_bucket, "`if bucket`", "step.py TaskBucket", "celery/worker/strategy.py")
+    seam(lived.asked_if_bucket, "`if bucket`", "task_bucket.py", "celery/worker/strategy.py")
 
 
 def test_a_request_is_reserved_and_then_active_and_then_neither(lived: Any) -> None:
@@ -156,9 +156,34 @@ def test_worker_init_comes_before_the_blueprint_and_swallows_all_but_system_exit
 def test_control_commands_are_found_in_the_panel_when_they_are_called() -> None:
     consumer = build(application("redis://localhost:1")).consumer
     handlers = Pidbox(consumer).node.handlers
-    unknown = Panel.data["rate_limit"](SimpleNamespace(app=consumer.app), "no such task", "1/s")
+    state = SimpleNamespace(app=consumer.app, consumer=consumer)
+    unknown = Panel.data["rate_limit"](state, "no such task", "1/s")
     seam(handlers is Panel.data, "the pidbox holds Panel.data itself", "control.py", "celery/worker/pidbox.py")
     seam(nok("x") == {"error": "x"} and "error" in unknown, "nok, rate_limit", "control.py", "celery/worker/control.py")
+
+
+def test_the_node_of_the_pidbox_sees_each_message_with_its_headers(lived: Any) -> None:
+    boxes = [step.box for step in lived.worker.consumer.steps if hasattr(step, "box")]
+    seam(len(boxes) == 1, "one step with a box", "step.py start", "celery/worker/consumer/control.py")
+    heard: list[Any] = []
+    node = boxes[0].node
+    node.handle_message = lambda body, message: heard.append((body["method"], sorted(message.headers)))
+    message = SimpleNamespace(headers={"clock": 7, "expires": 1.0})
+    boxes[0].on_message({"method": "ping"}, message)
+    seam(heard == [("ping", ["clock", "expires"])], "handle_message", "broadcast.py", "celery/worker/pidbox.py")
+
+
+def test_a_broadcast_has_a_clock_and_an_expiry() -> None:
+    sent: list[Any] = []
+    app = application("memory://")
+    mailbox = app.control.mailbox
+    with app.connection_for_write() as connection, connection.channel() as channel:
+        queue = mailbox(connection).get_queue("seams@lab")
+        queue(channel).declare()
+        app.control.rate_limit("limited", "1/s", connection=connection)
+        message = queue(channel).get()
+        sent.append(message.headers)
+    seam(sent and sent[0]["clock"] and sent[0]["expires"] > 0, "headers", "broadcast.py heard", "kombu/pidbox.py")
 
 
 def test_annotations_for_all_tasks_can_be_asked_for() -> None:

@@ -195,7 +195,7 @@ def test_control_rate_limit(empty_redis: Server, figures: Figures) -> None:
         end = time.monotonic()
         starts = [instant for instant in cluster.instants("start") if instant > changed]
         refused = cluster.app.control.rate_limit("limited", "-5/s", reply=True, timeout=2)
-        unknown_period = cluster.app.control.rate_limit("limited", "10/d", reply=True, timeout=2)
+        unknown_period = cluster.app.control.rate_limit("limited", "10/x", reply=True, timeout=2)
         cluster.app.control.rate_limit("limited", "0")
         released = time.monotonic()
         cluster.wait_for(260, 10)
@@ -206,7 +206,7 @@ def test_control_rate_limit(empty_redis: Server, figures: Figures) -> None:
     )
 
     assert held_back == 1
-    assert all(reply == {"ok": "new rate limit set successfully"} for each in replies for reply in each.values())
+    assert all(reply["ok"].startswith("new rate limit set ") for each in replies for reply in each.values())
     assert starts[0] - changed <= 0.25
     assert excess(starts, 1 / 20, 1, 0.025 + 0.02) <= 0
     assert all("is negative" in reply["error"] for each in refused for reply in each.values())

@@ -15,4 +15,5 @@ local now_us = clock(ARGV[5])
 local last_us, last_ps = last_slot(bucket, now_us)
 local us, ps = after(last_us, last_ps, -tonumber(ARGV[3]), interval)
 write(bucket, now_us, us, ps, tonumber(ARGV[4]) + 1)
+redis.call('HINCRBY', bucket, 'given', -tonumber(ARGV[3]))
 return 1

@@ -11,6 +11,7 @@
 --   slot, slot_ps  S, epoch us and its ps
 --   lead           how far S was ahead of the clock when it was written, us, 0 or more
 --   seq            the serial of the last booking: grows with each, and never below the clock in us
+--   given          slots given out so far, without those that came back
 -- A missing bucket is a full one.
 
 local PS_PER_US = 1000000
@@ -48,9 +49,10 @@ local function last_slot(bucket, now_us)
   return tonumber(us), tonumber(ps)
 end
 
--- The next slot that the limit allows: S + T, or as far back as its burst reaches.
-local function next_slot(bucket, now_us, limit)
+-- The next slot that the limit allows: S + T, or as far back as its burst reaches, or the floor.
+local function next_slot(bucket, now_us, limit, floor_us)
   local full_us, full_ps = after(now_us, 0, 1 - limit.burst, limit)
+  if floor_us > full_us then full_us, full_ps = floor_us, 0 end
   local us, ps = last_slot(bucket, now_us)
   if not us then return full_us, full_ps end
   us, ps = after(us, ps, 1, limit)

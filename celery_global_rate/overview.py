@@ -1,0 +1,187 @@
+"""The picture of all limits: `global-rate show`."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kombu.exceptions import OperationalError
+
+from .desk import Desk
+from .duration import shown
+from .limit import Limit
+from .record import Origin, Record
+from .store import Store
+
+#: How long the slots are counted for the effective rate, in seconds.
+SAMPLE_S = 1.0
+WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Row:
+    """One bucket, as it is now.
+
+    Attributes:
+        name: of the bucket.
+        facts: all there is, for programs.
+        cells: what a person sees of it.
+        note: who ordered what is in force, and a pause.
+    """
+
+    name: str
+    facts: dict[str, Any]
+    cells: tuple[str, ...]
+    note: str
+
+
+HEAD = ("TASK", "DECLARED", "IN FORCE", "SOURCE", "RATE", "HELD", "WAITING", "NEXT SLOT")
+
+
+def rows(desk: Desk, store: Store, names: Sequence[str] | None, timeout_s: float) -> list[Row]:
+    """Look at the buckets for a second.
+
+    Args:
+        desk: the application.
+        store: where the limits are kept.
+        names: the buckets; None for all that have a limit or a record.
+        timeout_s: how long to wait for workers, in seconds; 0 does not ask them.
+    """
+    texts = store.records()
+    chosen = desk.limited(texts) if names is None else names
+    before, begin = {name: store.state(name)[1] for name in chosen}, time.monotonic()
+    held = _held(desk.app, timeout_s) if timeout_s else None
+    time.sleep(max(0.0, SAMPLE_S - (time.monotonic() - begin)))
+    found = []
+    for name in chosen:
+        last_us, given, waiting = store.state(name)
+        sampled_s = time.monotonic() - begin
+        rate = ((given or 0) - (before[name] or 0)) / sampled_s
+        record = Record.parse(texts[name]) if name in texts else None
+        holds = None if held is None else held[name]
+        found.append(_row(name, desk.declared(name), record, store.now_us(), max(0.0, rate), holds, waiting, last_us))
+    return found
+
+
+def _held(app: Any, timeout_s: float) -> Counter[str] | None:
+    """How many tasks workers hold, by bucket; None where the broker cannot be reached."""
+    try:
+        replies = app.control.broadcast("rate_held", reply=True, timeout=timeout_s) or []
+    except (OperationalError, OSError):
+        return None
+    count: Counter[str] = Counter()
+    for reply in replies:
+        for answer in reply.values():
+            if isinstance(answer, dict):
+                count.update({name: entry["count"] for name, entry in answer.items() if isinstance(entry, dict)})
+    return count
+
+
+def _row(
+    name: str,
+    declared: Limit | None,
+    record: Record | None,
+    now_us: int,
+    rate: float,
+    held: int | None,
+    waiting: int,
+    last_us: int | None,
+) -> Row:
+    order = record.order_at(now_us) if record else None
+    pause = record.pause_at(now_us) if record else None
+    limit = order.limit if order else declared
+    next_us = None if limit is None or last_us is None else max(last_us + round(limit.interval_s * 1e6), now_us)
+    if pause:
+        next_us = pause.until_us
+    notes = []
+    if order:
+        notes.append(_note("", order.origin, order.until_us, now_us))
+    if pause:
+        notes.append(_note("paused ", pause.origin, pause.until_us, now_us))
+    facts = {
+        "task": name,
+        "declared": str(declared or "none"),
+        "in_force": str(limit or "none"),
+        "source": order.origin.source if order else "declared",
+        "ordered": _origin(order.origin, order.until_us) if order else None,
+        "paused": _origin(pause.origin, pause.until_us) if pause else None,
+        "rate_per_s": round(rate, 3),
+        "held": held,
+        "waiting_workers": waiting,
+        "next_slot_us": next_us,
+    }
+    in_s = "now" if next_us is None or next_us <= now_us + 50_000 else f"in {shown((next_us - now_us) / 1e6)}"
+    if pause and pause.until_us is None:
+        in_s = "after resume"
+    cells = (
+        name,
+        str(facts["declared"]),
+        "paused" if pause else str(facts["in_force"]),
+        "ordered" if order else "declared",
+        f"{rate:.1f}/s",
+        "?" if held is None else str(held),
+        str(waiting),
+        in_s,
+    )
+    return Row(name, facts, cells, "; ".join(notes))
+
+
+def _note(what: str, origin: Origin, until_us: int | None, now_us: int) -> str:
+    age = shown((now_us - origin.when_us) / 1e6)
+    end = f", for another {shown((until_us - now_us) / 1e6)}" if until_us else ""
+    why = f": {origin.reason}" if origin.reason else ""
+    return f"{what}{age} ago by {origin.by or 'nobody'}{end}{why}"
+
+
+def _origin(origin: Origin, until_us: int | None) -> dict[str, Any]:
+    return {
+        "by": origin.by,
+        "source": origin.source,
+        "reason": origin.reason,
+        "when_us": origin.when_us,
+        "until_us": until_us,
+    }
+
+
+def told(record: Record, now_us: int) -> dict[str, Any]:
+    """A change, for programs."""
+    order = record.order if record.what in ("set", "reset") else None
+    return {
+        "what": record.what,
+        "rate": order.rate if order else None,
+        "replaced": order.replaced if order else None,
+        "version": record.version,
+        "age_s": round((now_us - record.origin.when_us) / 1e6),
+        **_origin(record.origin, order.until_us if order else record.pause.until_us if record.pause else None),
+    }
+
+
+def table(found: Sequence[Row]) -> list[str]:
+    """Lines of at most 100 columns. Long names lose their middle, long notes their end."""
+    if not found:
+        return ["no task has a limit, and none was ordered"]
+    cells = [HEAD, *(row.cells for row in found)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(HEAD))]
+    widths[0] = max(10, min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(HEAD) - 1)))
+    lines = [_line(HEAD, widths)]
+    for row in found:
+        lines.append(_line(row.cells, widths))
+        if row.note:
+            note = f"  {row.note}"
+            lines.append(note if len(note) <= WIDTH else note[: WIDTH - 3] + "...")
+    return lines
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    parts = [_cut(cell, width).ljust(width) for cell, width in zip(cells, widths)]
+    return "  ".join(parts).rstrip()[:WIDTH]
+
+
+def _cut(text: str, width: int) -> str:
+    if len(text) <= width:
+        return text
+    tail = (width - 3) * 2 // 3
+    return f"{text[: width - 3 - tail]}...{text[-tail:]}"

@@ -1,0 +1,108 @@
+"""Records and buckets for those who may wait: the command line, a remote control command, the start of a worker."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from .clock import RedisClock
+from .record import Record
+from .script import (
+    KEEP,
+    SET,
+    bucket_key,
+    history_key,
+    keep_call,
+    set_call,
+    waiting_key,
+)
+from .settings import Settings
+
+#: All that Redis or the way to it may do to a caller.
+ERRORS = (RedisError, OSError)
+
+
+class Store:
+    """A connection that its user waits for; a context manager that opens and closes it.
+
+    Args:
+        settings: where the limits are kept.
+        timeout_s: the most that is waited for the server, at each step, in seconds; None for redis-py's own.
+        clock: learns from the answers what Redis' clock says.
+
+    All methods raise one of `ERRORS` where Redis does not answer. Its text may quote a password.
+    """
+
+    def __init__(self, settings: Settings, timeout_s: float | None = None, clock: RedisClock | None = None) -> None:
+        self._clock = clock or RedisClock()
+        self._prefix = settings.key_prefix
+        self._connection = settings.connection()
+        if timeout_s is not None:
+            self._connection.socket_timeout = self._connection.socket_connect_timeout = timeout_s
+
+    def __enter__(self) -> Store:
+        self._connection.connect()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._connection.disconnect()
+
+    def records(self) -> dict[str, bytes]:
+        """All records as they are kept, by the names of their buckets."""
+        sent = time.monotonic()
+        now_us, _, _, pairs = self._call("EVAL", KEEP.source, *keep_call(self._prefix, uuid.uuid4().hex, {}))
+        self._clock.observe(now_us, sent, time.monotonic())
+        return {name.decode(): record for name, record in zip(pairs[::2], pairs[1::2])}
+
+    def change(
+        self,
+        name: str,
+        change: Mapping[str, Any],
+        by: str,
+        source: str,
+        reason: str = "",
+        id: str = "",
+        late_s: float = 0,
+    ) -> tuple[bool, Record | None]:
+        """Write a new record.
+
+        Args:
+            name: of the bucket.
+            change: as `record` makes it.
+            by: who orders it.
+            source: the command.
+            reason: why.
+            id: of the order, where several may hear it; it is written once.
+            late_s: the order may be this old, in seconds, and undoes nothing that was ordered since.
+
+        Returns:
+            Whether it was written, and the record that is stored now.
+        """
+        entry = {**change, "by": by, "source": source, "reason": reason}
+        call = set_call(self._prefix, name, entry, id or uuid.uuid4().hex, int(late_s * 1e6))
+        written, _, text = self._call("EVAL", SET.source, *call)
+        return bool(written), Record.parse(text) if text else None
+
+    def history(self, name: str) -> list[Record]:
+        """The last changes of a bucket, the newest first."""
+        return [Record.parse(text) for text in self._call("LRANGE", history_key(self._prefix, name), 0, -1)]
+
+    def state(self, name: str) -> tuple[int | None, int | None, int]:
+        """Of a bucket: its last slot, epoch us, the slots given out so far, and how many workers wait for one."""
+        slot, given = self._call("HMGET", bucket_key(self._prefix, name), "slot", "given")
+        now_us = self.now_us()
+        waiting = self._call("ZCOUNT", waiting_key(self._prefix, name), now_us, "+inf")
+        return int(slot) if slot else None, int(given) if given else None, waiting
+
+    def now_us(self) -> int:
+        """The Redis clock, epoch us."""
+        seconds, microseconds = self._call("TIME")
+        return int(seconds) * 1_000_000 + int(microseconds)
+
+    def _call(self, *words: object) -> Any:
+        self._connection.send_command(*words)
+        return self._connection.read_response()

@@ -1,0 +1,154 @@
+"""Records and lengths of time, without a server."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from celery_global_rate import duration
+from celery_global_rate.limit import Limit
+from celery_global_rate.record import Record, ordered
+
+NOW_US = 1_800_000_000_000_000
+SECOND = 1_000_000
+PER_S, PER_10_MS = Limit(SECOND), Limit(10_000)
+
+
+def record(**content: object) -> Record:
+    whole = {"what": "set", "when": str(NOW_US), **content}
+    return Record.parse(f"7:abc:0:{json.dumps(whole)}")
+
+
+@pytest.mark.parametrize(
+    ("rate", "limit", "spelled"),
+    [
+        ("20/s", Limit(50_000), "20/s"),
+        ("1000/d", Limit(86_400_000), "1000/d"),
+        ("60/m", Limit(SECOND), "1/s"),
+        (5, Limit(200_000), "5/s"),
+        ("none", None, "none"),
+        ("None", None, "none"),
+        (" NONE ", None, "none"),
+        ("0", None, "none"),
+        ("0/s", None, "none"),
+        (0, None, "none"),
+        ("", None, "none"),
+        (None, None, "none"),
+    ],
+)
+def test_what_an_operator_may_write(rate: object, limit: Limit | None, spelled: str) -> None:
+    assert ordered(rate) == (limit, spelled)
+
+
+@pytest.mark.parametrize("rate", ["abc", "-5/s", "nan/s", "inf/s", "10/x", "1/s/s", True, [], "1e999/s", "1/w"])
+def test_what_cannot_be_meant(rate: object) -> None:
+    with pytest.raises(ValueError, match="use N/s, N/m, N/h or N/d"):
+        ordered(rate)
+
+
+def test_a_task_may_not_count_per_day() -> None:
+    """A stock worker could not read it."""
+    with pytest.raises(ValueError, match="use N/s, N/m or N/h"):
+        Limit.parse("1000/d")
+
+
+def test_an_order_is_in_force_until_its_end() -> None:
+    limit = {"rate": "1/s", "us": str(SECOND), "ps": "0", "burst": "1", "when": str(NOW_US), "until": str(NOW_US + 5)}
+    found = record(limit=limit)
+
+    assert found.limit_at(NOW_US + 4, PER_10_MS) == PER_S
+    assert found.limit_at(NOW_US + 5, PER_10_MS) == PER_10_MS
+    assert found.limit_at(float("-inf"), PER_10_MS) == PER_S  # a worker that does not know the clock yet
+
+
+def test_no_limit_is_an_order_and_declared_is_none() -> None:
+    none = record(limit={"rate": "none", "when": "1"})
+    declared = record(limit={"rate": "declared", "when": "1"})
+
+    assert none.limit_at(NOW_US, PER_S) is None
+    assert none.order_at(NOW_US) is not None
+    assert declared.limit_at(NOW_US, PER_S) == PER_S
+    assert declared.order_at(NOW_US) is None
+    assert record().limit_at(NOW_US, PER_S) == PER_S
+
+
+def test_a_reason_fits_into_a_line() -> None:
+    origin = record(reason=" they\ncalled\x1b[2J\x00  at\tnight ", by="me").origin
+
+    assert (origin.by, origin.reason) == ("me", "they called [2J at night")
+
+
+def test_a_pause_lasts_until_its_end() -> None:
+    ends = record(pause={"when": "1", "until": str(NOW_US + 5)})
+    endless = record(pause={"when": "1"})
+
+    assert ends.pause_at(NOW_US + 4) is ends.pause
+    assert ends.pause_at(NOW_US + 5) is None
+    assert endless.pause_at(NOW_US + 10**15) is endless.pause
+    assert record().pause_at(NOW_US) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "rubbish",
+        "1:a:0:",
+        "1:a:0:{",
+        "1:a:0:[]",
+        "1:a:0:{}",
+        'x:a:0:{"what": "set", "when": "1"}',
+        '1:a:0:{"what": "set", "when": "soon"}',
+        '1:a:0:{"what": "set", "when": "1", "limit": 5}',
+        '1:a:0:{"what": "set", "when": "1", "limit": {"when": "1"}}',
+        '1:a:0:{"what": "set", "when": "1", "limit": {"when": "1", "rate": "x", "us": "1"}}',
+        '1:a:0:{"what": "set", "when": "1", "pause": "now"}',
+        b"\xff\xfe",
+    ],
+)
+def test_what_is_no_record_is_a_value_error(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        Record.parse(text)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = st.sampled_from(["what", "when", "limit", "pause", "rate", "us", "ps", "burst", "until", "by", "reason"])
+
+
+@given(st.dictionaries(KEYS, JSON | st.dictionaries(KEYS, JSON, max_size=5), max_size=6))
+@settings(max_examples=500)
+def test_whatever_is_in_a_record_it_is_read_or_a_value_error(content: dict[str, object]) -> None:
+    with suppress(ValueError):
+        found = Record.parse(f"1:a:0:{json.dumps(content)}")
+        found.limit_at(NOW_US, PER_S)
+        found.pause_at(NOW_US)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("1d", 86400), ("1h30m", 5400), (" 5s ", 5)],
+)
+def test_lengths_of_time(text: str, seconds: float) -> None:
+    assert duration.parse(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "0", "-5s", "5 s", "1.5h", "5w", "h", "99999999d", "5s!"])
+def test_what_is_no_length_of_time(text: str) -> None:
+    with pytest.raises(ValueError, match="is no length of time"):
+        duration.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0 s"), (0.9, "0 s"), (119, "119 s"), (120, "2 m"), (7199, "119 m"), (7200, "2 h"), (172800, "2 d")],
+)
+def test_a_length_of_time_has_one_unit(seconds: float, text: str) -> None:
+    assert duration.shown(seconds) == text
