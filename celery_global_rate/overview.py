@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kombu.exceptions import OperationalError
@@ -60,10 +60,18 @@ def rows(desk: Desk, store: Store, names: Sequence[str] | None, timeout_s: float
         last_us, given, waiting = store.state(name)
         sampled_s = time.monotonic() - begin
         rate = ((given or 0) - (before[name] or 0)) / sampled_s
-        record = Record.parse(texts[name]) if name in texts else None
+        record, problem = _read(texts.get(name))
         holds = None if held is None else held[name]
-        found.append(_row(name, desk.declared(name), record, store.now_us(), max(0.0, rate), holds, waiting, last_us))
+        row = _row(name, desk.declared(name), record, store.now_us(), max(0.0, rate), holds, waiting, last_us)
+        found.append(replace(row, note=problem) if problem else row)
     return found
+
+
+def _read(text: bytes | None) -> tuple[Record | None, str]:
+    try:
+        return (Record.parse(text) if text else None), ""
+    except ValueError as exc:
+        return None, f"its record cannot be read ({exc}): nothing starts until `set` or `reset` writes another one"
 
 
 def _held(app: Any, timeout_s: float) -> Counter[str] | None:

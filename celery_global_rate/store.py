@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections.abc import Mapping
@@ -89,7 +90,11 @@ class Store:
 
     def history(self, name: str) -> list[Record]:
         """The last changes of a bucket, the newest first."""
-        return [Record.parse(text) for text in self._call("LRANGE", history_key(self._prefix, name), 0, -1)]
+        found = []
+        for text in self._call("LRANGE", history_key(self._prefix, name), 0, -1):
+            with contextlib.suppress(ValueError):  # another version's, or somebody else's
+                found.append(Record.parse(text))
+        return found
 
     def state(self, name: str) -> tuple[int | None, int | None, int]:
         """Of a bucket: its last slot, epoch us, the slots given out so far, and how many workers wait for one."""

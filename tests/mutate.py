@@ -136,7 +136,10 @@ MUTANTS = [
     Mutant(RECORDS, "return id > other_id", "return false", "of two ids whichever came first counts"),
     Mutant(RECORDS, "return id > other_id", "return true", "a known record is a change"),
     Mutant(
-        RECORDS, "if record == '' or (stored and not is_higher(record, stored)) then", "if stored then", "never higher"
+        RECORDS,
+        "if record == '' or (stored and order(stored) and not is_higher(record, stored)) then",
+        "if stored then",
+        "never higher",
     ),
     Mutant(RECORDS, "redis.call('HSET', records, name, record)\n", "", "what is higher is not stored"),
     Mutant(RECORDS, "redis.call('HINCRBY', era, 'changes', 1)\n", "", "a change that the era does not show"),

@@ -465,6 +465,27 @@ def test_show_fits_a_terminal(empty_redis: Server, figures: Figures) -> None:
     assert "set 20/s" in history
 
 
+def test_a_record_that_cannot_be_read(empty_redis: Server) -> None:
+    """Its tasks are held, one line says so, `show` too, and `reset` mends it; other tasks run."""
+    client = empty_redis.client(1)
+    client.hset("{global-rate:v1:lab}:records", "limited", '9:a:0:{"what": "of a later version"}')
+    with cluster_on(empty_redis, "50/s") as cluster:
+        cluster.start(1)
+        cluster.send("limited", 20)
+        cluster.send("late", 5)
+        cluster.wait_for(5, 10, task="late")
+        time.sleep(1)
+        held = len(cluster.instants("start"))
+        shown = order(cluster, "show", "-t", "0")
+        order(cluster, "reset", "limited")
+        cluster.wait_for(20, 10)
+        log = cluster.log("w0")
+
+    assert held == 0
+    assert "its record cannot be read" in shown
+    assert log.count("the record of limited in Redis cannot be read") == 1
+
+
 def test_commands_are_listed(empty_redis: Server) -> None:
     """`celery inspect` and `celery control` know them without the application's help; 5.3 has no `--list`."""
     environment = {**os.environ, "PYTHONPATH": str(root()), "PYTHONWARNINGS": "ignore"}

@@ -134,6 +134,23 @@ def test_an_order_that_is_not_late_is_written_whatever_the_clock_did(bucket: Buc
     assert bucket.set(NOW - SECOND, limited("3/s"), "b")[0]
 
 
+def test_what_is_no_record_is_overwritten(bucket: Bucket) -> None:
+    for rubbish in ("rubbish", "5:a:0:", "5:a:0:{", "5:a:0:[]", 'x:a:0:{"when": "1"}', '5:a:0:{"what": "set"}'):
+        bucket.client.flushdb()
+        bucket.client.hset(records_key(PREFIX), NAME, rubbish)
+
+        assert bucket.set(NOW, limited("2/s"), "a")[0], rubbish
+        assert Record.parse(stored(bucket) or "").version == NOW
+
+
+def test_who_knows_a_record_replaces_what_is_none(bucket: Bucket) -> None:
+    bucket.client.hset(records_key(PREFIX), NAME, "rubbish")
+
+    assert bucket.reserve(NOW, PER_10_MS).record == "rubbish"
+    assert bucket.reserve(NOW, PER_10_MS, record=text(NOW)).count == 1
+    assert stored(bucket) == text(NOW)
+
+
 def test_a_pause_and_a_limit_do_not_touch_each_other(bucket: Bucket) -> None:
     bucket.set(NOW, limited("2/s"), "a")
     paused = Record.parse(bucket.set(NOW + 1, pause(NOW + SECOND), "b")[1])

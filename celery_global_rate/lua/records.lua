@@ -23,7 +23,7 @@ end
 -- there is neither.
 local function keep(records, era, name, record)
   local stored = redis.call('HGET', records, name)
-  if record == '' or (stored and not is_higher(record, stored)) then return stored end
+  if record == '' or (stored and order(stored) and not is_higher(record, stored)) then return stored end
   redis.call('HSET', records, name, record)
   redis.call('HINCRBY', era, 'changes', 1)
   return record

@@ -22,9 +22,10 @@ local now_us = clock(ARGV[6])
 local now = exact(now_us)
 local stored = redis.call('HGET', records, name)
 local version, floor, record = 0, '0', {}
-if stored then
-  local last_version, last_id, last_floor_us = order(stored)
-  version, floor, record = last_version, exact(last_floor_us), cjson.decode(string.match(stored, '{.*'))
+local is_read, content = pcall(cjson.decode, string.match(stored or '', '{.*') or '')
+if stored and order(stored) and is_read and content.when then  -- anything else is overwritten
+  local last_version, _, last_floor_us = order(stored)
+  version, floor, record = last_version, exact(last_floor_us), content
   local late_us = tonumber(ARGV[4])
   if late_us > 0 and tonumber(record.when) > now_us - late_us then return {0, now_us, stored} end
 end
