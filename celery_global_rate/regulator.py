@@ -53,6 +53,7 @@ class Regulator:
         pool: where released requests go.
         qos: the consumer's `kombu.common.QoS` of this moment, or None.
         renewal: tells for it how its consumer is begun anew, or None where its window follows each change.
+        keep_patient: tells the broker that these requests are in good hands, and returns for how many seconds.
         recoverable: errors of the broker, which must reach the worker where its own loop is ours.
         ordered: called with the name of a bucket for which there is a new record.
     """
@@ -64,12 +65,15 @@ class Regulator:
         pool: WorkerPool,
         qos: Callable[[], Any],
         renewal: Callable[[Any], Renew | None],
+        keep_patient: Callable[[list[Any]], float],
         recoverable: tuple[type[BaseException], ...],
         ordered: Callable[[str], None],
     ) -> None:
         self.settings = settings
         self._pool = pool
         self._qos = qos
+        self._keep_patient = keep_patient
+        self._patient_until = 0.0
         self._recoverable = recoverable
         self._thread: int | None = None
         self._database: int = settings.connection().db
@@ -100,7 +104,8 @@ class Regulator:
         self._alarm.attach(hub)
         self._connection.attach(hub)
         self._news.attach(hub)
-        self._alarm.set(time.monotonic())
+        self._patient_until = time.monotonic()  # another broker, perhaps
+        self._alarm.set(self._patient_until)
 
     def detach(self, hub: Any) -> None:
         """Give slots back and let go of the loop. Called in it."""
@@ -199,7 +204,11 @@ class Regulator:
 
     def _keep_up(self) -> None:
         now = time.monotonic()
-        self._alarm.set(min(self.orders.keep_up(now), self._news.keep_up(now)))
+        self._alarm.set(min(self.orders.keep_up(now), self._news.keep_up(now), self._patient_until))
+        if now >= self._patient_until:
+            self._patient_until = now + FULL_POOL_POLL_S  # should it fail
+            self._patient_until = now + self._keep_patient(self.scheduler.requests)
+            self._alarm.set(self._patient_until)
 
     def _clear(self) -> None:
         self.scheduler.clear()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from .clock import RedisClock
-from .limit import PS_PER_US
+from .limit import PS_PER_US, Limit
 
 
 @dataclass
@@ -82,3 +84,15 @@ class Reservation:
         missed = self.left if is_over else 1
         self.used += missed
         return missed
+
+
+class Limiter(Protocol):
+    """What the scheduler knows of the limiter. Neither verb waits."""
+
+    clock: RedisClock
+
+    def reserve(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
+        """Ask for up to `wanted` slots; `reply` is called once, with None where there was no answer."""
+
+    def give_back(self, name: str, reservation: Reservation) -> None:
+        """Return what is left of a reservation."""

@@ -4,31 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from .bucket import HORIZON_S, SHORTEST_PAUSE_S, Bucket, Call
-from .clock import RedisClock
 from .limit import Limit
 from .pool import Pool, Room
-from .reservation import Reservation
+from .reservation import Limiter, Reservation
 
 #: How often a full pool is looked at, in seconds. The end of a task says so at once, the loss of a process does not.
 FULL_POOL_POLL_S = 0.05
 NOW = float("-inf")
 #: The share of its usable time after which a due slot lets its task wait on deck rather than wait for a free process.
 PRESSING = 0.04
-
-
-class Limiter(Protocol):
-    """What the scheduler knows of the limiter. Neither verb waits."""
-
-    clock: RedisClock
-
-    def reserve(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
-        """Ask for up to `wanted` slots; `reply` is called once, with None where there was no answer."""
-
-    def give_back(self, name: str, reservation: Reservation) -> None:
-        """Return what is left of a reservation."""
 
 
 class Scheduler:
@@ -69,6 +56,11 @@ class Scheduler:
     def held(self) -> int:
         """Requests held in all buckets."""
         return sum(len(bucket.held) for bucket in self._busy.values())
+
+    @property
+    def requests(self) -> list[Any]:
+        """All of them."""
+        return [request for bucket in self._busy.values() for request in bucket.held]
 
     def hold(self, bucket: Bucket, request: Any) -> None:
         """Take a request in. It is released at once where its bucket has no limit."""

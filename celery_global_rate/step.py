@@ -20,7 +20,7 @@ from celery.worker import state
 
 from . import control  # noqa: F401  (commands)
 from .broadcast import Broadcast
-from .broker import look_up_often, lose_once, renewal
+from .broker import keep_patient, look_up_often, lose_once, renewal
 from .bucket import Bucket
 from .declared import declared_limit
 from .limit import Limit
@@ -166,6 +166,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             WorkerPool(consumer),
             lambda: consumer.qos,
             partial(renewal, consumer),
+            partial(keep_patient, consumer),
             () if self._thread else consumer.connection_errors + consumer.channel_errors,
             self._on_record,
         )

@@ -21,7 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "pace": {"bucket"},
     "pool": {"pace"},
     "script": {"bucket", "limit", "reservation"},
-    "scheduler": {"bucket", "clock", "limit", "pool", "reservation"},
+    "scheduler": {"bucket", "limit", "pool", "reservation"},
     "limiter": {"bucket", "clock", "limit", "reservation", "script"},
     "loop": set(),
     "line": set(),

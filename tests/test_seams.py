@@ -186,6 +186,15 @@ def test_a_broadcast_has_a_clock_and_an_expiry() -> None:
     seam(sent and sent[0]["clock"] and sent[0]["expires"] > 0, "headers", "broadcast.py heard", "kombu/pidbox.py")
 
 
+def test_a_redis_channel_has_an_index_of_what_is_not_acknowledged(lived: Any) -> None:
+    app = application("redis://localhost:1")
+    transport = app.connection_for_read().transport
+    channel = transport.Channel
+    names = ("unacked_index_key", "visibility_timeout", "conn_or_acquire")
+    seam(all(hasattr(channel, name) for name in names), "Channel", "broker.py keep_patient", "kombu/transport/redis.py")
+    seam(lived.items[0][0].message.delivery_tag, "request.message", "broker.py", "celery/worker/request.py")
+
+
 def test_annotations_for_all_tasks_can_be_asked_for() -> None:
     app = Celery("seams", set_as_current=False)
     app.conf.task_annotations = [{"*": {"rate_limit": "1/s"}}, {"other": {"rate_limit": "2/s"}}]
