@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 #: Begins the consumer anew, soon, with a window of its own: so many slots more than Celery asks for.
 Renew = Callable[[int], None]
@@ -31,6 +34,7 @@ class Credit:
         self._step = 1
         self._own = self._room = 0
         self._received = 0
+        self._is_told = False
         self.lent = 0
 
     def received(self) -> None:
@@ -46,6 +50,13 @@ class Credit:
         """
         if qos is not self._qos:
             self._attach(qos)
+        if held >= self._room > 0 and not self._is_told:
+            self._is_told = True
+            logger.warning(
+                "global-rate: this worker holds all the tasks that it may (%d, global_rate_max_held): others behind "
+                "them in its queues wait. Give tasks with a limit a queue of their own, or raise the setting",
+                self._room,
+            )
         if self._renew is None:
             self._lend(self._wanted(held))
         elif self._room and (more := self._wanted_anew(held)) is not None:
@@ -55,9 +66,7 @@ class Credit:
 
     def _attach(self, qos: Any) -> None:
         self._qos, self.lent, self._room, self._renew = qos, 0, 0, None
-        # A count of 0 has no end. With `worker_eta_task_limit` Celery gives back more for its ETA tasks than it was
-        # granted, wherever somebody else has used the room up to that limit: so nobody does.
-        if qos is not None and qos.value and not getattr(qos, "max_prefetch", None):
+        if qos is not None and qos.value:  # a count of 0 has no end
             self._own = qos.value
             self._step = min(16, qos.value)
             self._room = self._most
@@ -80,6 +89,9 @@ class Credit:
         return min(room, max(self._step, 2 * brought))
 
     def _lend(self, wanted: int) -> None:
+        # The ceiling of `worker_eta_task_limit` moves along, or Celery's tasks with an ETA would find no room below it.
+        if getattr(self._qos, "max_prefetch", None):
+            self._qos.max_prefetch += wanted - self.lent
         if wanted > self.lent:
             self._qos.increment_eventually(wanted - self.lent)
         elif wanted < self.lent:

@@ -71,6 +71,23 @@ def test_a_step_is_the_prefetch_count_up_to_16(prefetch: int, step: int) -> None
     assert channel.qos.value == prefetch + step
 
 
+def test_it_says_once_that_no_more_is_lent(caplog: pytest.LogCaptureFixture) -> None:
+    credit = lend(Channel(4), 50)
+    for held in (49, 50, 49, 60, 0, 50):
+        credit.cover(held)
+    said = [record.getMessage() for record in caplog.records]
+
+    assert len(said) == 1
+    assert "holds all the tasks that it may (50, global_rate_max_held)" in said[0]
+
+
+def test_nothing_is_said_where_nothing_is_lent(caplog: pytest.LogCaptureFixture) -> None:
+    for credit in (lend(Channel(0)), lend(Channel(4), 0)):
+        credit.cover(1000)
+
+    assert not caplog.records
+
+
 def test_it_goes_up_at_once() -> None:
     """All of it in one change, the moment more is held than lent."""
     channel = Channel(4)
@@ -125,16 +142,34 @@ def test_never_more_than_most_and_back_where_it_began(prefetch: int, most: int, 
 
 
 @pytest.mark.skipif(not HAS_CEILING, reason="worker_eta_task_limit came with kombu 5.6")
-@given(st.integers(1, 70), st.integers(1, 50), HISTORIES)
-def test_a_largest_prefetch_is_left_to_celery(prefetch: int, room: int, history: list[int]) -> None:
-    """`worker_eta_task_limit` cuts what is granted and not what is given back: others in that room make it drift."""
-    channel = Channel(prefetch, prefetch + room)
+@given(
+    st.integers(1, 70),
+    st.integers(1, 50),
+    st.lists(st.tuples(st.sampled_from(["held", "eta", "fired"]), st.integers(0, 50))),
+)
+def test_below_a_largest_prefetch_celery_has_the_room_that_it_has_alone(
+    prefetch: int, room: int, history: list[tuple[str, int]]
+) -> None:
+    """`worker_eta_task_limit` caps what Celery adds for tasks with an ETA: what is lent counts on neither side."""
+    channel, alone = Channel(prefetch, prefetch + room), QoS(lambda prefetch_count: None, prefetch, prefetch + room)
     credit = lend(channel, 200)
-    for held in history:
-        credit.cover(held)
+    waiting = 0
+    for what, held in history:
+        if what == "held":
+            credit.cover(held)
+        elif what == "eta":
+            for qos in (channel.qos, alone):
+                qos.increment_eventually()
+            waiting += 1
+        elif waiting and alone.value > 1:  # Celery takes back more than it gave, down to 1
+            for qos in (channel.qos, alone):
+                qos.decrement_eventually()
+            waiting -= 1
 
-        assert channel.qos.value == prefetch
-    assert credit.lent == 0
+        assert channel.qos.value == alone.value + credit.lent
+    credit.cover(0)
+
+    assert (channel.qos.value, channel.qos.max_prefetch) == (alone.value, alone.max_prefetch)
 
 
 @given(st.integers(1, 70), st.lists(st.tuples(st.sampled_from(["held", "eta", "fired"]), st.integers(0, 50))))

@@ -16,6 +16,8 @@ from celery_global_rate.limit import Limit
 from .conftest import Figures, Server
 from .wire import NOISE_S
 
+KNOWS_ETA_LIMIT = pytest.mark.skipif(celery.__version__ < "5.6", reason="a setting of Celery 5.6 and newer")
+QUORUM = {"task_default_queue": "quorum", "task_default_queue_type": "quorum"}
 KNOWS_QUORUM_QUEUES = pytest.mark.skipif(
     celery.__version__ < "5.5", reason="Celery takes tasks from quorum queues from 5.5 on"
 )
@@ -105,19 +107,33 @@ def test_no_burst_when_a_busy_pool_frees_up(empty_redis: Server, figures: Figure
 
 
 @pytest.mark.parametrize("extension", HERE_AND_STOCK)
-@pytest.mark.parametrize("broker", ["redis", "rabbitmq", pytest.param("quorum", marks=KNOWS_QUORUM_QUEUES)])
+@pytest.mark.parametrize(
+    ("broker", "conf"),
+    [
+        pytest.param("redis", {}, id="redis"),
+        pytest.param("rabbitmq", {}, id="rabbitmq"),
+        pytest.param("rabbitmq", QUORUM, id="quorum", marks=KNOWS_QUORUM_QUEUES),
+        pytest.param("redis", {"worker_prefetch_multiplier": 1}, id="multiplier 1"),
+        pytest.param("redis", {"worker_eta_task_limit": 10}, id="eta limit", marks=KNOWS_ETA_LIMIT),
+        pytest.param("redis", {"worker_disable_prefetch": True}, id="no prefetch", marks=KNOWS_ETA_LIMIT),
+    ],
+)
 def test_other_tasks_behind_held_ones(
-    request: pytest.FixtureRequest, empty_redis: Server, figures: Figures, broker: str, extension: bool
+    request: pytest.FixtureRequest,
+    empty_redis: Server,
+    figures: Figures,
+    broker: str,
+    conf: dict[str, object],
+    extension: bool,
 ) -> None:
-    """20 tasks at 1/m, then 20 without a limit in the same queue, one worker: they start at once (stock: never).
+    """50 tasks at 1/m, then 20 without a limit in the same queue, one worker: they start at once (stock: never).
 
     In a quorum queue too, whose consumers keep the window that they began with, as on RabbitMQ 4 they do in all queues.
     """
     url = f"{empty_redis.url}/0" if broker == "redis" else request.getfixturevalue("rabbitmq")
     limiter = f"{empty_redis.url}/1"
-    conf = {"task_default_queue": "quorum", "task_default_queue_type": "quorum"} if broker == "quorum" else {}
     with Cluster(url, limiter, "1/m", extension=extension, conf=conf) as cluster:
-        cluster.send("limited", 20)
+        cluster.send("limited", 50)
         cluster.send("free", 20)
         cluster.start(1)
         ready = time.monotonic()
@@ -127,9 +143,8 @@ def test_other_tasks_behind_held_ones(
             time.sleep(5)
         started = cluster.instants("start", "free")
     last = f"{started[-1] - ready:.2f} s after the worker was ready" if started else "never"
-    figures(
-        f"{broker}, {'here' if extension else 'stock'}: {len(started)} of 20 unlimited tasks started, the last {last}"
-    )
+    where = f"{broker} {conf or ''}, {'here' if extension else 'stock'}"
+    figures(f"{where}: {len(started)} of 20 unlimited tasks started, the last {last}")
 
     assert len(started) == (20 if extension else 0)
     if extension:
