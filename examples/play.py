@@ -57,7 +57,6 @@ def play(act: Act, server: redis.Redis, url: str, picture: Picture, stop: Stop) 
         cluster = DemoCluster(url, rate=f"{RATES[0]}/s", extension=act.extension, conf=conf)
         with cluster:
             cluster.check = stop.check
-            cluster.app.conf.update(broker_transport_options=conf["broker_transport_options"])
             _load(act, cluster, picture, stop)
             _watch(act, cluster, server, picture, stop)
     finally:
