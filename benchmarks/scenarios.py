@@ -75,7 +75,9 @@ def script_calls(client: redis.Redis) -> int:
     return sum(stats.get(f"cmdstat_{verb}", {}).get("calls", 0) for verb in ("evalsha", "eval"))
 
 
-def backlog(cluster: Cluster, client: redis.Redis, workers: int, seconds: float, **pool: Any) -> Run:
+def backlog(
+    cluster: Cluster, client: redis.Redis, workers: int, seconds: float, delayed: str | None = "free", **pool: Any
+) -> Run:
     """Start workers on a backlog that outlasts the run, and watch them.
 
     Args:
@@ -83,6 +85,7 @@ def backlog(cluster: Cluster, client: redis.Redis, workers: int, seconds: float,
         client: of the limiter's server.
         workers: how many to start.
         seconds: how long to watch.
+        delayed: the task that the pool's delay is measured on; None for all.
         pool: more arguments for `Cluster.start`.
     """
     limit = Limit.parse(cluster.rate, cluster.burst)
@@ -99,7 +102,7 @@ def backlog(cluster: Cluster, client: redis.Redis, workers: int, seconds: float,
     end = time.monotonic()
     calls = script_calls(client) - calls
     time.sleep(2 * min(limit.interval_s, 1.0))
-    return judge(cluster, limit, workers, begin, end, calls)
+    return judge(cluster, limit, workers, begin, end, calls, delayed)
 
 
 def judge(

@@ -13,11 +13,10 @@ from redis.exceptions import RedisError
 from .clock import RedisClock
 from .record import Record
 from .script import (
-    KEEP,
     SET,
     bucket_key,
     history_key,
-    keep_call,
+    records_key,
     set_call,
     waiting_key,
 )
@@ -55,8 +54,8 @@ class Store:
     def records(self) -> dict[str, bytes]:
         """All records as they are kept, by the names of their buckets."""
         sent = time.monotonic()
-        now_us, _, _, pairs = self._call("EVAL", KEEP.source, *keep_call(self._prefix, uuid.uuid4().hex, {}))
-        self._clock.observe(now_us, sent, time.monotonic())
+        self._clock.observe(self.now_us(), sent, time.monotonic())
+        pairs = self._call("HGETALL", records_key(self._prefix))
         return {name.decode(): record for name, record in zip(pairs[::2], pairs[1::2])}
 
     def change(

@@ -24,11 +24,14 @@ GREEN = ["gevent", "eventlet"]
 def test_greenlets(
     request: pytest.FixtureRequest, empty_redis: Server, figures: Figures, pool: str, broker: str
 ) -> None:
-    """Two workers of 10 greenlets at 100/s: 0.99 of the slots, every window within the promise."""
+    """Two workers of 10 greenlets at 100/s: 0.99 of the slots, every window within the promise.
+
+    J is the longest delay of all tasks: what keeps a greenlet waiting is another one, which few unlimited tasks meet.
+    """
     pytest.importorskip(pool)
     url = request.getfixturevalue("rabbitmq") if broker == "rabbitmq" else f"{empty_redis.url}/0"
     with Cluster(url, f"{empty_redis.url}/1", "100/s") as cluster:
-        run = backlog(cluster, empty_redis.client(), 2, 8, pool=pool, concurrency=10)
+        run = backlog(cluster, empty_redis.client(), 2, 8, delayed=None, pool=pool, concurrency=10)
     figures(f"{pool} on {broker}: {run}")
 
     assert run.kept
