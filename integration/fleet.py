@@ -115,7 +115,9 @@ class Fleet:
 
     def stats(self) -> dict[str, dict[str, Any]]:
         """What each worker that answers says of its limiter (`celery inspect stats`), by the worker's name."""
-        replies = self.app.control.inspect(timeout=2, limit=len(self.workers)).stats() or {}
+        with self.app.connection_for_write() as connection:  # not one of before the broker was restarted
+            inspect = self.app.control.inspect(timeout=2, limit=len(self.workers), connection=connection)
+            replies = inspect.stats() or {}
         return {name: reply.get("global_rate", {}) for name, reply in replies.items()}
 
     def kill(self, worker: CeleryTestWorker) -> None:
