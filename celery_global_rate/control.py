@@ -15,7 +15,7 @@ from . import report
 from .broadcast import Broadcast
 from .bucket import REPLY_TIMEOUT_S
 from .limit import Limit
-from .record import Record, ordered, reset, set_limit
+from .record import DECLARED, ordered, reset, set_limit
 from .regulator import Regulator
 from .store import ERRORS, Store
 from .task_bucket import TaskBucket
@@ -113,15 +113,11 @@ def _change(step: Step, name: str, change: dict[str, Any], source: str, done: st
     if record is None:
         return nok("heard too late: nothing was changed")
     regulator.obey(name, record)
-    assert record.order is not None
-    if record.order.rate != change["limit"]["rate"]:
-        return nok(f"heard too late: {_in_force(record)} was ordered meanwhile, and is in force")
-    replaced = record.order.replaced
-    before = record.order.declared if replaced == "declared" else replaced
+    order = record.order
+    if order is None or order.rate != change["limit"]["rate"]:
+        in_force = step.declared(name) if order is None or order.rate == DECLARED else order.rate
+        return nok(f"heard too late: something else was ordered meanwhile, and {in_force or 'no limit'} is in force")
+    before = order.declared if order.replaced == DECLARED else order.replaced
+    in_force = order.declared if order.rate == DECLARED else order.rate
     where = "for the whole cluster, not only for the workers that were named" if broadcast.destination else "everywhere"
-    return ok(f"{done}, {where}: {_in_force(record)}, before {before}")
-
-
-def _in_force(record: Record) -> str:
-    assert record.order is not None
-    return record.order.declared if record.order.rate == "declared" else record.order.rate
+    return ok(f"{done}, {where}: {in_force}, before {before}")

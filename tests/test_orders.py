@@ -325,6 +325,28 @@ def test_pause_and_resume(empty_redis: Server, figures: Figures) -> None:
     assert [(change["what"], change["reason"]) for change in shown] == [("resume", ""), ("pause", "they asked")]
 
 
+def test_an_order_that_is_heard_late_is_not_obeyed(empty_redis: Server) -> None:
+    """A worker is stopped for 7 s; meanwhile another operator pauses the task. The order of before is too late."""
+    with cluster_on(empty_redis, "50/s") as cluster:
+        cluster.start(1, pool="solo")
+        cluster.workers["w0"].send_signal(signal.SIGSTOP)
+        cluster.app.control.rate_limit("limited", "10/s")
+        time.sleep(6)
+        order(cluster, "pause", "limited")
+        cluster.workers["w0"].send_signal(signal.SIGCONT)
+        time.sleep(1)
+        late = records(empty_redis)["limited"]
+        too_late = control(cluster, "20/s")[0]
+        time.sleep(6)
+        in_time = control(cluster, "30/s")[0]
+        kept = records(empty_redis)["limited"]
+
+    assert "limit" not in late
+    assert "heard too late: something else was ordered meanwhile, and 50/s is in force" in too_late["error"]
+    assert "ok" in in_time
+    assert (kept["limit"]["rate"], "pause" in kept) == ("30/s", True)
+
+
 def test_a_pause_of_a_task_without_a_limit(empty_redis: Server) -> None:
     """`free` declares none: it is held all the same, and starts by itself when the pause is over."""
     with cluster_on(empty_redis, "50/s") as cluster:
