@@ -14,7 +14,7 @@ from .desk import Desk
 from .duration import shown
 from .limit import Limit
 from .record import Origin, Record
-from .store import Store
+from .store import State, Store
 
 #: How long the slots are counted for the effective rate, in seconds.
 SAMPLE_S = 1.0
@@ -52,17 +52,16 @@ def rows(desk: Desk, store: Store, names: Sequence[str] | None, timeout_s: float
     """
     texts = store.records()
     chosen = desk.limited(texts) if names is None else names
-    before, begin = {name: store.state(name)[1] for name in chosen}, time.monotonic()
+    before, begin = store.states(chosen), time.monotonic()
     held = _held(desk.app, timeout_s) if timeout_s else None
     time.sleep(max(0.0, SAMPLE_S - (time.monotonic() - begin)))
+    states, sampled_s, now_us = store.states(chosen), time.monotonic() - begin, store.now_us()
     found = []
-    for name in chosen:
-        last_us, given, waiting = store.state(name)
-        sampled_s = time.monotonic() - begin
-        rate = ((given or 0) - (before[name] or 0)) / sampled_s
+    for name, state in states.items():
+        rate = max(0.0, (state.given - before[name].given) / sampled_s)
         record, problem = _read(texts.get(name))
         holds = None if held is None else held[name]
-        row = _row(name, desk.declared(name), record, store.now_us(), max(0.0, rate), holds, waiting, last_us)
+        row = _row(name, desk.declared(name), record, now_us, rate, holds, state)
         found.append(replace(row, note=problem) if problem else row)
     return found
 
@@ -95,13 +94,14 @@ def _row(
     now_us: int,
     rate: float,
     held: int | None,
-    waiting: int,
-    last_us: int | None,
+    state: State,
 ) -> Row:
     order = record.order_at(now_us) if record else None
     pause = record.pause_at(now_us) if record else None
     limit = order.limit if order else declared
-    next_us = None if limit is None or last_us is None else max(last_us + round(limit.interval_s * 1e6), now_us)
+    next_us = None
+    if limit and state.last_us is not None:
+        next_us = max(state.last_us + round(limit.interval_s * 1e6), now_us)
     if pause:
         next_us = pause.until_us
     notes = []
@@ -118,10 +118,10 @@ def _row(
         "paused": _origin(pause.origin, pause.until_us) if pause else None,
         "rate_per_s": round(rate, 3),
         "held": held,
-        "waiting_workers": waiting,
+        "waiting_workers": state.waiting,
         "next_slot_us": next_us,
     }
-    in_s = "now" if next_us is None or next_us <= now_us + 50_000 else f"in {shown((next_us - now_us) / 1e6)}"
+    in_s = "now" if next_us is None or next_us < now_us + 1_000_000 else f"in {shown((next_us - now_us) / 1e6)}"
     if pause and pause.until_us is None:
         in_s = "after resume"
     cells = (
@@ -131,7 +131,7 @@ def _row(
         "ordered" if order else "declared",
         f"{rate:.1f}/s",
         "?" if held is None else str(held),
-        str(waiting),
+        str(state.waiting),
         in_s,
     )
     return Row(name, facts, cells, "; ".join(notes))

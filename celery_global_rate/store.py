@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -24,6 +25,21 @@ from .settings import Settings
 
 #: All that Redis or the way to it may do to a caller.
 ERRORS = (RedisError, OSError)
+
+
+@dataclass(frozen=True)
+class State:
+    """A bucket at one moment.
+
+    Attributes:
+        last_us: the last slot given out, on the Redis clock (epoch us); None for a full bucket.
+        given: slots given out so far; a bucket that was full begins anew.
+        waiting: workers that wait for one.
+    """
+
+    last_us: int | None
+    given: int
+    waiting: int
 
 
 class Store:
@@ -95,12 +111,17 @@ class Store:
                 found.append(Record.parse(text))
         return found
 
-    def state(self, name: str) -> tuple[int | None, int | None, int]:
-        """Of a bucket: its last slot, epoch us, the slots given out so far, and how many workers wait for one."""
-        slot, given = self._call("HMGET", bucket_key(self._prefix, name), "slot", "given")
+    def states(self, names: Sequence[str]) -> dict[str, State]:
+        """What some buckets are like now, in one round trip."""
         now_us = self.now_us()
-        waiting = self._call("ZCOUNT", waiting_key(self._prefix, name), now_us, "+inf")
-        return int(slot) if slot else None, int(given) if given else None, waiting
+        for name in names:
+            self._connection.send_command("HMGET", bucket_key(self._prefix, name), "slot", "given")
+            self._connection.send_command("ZCOUNT", waiting_key(self._prefix, name), now_us, "+inf")
+        found = {}
+        for name in names:
+            slot, given = self._connection.read_response()
+            found[name] = State(int(slot) if slot else None, int(given or 0), self._connection.read_response())
+        return found
 
     def now_us(self) -> int:
         """The Redis clock, epoch us."""
