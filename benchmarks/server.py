@@ -111,22 +111,29 @@ def rabbitmq_binary() -> str | None:
 
 
 class RabbitMQ:
-    """A private node on loopback, with ports, name, cookie and data of its own."""
+    """A private node on loopback, with ports, name, cookie and data of its own.
 
-    def __init__(self) -> None:
+    Args:
+        settings: of its application `rabbit`, in milliseconds, for its advanced.config.
+    """
+
+    def __init__(self, **settings: int) -> None:
         self.port = free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
         self._directory = tempfile.mkdtemp(prefix="global-rate-rabbitmq-")
+        terms = ", ".join(f"{{{name}, {value}}}" for name, value in settings.items())
+        Path(self._directory, "advanced.config").write_text(f"[{{rabbit, [{terms}]}}].\n")
         self._environment = {
             **os.environ,
             "HOME": self._directory,
+            "RABBITMQ_ADVANCED_CONFIG_FILE": f"{self._directory}/advanced.config",
             "ERL_EPMD_PORT": str(free_port()),
             "RABBITMQ_CONFIG_FILE": f"{self._directory}/none",
             "RABBITMQ_DIST_PORT": str(free_port()),
             "RABBITMQ_ENABLED_PLUGINS_FILE": f"{self._directory}/plugins",
             "RABBITMQ_LOG_BASE": self._directory,
             "RABBITMQ_MNESIA_BASE": self._directory,
-            "RABBITMQ_NODENAME": f"global-rate-{os.getpid()}@localhost",
+            "RABBITMQ_NODENAME": f"global-rate-{self.port}@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_PID_FILE": f"{self._directory}/pid",

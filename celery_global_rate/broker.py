@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 #: How soon a worker without event loop sees that it may take more messages, in seconds.
@@ -29,33 +29,6 @@ def look_up_often(connection: Any, last_held: Callable[[], float]) -> None:
         return drain_events(timeout=timeout, **kwargs)
 
     connection.drain_events = drain_often
-
-
-#: The share of a Redis broker's visibility timeout after which held messages are shown to be in good hands.
-PATIENCE_SHARE = 1 / 3
-
-
-def keep_patient(consumer: Any, requests: Iterable[Any]) -> float:
-    """Let a Redis broker wait on for held messages, which it would deliver again after its visibility timeout.
-
-    kombu takes the time of delivery for the time at which a worker has shown its last sign of life. What is gone from
-    the index, because it was acknowledged or delivered again, stays gone.
-
-    Args:
-        consumer: the worker's.
-        requests: what is held.
-
-    Returns:
-        The time until this has to be done again, in seconds; infinite where the broker does not need it.
-    """
-    channel: Any = getattr(consumer.task_consumer, "channel", None)
-    if not hasattr(channel, "unacked_index_key"):
-        return float("inf")
-    now = time.time()
-    if signs := {request.message.delivery_tag: now for request in requests}:
-        with channel.conn_or_acquire() as client:
-            client.zadd(channel.unacked_index_key, signs, xx=True)
-    return float(channel.visibility_timeout) * PATIENCE_SHARE
 
 
 def lose_once(connection: Any) -> None:

@@ -115,21 +115,25 @@ class Bucket:
                 self._spare_since = now
         self.held.append(request)
 
-    def drop_gone(self, is_gone: Callable[[Any], bool], wanted: int) -> int:
-        """Forget requests without a slot that are gone (revoked, expired), up to `wanted` that are not.
+    def drop_gone(self, is_gone: Callable[[Any], bool], first: int, is_enough: Callable[[int], bool]) -> int:
+        """Forget requests that are gone (revoked, expired).
+
+        Args:
+            is_gone: tells them.
+            first: how many at the head of the queue are not looked at.
+            is_enough: whether so many that are not gone will do.
 
         Returns:
-            How many of these there are.
+            How many were looked at that are not gone.
         """
-        first = self.in_hand
         alive: list[Any] = []
         seen = 0
         for request in islice(self.held, first, None):
             seen += 1
             if not is_gone(request):
                 alive.append(request)
-                if len(alive) == wanted:
-                    break
+            if is_enough(len(alive)):
+                break
         if len(alive) < seen:
             held = list(self.held)
             self.held = deque(held[:first] + alive + held[first + seen :])
@@ -140,6 +144,8 @@ class Bucket:
         left = [reservation for reservation in self.reservations if reservation.left]
         self.reservations.clear()
         self.call = None
+        if left:
+            self.ask_at = float("-inf")  # they may be had again
         return left
 
     def granted(self, reservation: Reservation, call: Call, clock: RedisClock, now: float, chance: float) -> None:

@@ -7,7 +7,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,11 +21,13 @@ from .loop import Alarm, Waker
 from .news import News
 from .orders import Orders
 from .outage import Outage
+from .patience import Patience
 from .pool import Pool
 from .record import Record
 from .scheduler import FULL_POOL_POLL_S, Scheduler
 from .settings import Settings
 from .store import ERRORS, Store
+from .sweep import SWEEP_S, Sweep
 from .version import __version__
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,15 @@ class WorkerPool(Pool, Protocol):
     def listen(self, ended: Callable[[float], None], ready: Callable[[], None]) -> None:
         """Call `ended` with the run time of each released task, in any thread; `ready` when a turn has come."""
 
+    def is_gone(self, request: Any) -> bool:
+        """Whether a request must not run any more (revoked, expired). Answers and acknowledges it then."""
+
+    def show(self, request: Any) -> None:
+        """Let Celery's commands find a held request."""
+
+    def hide(self, requests: Iterable[Any]) -> None:
+        """These are held no longer."""
+
     def clear(self) -> None:
         """Forget our places in the line, as Celery forgets all others."""
 
@@ -53,7 +64,7 @@ class Regulator:
         pool: where released requests go.
         qos: the consumer's `kombu.common.QoS` of this moment, or None.
         renewal: tells for it how its consumer is begun anew, or None where its window follows each change.
-        keep_patient: tells the broker that these requests are in good hands, and returns for how many seconds.
+        patience: the broker's.
         recoverable: errors of the broker, which must reach the worker where its own loop is ours.
         ordered: called with the name of a bucket for which there is a new record.
     """
@@ -65,15 +76,14 @@ class Regulator:
         pool: WorkerPool,
         qos: Callable[[], Any],
         renewal: Callable[[Any], Renew | None],
-        keep_patient: Callable[[list[Any]], float],
+        patience: Patience,
         recoverable: tuple[type[BaseException], ...],
         ordered: Callable[[str], None],
     ) -> None:
         self.settings = settings
         self._pool = pool
         self._qos = qos
-        self._keep_patient = keep_patient
-        self._patient_until = 0.0
+        self._patience = patience
         self._recoverable = recoverable
         self._thread: int | None = None
         self._database: int = settings.connection().db
@@ -87,6 +97,7 @@ class Regulator:
         self._news = News(settings.connection, self._waker, self._connection, prefix, self.orders)
         self._credit = Credit(settings.max_held, renewal)
         self.scheduler = Scheduler(pool, self.limiter, self._alarm.set, self._cover, time.monotonic, random.random)
+        self._sweep = Sweep(self.scheduler.busy.values, pool.is_gone, time.monotonic)
         self._last_held = float("-inf")
         pool.listen(self._ended, self.pump)
 
@@ -104,8 +115,8 @@ class Regulator:
         self._alarm.attach(hub)
         self._connection.attach(hub)
         self._news.attach(hub)
-        self._patient_until = time.monotonic()  # another broker, perhaps
-        self._alarm.set(self._patient_until)
+        self._patience.until = time.monotonic()  # another broker, perhaps
+        self._alarm.set(self._patience.until)
 
     def detach(self, hub: Any) -> None:
         """Give slots back and let go of the loop. Called in it."""
@@ -123,6 +134,7 @@ class Regulator:
     def hold(self, bucket: Bucket, request: Any) -> None:
         """Take a request into a bucket."""
         self._last_held = time.monotonic()
+        self._pool.show(request)
         self._run(self._hold, bucket, request)
 
     def configure(self, bucket: Bucket, declared: Limit | None) -> None:
@@ -198,21 +210,27 @@ class Regulator:
     def _hold(self, bucket: Bucket, request: Any) -> None:
         self._credit.received()
         self.scheduler.hold(bucket, request)
+        self._alarm.set(time.monotonic() + SWEEP_S)
 
     def _learn(self, name: str, record: str) -> None:
         self.orders.learn(name, record)
 
     def _keep_up(self) -> None:
         now = time.monotonic()
-        self._alarm.set(min(self.orders.keep_up(now), self._news.keep_up(now), self._patient_until))
-        if now >= self._patient_until:
-            self._patient_until = now + FULL_POOL_POLL_S  # should it fail
-            self._patient_until = now + self._keep_patient(self.scheduler.requests)
-            self._alarm.set(self._patient_until)
+        if self._patience.until <= now and self._patience.keep_up(now, self.scheduler.requests):
+            self._forget()
+            self.scheduler.pump()
+        swept = self._sweep.keep_up(now) if self.scheduler.held else float("inf")
+        self._alarm.set(min(self.orders.keep_up(now), self._news.keep_up(now), self._patience.until, swept))
 
     def _clear(self) -> None:
-        self.scheduler.clear()
+        self._forget()
         self._pool.clear()
+
+    def _forget(self) -> None:
+        """What is held is delivered again."""
+        self._pool.hide(self.scheduler.requests)
+        self.scheduler.clear()
 
     def _ended(self, run_time_s: float) -> None:
         self._run(self.scheduler.ended, run_time_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from operator import le
 from typing import Any
 
 from .bucket import HORIZON_S, SHORTEST_PAUSE_S, Bucket, Call
@@ -31,6 +32,7 @@ class Scheduler:
 
     Attributes:
         missed: slots that were reserved and came too late to be used, since the start.
+        busy: the buckets that hold something or wait for an answer, by their names.
     """
 
     def __init__(
@@ -48,26 +50,26 @@ class Scheduler:
         self._limiter = limiter
         self._wake, self._cover = wake, cover
         self._monotonic, self._chance = monotonic, chance
-        self._busy: dict[str, Bucket] = {}
+        self.busy: dict[str, Bucket] = {}
         self._pumping = False
         self._serve_at = NOW
 
     @property
     def held(self) -> int:
         """Requests held in all buckets."""
-        return sum(len(bucket.held) for bucket in self._busy.values())
+        return sum(len(bucket.held) for bucket in self.busy.values())
 
     @property
     def requests(self) -> list[Any]:
         """All of them."""
-        return [request for bucket in self._busy.values() for request in bucket.held]
+        return [request for bucket in self.busy.values() for request in bucket.held]
 
     def hold(self, bucket: Bucket, request: Any) -> None:
         """Take a request in. It is released at once where its bucket has no limit."""
         now = self._monotonic()
         bucket.hold(request, now)
-        is_expected = bucket.name in self._busy and (bucket.call is not None or now < bucket.ask_at)
-        self._busy[bucket.name] = bucket
+        is_expected = bucket.name in self.busy and (bucket.call is not None or now < bucket.ask_at)
+        self.busy[bucket.name] = bucket
         if bucket.limit is None or not is_expected:
             self.pump()
         elif len(bucket.held) <= bucket.most_covered:
@@ -84,10 +86,10 @@ class Scheduler:
 
     def clear(self) -> None:
         """Forget all held requests, which the broker delivers anew, and give their slots back."""
-        for bucket in self._busy.values():
+        for bucket in self.busy.values():
             bucket.held.clear()
             self._let_go(bucket)
-        self._busy.clear()
+        self.busy.clear()
         self._cover(0)
 
     def ended(self, run_time_s: float) -> None:
@@ -106,7 +108,7 @@ class Scheduler:
             return
         self._pumping = True
         try:
-            longest_wait_first = sorted(self._busy.values(), key=lambda bucket: bucket.waiting_since)
+            longest_wait_first = sorted(self.busy.values(), key=lambda bucket: bucket.waiting_since)
             for bucket in longest_wait_first:
                 self._release(bucket)
             if is_serving or self._serve_at == NOW:
@@ -120,8 +122,8 @@ class Scheduler:
         self._pool.line_up(self._room.places(self._of_use))
         for bucket in longest_wait_first:
             if bucket.is_idle:
-                self._busy.pop(bucket.name, None)
-        if self._busy:
+                self.busy.pop(bucket.name, None)
+        if self.busy:
             self._serve_at = min(self._serve_at, wake_at)
             self._wake(wake_at)
         self._cover(self._to_cover)
@@ -154,7 +156,7 @@ class Scheduler:
                 self._pool.start(bucket.held.popleft())
         if not bucket.held:
             self._serve_at = NOW  # there is nothing to cover any more
-        if room == 0 and bucket.is_far and len(self._busy) == 1:
+        if room == 0 and bucket.is_far and len(self.busy) == 1:
             self._room.filled()
 
     def _pass_on(self, bucket: Bucket) -> None:
@@ -196,7 +198,7 @@ class Scheduler:
         if wanted <= 0:
             self._serve_at = NOW  # when the next task ends
         elif not bucket.has_spare:  # where there are slots to spare, one too many hurts nobody
-            wanted = bucket.drop_gone(self._pool.is_gone, wanted)
+            wanted = bucket.drop_gone(self._pool.is_gone, bucket.in_hand, partial(le, wanted))
         if wanted > 0:
             call = bucket.call = Call(wanted, now)
             bucket.asked_at = now
@@ -204,18 +206,18 @@ class Scheduler:
 
     @property
     def _to_cover(self) -> int:
-        return sum([min(len(bucket.held), bucket.most_covered) for bucket in self._busy.values()])
+        return sum([min(len(bucket.held), bucket.most_covered) for bucket in self.busy.values()])
 
     @property
     def _committed(self) -> int:
         """Slots in hand or asked for, of all buckets."""
-        return sum(bucket.committed for bucket in self._busy.values())
+        return sum(bucket.committed for bucket in self.busy.values())
 
     @property
     def _of_use(self) -> int:
         """Processes that we could use in a moment: for slots in hand, and for requests that will ask for one."""
         soon = self._monotonic() + SHORTEST_PAUSE_S
-        asking = (bucket for bucket in self._busy.values() if bucket.call is None and bucket.ask_at <= soon)
+        asking = (bucket for bucket in self.busy.values() if bucket.call is None and bucket.ask_at <= soon)
         return self._committed + sum(bucket.unprovided for bucket in asking)
 
     def _reply(self, bucket: Bucket, call: Call, reservation: Reservation | None) -> None:

@@ -20,10 +20,13 @@ from .sentinel import master
 OPTION = "--global-rate-url"
 URL, OPTIONS = "global_rate_url", "global_rate_redis_options"
 PREFIX, MAX_HELD = "global_rate_key_prefix", "global_rate_max_held"
-KNOWN = (URL, OPTIONS, PREFIX, MAX_HELD)
+CONSUMER_TIMEOUT = "global_rate_consumer_timeout"
+KNOWN = (URL, OPTIONS, PREFIX, MAX_HELD, CONSUMER_TIMEOUT)
 
 DEFAULT_PREFIX = "global-rate:v1:"
 DEFAULT_MAX_HELD = 100
+#: RabbitMQ's own default.
+DEFAULT_CONSUMER_TIMEOUT_S = 1800
 
 #: To connect and to shake hands, in seconds. A thread does both, never the event loop.
 CONNECT_TIMEOUT_S = 1.0
@@ -43,12 +46,14 @@ class Settings:
         redis_options: passed to redis-py.
         key_prefix: the prefix of all keys; apps that share it share buckets.
         max_held: prefetch slots that are lent for held messages at the most.
+        consumer_timeout_s: how long RabbitMQ waits for an acknowledgement, in seconds; 0 for ever.
     """
 
     url: str = field(repr=False)
     redis_options: Mapping[str, Any] = field(repr=False)
     key_prefix: str
     max_held: int
+    consumer_timeout_s: float
 
     @classmethod
     def from_app(cls, app: Celery, url: str | None = None) -> Settings:
@@ -67,6 +72,7 @@ class Settings:
         options = conf.get(OPTIONS, {})
         prefix = conf.get(PREFIX, DEFAULT_PREFIX + (app.main or "celery"))
         max_held = conf.get(MAX_HELD, DEFAULT_MAX_HELD)
+        consumer_timeout_s = conf.get(CONSUMER_TIMEOUT, DEFAULT_CONSUMER_TIMEOUT_S)
         if not isinstance(options, Mapping):
             raise ImproperlyConfigured(
                 f"{OPTIONS} is not a dictionary but {type(options).__name__}: use one, of arguments for redis-py"
@@ -75,6 +81,11 @@ class Settings:
             raise ImproperlyConfigured(f"{PREFIX} = {prefix!r}: use a text that is not empty and has no braces")
         if not isinstance(max_held, int) or isinstance(max_held, bool) or max_held < 0:
             raise ImproperlyConfigured(f"{MAX_HELD} = {max_held!r}: use a whole number of 0 or more")
+        if not _is_time(consumer_timeout_s):
+            raise ImproperlyConfigured(
+                f"{CONSUMER_TIMEOUT} = {consumer_timeout_s!r}: use the seconds that RabbitMQ waits for an "
+                f"acknowledgement (its consumer_timeout, which is in milliseconds), or 0 where it waits for ever"
+            )
         source = default
         if url is not None:
             source = Source(OPTION, url)
@@ -85,7 +96,7 @@ class Settings:
                 f"{URL} is not set, and neither the broker nor the result backend is a Redis: "
                 f"set it to the Redis that shall keep the limits, for example {EXAMPLE}"
             )
-        settings = cls(*_server(source, options), prefix, max_held)
+        settings = cls(*_server(source, options), prefix, max_held, consumer_timeout_s)
         settings._try_out(source)
         return settings
 
@@ -130,6 +141,10 @@ class Settings:
                 raise ImproperlyConfigured(
                     f"{option} = {path}: this user cannot read such a file: check {source.setting}, {names}"
                 )
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
 
 
 def _server(source: Source, own: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ import os
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -20,12 +20,13 @@ from celery.worker import state
 
 from . import control  # noqa: F401  (commands)
 from .broadcast import Broadcast
-from .broker import keep_patient, look_up_often, lose_once, renewal
+from .broker import look_up_often, lose_once, renewal
 from .bucket import Bucket
 from .declared import declared_limit
 from .limit import Limit
 from .line import PoolQueue, SemaphoreLine
 from .loop import HubThread
+from .patience import Patience
 from .recycling import leave_to_fork, replaces_processes
 from .regulator import Regulator
 from .report import announce
@@ -100,6 +101,18 @@ class WorkerPool:
             return False  # asking costs more than all else here does
         return bool(request.revoked())
 
+    def show(self, request: Any) -> None:
+        """Let `query_task` and `revoke` find a held request. Celery 5.7 has a word for its state: scheduled."""
+        if hasattr(state, "task_scheduled"):
+            state.task_scheduled(request)
+        else:
+            state.requests[request.id] = request
+
+    def hide(self, requests: Iterable[Any]) -> None:
+        """These are held no longer."""
+        for request in requests:
+            state.task_ready(request)
+
     def line_up(self, places: int) -> None:
         """Take places in the line for a process. Celery's autoscaler counts only what has been handed over."""
         self._line.line_up(places)
@@ -160,13 +173,15 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         #: By the names of their tasks: of all that have a limit, or had one, or an order.
         self.buckets: dict[str, TaskBucket] = {}
         self._thread = None if consumer.hub else HubThread("global-rate")
+        settings = Settings.from_app(consumer.app, self._url)
+        self._patience = Patience(consumer, settings.consumer_timeout_s)
         self.regulator = Regulator(
-            Settings.from_app(consumer.app, self._url),
+            settings,
             f"{consumer.hostname}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
             WorkerPool(consumer),
             lambda: consumer.qos,
             partial(renewal, consumer),
-            partial(keep_patient, consumer),
+            self._patience,
             () if self._thread else consumer.connection_errors + consumer.channel_errors,
             self._on_record,
         )
@@ -185,6 +200,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
     def start(self, consumer: Any) -> None:
         """The worker is connected to its broker. Where it has no event loop, begin one."""
         lose_once(consumer.connection)
+        self._patience.begin()
         for step in consumer.steps:
             if (box := getattr(step, "box", None)) is not None:
                 self.broadcast.listen(box.node)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Union
 
+import celery
 import pytest
 import redis
 from hypothesis import HealthCheck, settings
@@ -20,6 +21,9 @@ settings.register_profile("tests", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("tests")
 
 Server = Union[Redis, ExternalRedis]
+KNOWS_QUORUM_QUEUES = pytest.mark.skipif(
+    celery.__version__ < "5.5", reason="Celery takes tasks from quorum queues from 5.5 on"
+)
 #: Notes a line that the end of the run prints.
 Figures = Callable[[str], None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter
@@ -11,10 +12,12 @@ from contextlib import contextmanager
 import pytest
 
 from benchmarks.cluster import Cluster
+from benchmarks.server import RabbitMQ
 
-from .conftest import Figures, Server
+from .conftest import KNOWS_QUORUM_QUEUES, Figures, Server
 
 VISIBILITY_S = 5
+CONSUMER_TIMEOUT_S = 10
 
 
 @contextmanager
@@ -65,3 +68,76 @@ def test_a_message_that_is_held_longer_than_the_visibility_timeout_runs_once(
     assert sorted(runs.values()) == [1] * 6
     assert 24 <= starts[-1] - starts[0] <= 27
     assert sum(stock_runs.values()) > 6
+
+
+@pytest.fixture(scope="module")
+def impatient_rabbitmq() -> Iterator[RabbitMQ]:
+    """A node that waits 10 s for an acknowledgement, and looks every second."""
+    server = RabbitMQ(consumer_timeout=CONSUMER_TIMEOUT_S * 1000, channel_tick_interval=1000)
+    try:
+        server.start()
+    except RuntimeError as reason:
+        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+        give_up(str(reason))
+    yield server
+    server.close()
+
+
+@pytest.mark.slow
+def test_messages_that_are_held_longer_than_the_consumer_timeout(
+    impatient_rabbitmq: RabbitMQ, empty_redis: Server, figures: Figures
+) -> None:
+    """24 tasks at 24/m with a consumer timeout of 10 s, in one worker: the last is held for 57.5 s, each runs once.
+
+    They go back every 5 s, 11 times, and come again in their order. Stock loses its channel after 10 to 12 s.
+    """
+    with Cluster(
+        impatient_rabbitmq.url, None, "24/m", extension=False, conf={"worker_prefetch_multiplier": 12}
+    ) as stock:
+        stock.send("limited", 24)
+        stock.start(1)
+        stock.wait(lambda: "PRECONDITION_FAILED" in stock.log("w0"), 20)
+        figures(f"stock: channel lost after {len(stock.records('start'))} starts")
+    impatient_rabbitmq.purge()
+    conf = {"global_rate_consumer_timeout": CONSUMER_TIMEOUT_S}
+    with Cluster(impatient_rabbitmq.url, f"{empty_redis.url}/1", "24/m", conf=conf, loglevel="INFO") as here:
+        ids = here.send("limited", 24)
+        here.start(1)
+        here.wait_for(24, 80)
+        time.sleep(2)
+        starts = here.records("start", "limited")
+        log = here.log("w0")
+    deliveries = log.count("received")
+    last_s = starts[-1].instant - starts[0].instant
+    figures(f"24 tasks, held for up to {last_s:.1f} s: {len(starts)} starts, {deliveries} deliveries")
+
+    assert [record.task_id for record in starts] == ids
+    assert "PRECONDITION_FAILED" not in log
+    assert 24 + 5 * 11 <= deliveries <= 24 * 12
+
+
+@pytest.mark.slow
+@KNOWS_QUORUM_QUEUES
+def test_a_quorum_queue_that_drops_what_comes_too_often(
+    impatient_rabbitmq: RabbitMQ, empty_redis: Server, figures: Figures
+) -> None:
+    """18 tasks at 24/m that may come 5 times, and go back every 5 s: the last would come 9 times; each runs once."""
+    arguments = {"x-queue-type": "quorum", "x-delivery-limit": 4}
+    queue = {"exchange": "quorum", "routing_key": "quorum", "queue_arguments": arguments}
+    conf = {
+        "global_rate_consumer_timeout": CONSUMER_TIMEOUT_S,
+        "task_queues": {"quorum": queue},
+        "task_default_queue": "quorum",
+    }
+    impatient_rabbitmq.purge()
+    with Cluster(impatient_rabbitmq.url, f"{empty_redis.url}/1", "24/m", conf=conf, loglevel="INFO") as cluster:
+        ids = cluster.send("limited", 18)
+        cluster.start(1)
+        cluster.wait_for(18, 70)
+        time.sleep(5)
+        runs = Counter(record.task_id for record in cluster.records("start", "limited"))
+        log = cluster.log("w0")
+    figures(f"{len(runs)} of 18 tasks ran, {log.count('received')} deliveries")
+
+    assert runs == Counter(ids)
+    assert log.count("copies of held ones go to its end") == 1

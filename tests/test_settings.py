@@ -9,7 +9,7 @@ import pytest
 from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 
-from celery_global_rate.settings import CONNECT_TIMEOUT_S, DEFAULT_MAX_HELD, KNOWN, Settings
+from celery_global_rate.settings import CONNECT_TIMEOUT_S, DEFAULT_CONSUMER_TIMEOUT_S, DEFAULT_MAX_HELD, KNOWN, Settings
 
 BROKER = "redis://broker:6379/0"
 SECRET = "s3cret"
@@ -42,7 +42,9 @@ def namespaced(namespace: str, **module: Any) -> Celery:
 
 
 def test_a_stranger_needs_no_setting() -> None:
-    assert settings() == Settings(BROKER, {}, "global-rate:v1:proj", DEFAULT_MAX_HELD)
+    expected = Settings(BROKER, {}, "global-rate:v1:proj", DEFAULT_MAX_HELD, DEFAULT_CONSUMER_TIMEOUT_S)
+
+    assert settings() == expected
 
 
 def test_an_application_without_a_name_has_a_prefix_too() -> None:
@@ -205,11 +207,11 @@ def test_a_connection_has_short_timeouts_that_options_may_change_and_the_protoco
 @pytest.mark.parametrize("namespace", ["CELERY", "CELERY_", "celery", "proj"])
 def test_settings_are_found_under_a_namespace(namespace: str) -> None:
     start = namespace.rstrip("_") + "_"
-    names = ["broker_url", "global_rate_url", "global_rate_key_prefix", "global_rate_max_held"]
+    names = ["broker_url", *(f"global_rate_{name}" for name in ("url", "key_prefix", "max_held", "consumer_timeout"))]
     names = [start + (name.upper() if start.isupper() else name) for name in names]
-    app = namespaced(namespace, **dict(zip(names, ["amqp://", "redis://own:1/2", "shop:", 7])))
+    app = namespaced(namespace, **dict(zip(names, ["amqp://", "redis://own:1/2", "shop:", 7, 60])))
 
-    assert Settings.from_app(app) == Settings("redis://own:1/2", {}, "shop:", 7)
+    assert Settings.from_app(app) == Settings("redis://own:1/2", {}, "shop:", 7, 60)
 
 
 def test_what_is_inherited_is_found_under_a_namespace_and_by_its_old_names() -> None:
@@ -266,6 +268,10 @@ def test_a_setting_in_capitals_without_a_namespace_is_refused_or_obeyed() -> Non
         ({"global_rate_key_prefix": ""}, ["global_rate_key_prefix = ''", "no braces"]),
         ({"global_rate_key_prefix": "a{b}"}, ["global_rate_key_prefix = 'a{b}'", "no braces"]),
         ({"global_rate_key_prefix": 5}, ["global_rate_key_prefix = 5", "a text"]),
+        *(
+            ({"global_rate_consumer_timeout": value}, [f"{value!r}", "seconds"])
+            for value in (-1, "5", float("inf"), float("nan"), True, None)
+        ),
         *(({"global_rate_max_held": value}, [f"{value!r}", "whole number"]) for value in (-1, "5", 1.5, True, None)),
         *(({"global_rate_redis_options": value}, [type(value).__name__, "dictionary"]) for value in (None, [], "x", 5)),
         (

@@ -13,14 +13,11 @@ from benchmarks.scenarios import judge
 from benchmarks.windows import excess
 from celery_global_rate.limit import Limit
 
-from .conftest import Figures, Server
+from .conftest import KNOWS_QUORUM_QUEUES, Figures, Server
 from .wire import NOISE_S
 
 KNOWS_ETA_LIMIT = pytest.mark.skipif(celery.__version__ < "5.6", reason="a setting of Celery 5.6 and newer")
 QUORUM = {"task_default_queue": "quorum", "task_default_queue_type": "quorum"}
-KNOWS_QUORUM_QUEUES = pytest.mark.skipif(
-    celery.__version__ < "5.5", reason="Celery takes tasks from quorum queues from 5.5 on"
-)
 #: Whether the extension is on.
 HERE_AND_STOCK = [pytest.param(True, id="here"), pytest.param(False, id="stock", marks=pytest.mark.slow)]
 

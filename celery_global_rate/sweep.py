@@ -1,0 +1,53 @@
+"""Held requests that were revoked or have expired: gone soon, also where none is about to start."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .bucket import Bucket
+
+#: From the end of a sweep to the next one, in seconds.
+SWEEP_S = 0.5
+#: How long a part of it takes, and how long it then leaves the loop to others, in seconds.
+SLICE_S = 0.004
+
+
+class Sweep:
+    """Looks at all that is held, in slices, and has dropped what must not run any more.
+
+    To drop a request takes a round trip or two, because it is acknowledged and its result is stored.
+
+    Args:
+        busy: the buckets that hold something.
+        is_gone: whether a request must not run any more.
+        monotonic: the clock, in seconds.
+    """
+
+    def __init__(
+        self, busy: Callable[[], Iterable[Bucket]], is_gone: Callable[[Any], bool], monotonic: Callable[[], float]
+    ) -> None:
+        self._busy = busy
+        self._is_gone = is_gone
+        self._monotonic = monotonic
+        self._at = float("-inf")
+        self._left: deque[Bucket] = deque()
+        self._seen = 0
+
+    def keep_up(self, now: float) -> float:
+        """Sweep on, if it is time to; returns the monotonic instant of the next slice."""
+        if now < self._at:
+            return self._at
+        if not self._left:
+            self._left.extend(self._busy())
+        end = now + SLICE_S
+        while self._left and self._monotonic() < end:
+            bucket = self._left[0]
+            # What was released since the last slice lets as many slip through, to be seen half a second later.
+            self._seen += bucket.drop_gone(self._is_gone, self._seen, lambda alive: self._monotonic() >= end)
+            if self._seen >= len(bucket.held):
+                self._left.popleft()
+                self._seen = 0
+        self._at = self._monotonic() + (SLICE_S if self._left else SWEEP_S)
+        return self._at
