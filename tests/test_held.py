@@ -1,0 +1,159 @@
+"""What is held can be found and revoked, leaves no trace in the prefetch count, and keeps no worker from its end."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from benchmarks.cluster import Cluster
+from benchmarks.server import Redis
+
+from .conftest import Figures, Server
+
+MANY = {"global_rate_max_held": 1000}
+
+
+def held(cluster: Cluster) -> int:
+    """How many tasks the first worker holds, as it says itself."""
+    return int(cluster.stats().get("w0", {}).get("held", 0))
+
+
+@pytest.mark.slow
+def test_revoked_tasks_are_gone_within_a_second(empty_redis: Server, figures: Figures) -> None:
+    """1000 held at 10/s, 500 of them revoked: these are gone within a second, and the other 500 run in 50 s.
+
+    The first slot is free at once, so 500 starts take 49.9 s, and 99.5 % of the slots or more are used: 50.2 s.
+    """
+    with Cluster(f"{empty_redis.url}/0", f"{empty_redis.url}/1", "10/s", conf=MANY) as cluster:
+        cluster.start(1)
+        begin = time.monotonic()
+        ids = cluster.send("limited", 1001)
+        cluster.wait(lambda: held(cluster) >= 990, 10)
+        revoked = set(ids[501:])
+        cluster.app.control.revoke(sorted(revoked), reply=True, timeout=5, limit=1)
+        told = time.monotonic()
+        cluster.wait(lambda: held(cluster) < 501, 5)
+        gone_s = time.monotonic() - told
+        cluster.wait_for(501, 60)
+        time.sleep(1)
+        starts = cluster.records("start")
+    figures(
+        f"1000 held: 500 revoked were gone after {gone_s:.2f} s; the others ran in {starts[-1].instant - begin:.1f} s"
+    )
+
+    assert gone_s < 1
+    assert {record.task_id for record in starts} == set(ids) - revoked
+    assert len(starts) == 501
+    assert 49.9 <= starts[-1].instant - starts[0].instant <= 50.2 + 0.3
+
+
+@pytest.mark.parametrize("pool", ["prefork", pytest.param("gevent", marks=pytest.mark.slow)])
+def test_expired_tasks_and_those_with_a_revoked_stamp_are_gone(empty_redis: Server, pool: str) -> None:
+    """30 held at 1/h, of which 10 expire after 2 s and 10 have a stamp that is revoked: 10 are left a second later."""
+    with Cluster(f"{empty_redis.url}/0", f"{empty_redis.url}/1", "1/h") as cluster:
+        cluster.start(1, pool=pool)
+        cluster.send("limited", 11)
+        cluster.wait_for(1, 5)
+        expire = time.monotonic() + 2
+        cluster.send("limited", 10, expires=2)
+        cluster.send("limited", 10, stamped_headers=["batch"], batch=["seven"])
+        cluster.wait(lambda: held(cluster) == 30, 1.5)
+        cluster.app.control.revoke_by_stamped_headers({"batch": ["seven"]}, reply=True, timeout=2, limit=1)
+        cluster.wait(lambda: held(cluster) == 20, 1)
+        cluster.wait(lambda: held(cluster) == 10, expire + 1.2 - time.monotonic())
+
+
+@pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.slow)])
+def test_a_held_task_is_found_and_terminating_it_hits_no_other(empty_redis: Server, pool: str) -> None:
+    """`query_task` and `revoke` see it; `terminate` keeps it from running, and leaves the task that runs alone."""
+    with Cluster(f"{empty_redis.url}/0", f"{empty_redis.url}/1", "1/h", loglevel="INFO") as cluster:
+        cluster.start(1, pool=pool, concurrency=1)
+        cluster.send("limited")
+        cluster.wait_for(1, 5)
+        (task_id,) = cluster.send("limited")
+        cluster.wait(lambda: held(cluster) == 1, 2)
+        cluster.send("free", args=[3.0])
+        cluster.wait_for(1, 5, task="free")
+        ((state, info),) = cluster.app.control.inspect(timeout=2, limit=1).query_task(task_id)["w0@lab"].values()
+        reply = cluster.app.control.terminate(task_id, reply=True, timeout=2, limit=1)[0]["w0@lab"]
+        cluster.wait(lambda: held(cluster) == 0, 1)
+        unknown = cluster.app.control.inspect(timeout=2, limit=1).query_task(task_id)["w0@lab"]
+        cluster.app.control.rate_limit("limited", "0", reply=True, timeout=2, limit=1)
+        cluster.wait(lambda: "free" in cluster.log("w0") and "succeeded in 3." in cluster.log("w0"), 6)
+        started = len(cluster.records("start", "limited"))
+
+    assert state in ("scheduled", "ready")  # from Celery 5.7 on, and before
+    assert info["id"] == task_id
+    assert task_id in reply["ok"]
+    assert unknown == {}
+    assert started == 1
+
+
+@pytest.mark.slow
+def test_a_thousand_cycles_leave_the_prefetch_count_where_it_was(empty_redis: Server, figures: Figures) -> None:
+    """Three tasks at 200/s, a thousand times: two of them are held each time, for 5 and 10 ms."""
+    with Cluster(f"{empty_redis.url}/0", f"{empty_redis.url}/1", "200/s") as cluster:
+        cluster.start(1)
+        before = prefetch(cluster)
+        for cycle in range(1000):
+            cluster.send("limited", 3)
+            cluster.wait_for(3 * cycle + 3, 5)
+        cluster.wait(lambda: cluster.stats()["w0"]["held"] == 0, 5)
+        after, lent = prefetch(cluster), cluster.stats()["w0"]["prefetch_lent"]
+    figures(f"1000 times held and released: prefetch count {before} before, {after} after")
+
+    assert before == after == 8
+    assert lent == 0
+
+
+def prefetch(cluster: Cluster) -> int:
+    """What Celery says of its prefetch count."""
+    return int(cluster.app.control.inspect(timeout=2, limit=1).stats()["w0@lab"]["prefetch_count"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+def test_a_worker_with_a_thousand_held_tasks_and_a_hung_limiter_ends_as_stock_does(
+    empty_redis: Server, own_redis: Redis, figures: Figures, pool: str
+) -> None:
+    """TERM with 1000 tasks held and the limiter's Redis under SIGSTOP: at most a second longer than stock with as many.
+
+    The tasks come back to the broker, and run elsewhere within 2 s of the end.
+    """
+
+    everything = {"worker_prefetch_multiplier": 600}
+    with Cluster(f"{empty_redis.url}/0", None, "1/h", extension=False, conf=everything) as stock:
+        stock.send("limited", 1001)
+        stock.start(1, pool=pool)
+        stock.wait(lambda: empty_redis.client().hlen("unacked") == 1000, 10)
+        stock_s = ends_after_s(stock)
+    empty_redis.client().flushdb()
+    with Cluster(f"{empty_redis.url}/0", f"{own_redis.url}/1", "1/h", conf=MANY) as here:
+        here.send("limited", 1001)
+        here.start(1, pool=pool)
+        here.wait(lambda: held(here) == 1000, 10)
+        here.start(1, extension=False, conf={"task_annotations": {"limited": {"rate_limit": None}}})
+        assert own_redis.process is not None
+        own_redis.process.send_signal(signal.SIGSTOP)
+        time.sleep(0.5)
+        here_s = ends_after_s(here)
+        ended = time.monotonic()
+        here.wait_for(1001, 20)
+        elsewhere = [record.instant - ended for record in here.records("start", "limited") if record.worker == "w1"]
+    figures(
+        f"{pool}: TERM with 1000 held and a hung limiter {here_s:.2f} s, stock {stock_s:.2f} s; "
+        f"elsewhere the first ran {elsewhere[0]:.2f} s after that, the last of {len(elsewhere)} {elsewhere[-1]:.2f} s"
+    )
+
+    assert here_s - stock_s <= 1
+    assert elsewhere[0] <= 2
+    assert len(elsewhere) == 1000
+
+
+def ends_after_s(cluster: Cluster) -> float:
+    """From TERM to the end of the first worker, in seconds."""
+    begin = time.monotonic()
+    assert cluster.stop("w0") == 0
+    return time.monotonic() - begin

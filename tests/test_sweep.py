@@ -1,0 +1,98 @@
+"""Sweeping what is held, in virtual time."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celery_global_rate.bucket import Bucket
+from celery_global_rate.limit import Limit
+from celery_global_rate.sweep import SLICE_S, SWEEP_S, Sweep
+
+LOOK_S = 0.001
+
+
+class Floor:
+    """Buckets of numbers, and a sweep to which each look at one of them takes a millisecond."""
+
+    def __init__(self, *counts: int) -> None:
+        self.now = 100.0
+        self.gone: set[int] = set()
+        self.looks = 0
+        self.buckets = [Bucket(str(index), Limit.parse("1/h")) for index in range(len(counts))]
+        for bucket, count in zip(self.buckets, counts):
+            for _ in range(count):
+                self.hold(bucket)
+        self.sweep = Sweep(lambda: [bucket for bucket in self.buckets if bucket.held], self.look, lambda: self.now)
+
+    @property
+    def held(self) -> list[int]:
+        return [request for bucket in self.buckets for request in bucket.held]
+
+    def hold(self, bucket: Bucket) -> None:
+        bucket.hold(len(self.held), self.now)
+
+    def look(self, request: int) -> bool:
+        assert request in self.held
+        self.looks += 1
+        self.now += LOOK_S
+        return request in self.gone
+
+    def whole(self) -> None:
+        """Sweep from one end to the other."""
+        begin = self.now
+        while (at := self.sweep.keep_up(self.now)) - self.now < SWEEP_S:
+            self.now = at
+            assert self.now < begin + 60
+        self.now = at
+
+
+def test_a_slice_leaves_the_loop_to_others() -> None:
+    """20 requests at a millisecond each: 4 or 5 in a slice of 4 ms, then 4 ms for others, then half a second."""
+    floor = Floor(13, 7)
+    gaps, looks = [], []
+    while floor.looks < 20:
+        before = floor.looks
+        at = floor.sweep.keep_up(floor.now)
+        looks.append(floor.looks - before)
+        gaps.append(round(at - floor.now, 6))
+        floor.now = at
+
+    assert all(4 <= count <= 5 for count in looks[:-1])
+    assert gaps == [SLICE_S] * (len(gaps) - 1) + [SWEEP_S]
+
+
+def test_nothing_is_done_before_it_is_time() -> None:
+    floor = Floor(1)
+    at = floor.sweep.keep_up(floor.now)
+
+    assert floor.sweep.keep_up(at - 0.001) == at
+    assert floor.looks == 1
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=4), st.data())
+def test_all_that_is_gone_is_dropped_and_the_order_stays(counts: list[int], data: st.DataObject) -> None:
+    floor = Floor(*counts)
+    floor.gone = data.draw(st.sets(st.integers(0, 120)))
+    alive = [request for request in floor.held if request not in floor.gone]
+    floor.whole()
+
+    assert floor.held == alive
+
+
+@given(st.integers(0, 40), st.data())
+def test_requests_that_start_and_come_meanwhile(count: int, data: st.DataObject) -> None:
+    """Between slices some start, and are looked at no more, and some come: a later sweep has seen all."""
+    floor = Floor(count)
+    (bucket,) = floor.buckets
+    floor.gone = data.draw(st.sets(st.integers(0, 60)))
+    for _ in range(data.draw(st.integers(0, 10))):
+        floor.now = floor.sweep.keep_up(floor.now)
+        for _ in range(data.draw(st.integers(0, min(5, len(bucket.held))))):
+            bucket.held.popleft()
+        bucket.hold(61 + floor.looks, floor.now)
+    before = [request for request in bucket.held if request not in floor.gone]
+    floor.whole()
+    floor.whole()
+
+    assert list(bucket.held) == before
