@@ -47,12 +47,19 @@ class Patience:
         self._consumer_timeout_s = consumer_timeout_s or float("inf")
         #: The monotonic instant at which messages are seen to next.
         self.until = float("-inf")
+        #: For how long a message may be held before it goes back to RabbitMQ, in seconds.
+        self._held_s = float("inf")
         self._told: set[str] = set()
 
     def begin(self) -> None:
         """The worker is connected to its broker."""
         if self._is_rabbitmq:
             signals.task_received.connect(self._received, sender=self._consumer)
+
+    def hold(self, request: Any) -> None:
+        """One more is held. With an ETA it may have come long ago."""
+        if self._held_s < float("inf"):
+            self.until = min(self.until, request.received + self._held_s)
 
     def keep_up(self, now: float, held: Sequence[Any]) -> bool:
         """See to held messages.
@@ -69,12 +76,12 @@ class Patience:
         if tasks is None:
             return False
         if self._is_rabbitmq:
-            patience_s = self._timeout_s * GIVEN_BACK_SHARE
+            self._held_s = self._timeout_s * GIVEN_BACK_SHARE
             oldest = min((request.received for request in held), default=now)
-            is_over = now - oldest >= patience_s
-            self.until = (now if is_over else oldest) + patience_s
+            is_over = now - oldest >= self._held_s
+            self.until = (now if is_over else oldest) + self._held_s
             if is_over:
-                self._give_back(held, patience_s)
+                self._give_back(held)
             return is_over
         if hasattr(tasks.channel, "unacked_index_key"):
             _show(tasks.channel, held)
@@ -94,13 +101,13 @@ class Patience:
         own_ms = [_argument(queue, "x-consumer-timeout", float("inf")) for queue in self._consumer.task_consumer.queues]
         return min([self._consumer_timeout_s, *(own / 1000 for own in own_ms)])
 
-    def _give_back(self, held: Sequence[Any], patience_s: float) -> None:
+    def _give_back(self, held: Sequence[Any]) -> None:
         self._tell(
             logging.INFO,
             "global-rate: every %g s held messages go back to RabbitMQ, which waits only %g s for an acknowledgement, "
             "and come again",
-            patience_s,
-            patience_s / GIVEN_BACK_SHARE,
+            self._held_s,
+            self._held_s / GIVEN_BACK_SHARE,
         )
         in_order = sorted(held, key=lambda request: int(request.message.delivery_tag))
         self._consumer.call_soon(partial(self._hand_back, in_order))

@@ -209,6 +209,7 @@ class Regulator:
 
     def _hold(self, bucket: Bucket, request: Any) -> None:
         self._credit.received()
+        self._patience.hold(request)
         self.scheduler.hold(bucket, request)
         self._alarm.set(time.monotonic() + SWEEP_S)
 
