@@ -91,6 +91,23 @@ def test_a_held_task_is_found_and_terminating_it_hits_no_other(empty_redis: Serv
     assert started == 1
 
 
+def test_a_worker_takes_no_more_than_it_may_hold_and_says_so_once(empty_redis: Server) -> None:
+    """60 tasks at 1/h, a cap of 20 and a prefetch count of 8: one runs, 28 are held, and 31 wait in the queue."""
+    conf = {"global_rate_max_held": 20}
+    with Cluster(f"{empty_redis.url}/0", f"{empty_redis.url}/1", "1/h", conf=conf) as cluster:
+        cluster.send("limited", 60)
+        cluster.start(1)
+        cluster.wait(lambda: held(cluster) == 28, 5)
+        time.sleep(1)
+        held_then, left = held(cluster), empty_redis.client().llen("celery")
+        cluster.app.control.rate_limit("limited", "100/s", reply=True, timeout=2, limit=1)
+        cluster.wait_for(60, 5)
+        log = cluster.log("w0")
+
+    assert (held_then, left) == (28, 31)
+    assert log.count("holds all the tasks that it may (20, global_rate_max_held)") == 1
+
+
 @pytest.mark.slow
 def test_a_thousand_cycles_leave_the_prefetch_count_where_it_was(empty_redis: Server, figures: Figures) -> None:
     """Three tasks at 200/s, a thousand times: two of them are held each time, for 5 and 10 ms."""
