@@ -53,7 +53,7 @@ class Settings:
     redis_options: Mapping[str, Any] = field(repr=False)
     key_prefix: str
     max_held: int
-    consumer_timeout_s: float
+    consumer_timeout_s: float = DEFAULT_CONSUMER_TIMEOUT_S
 
     @classmethod
     def from_app(cls, app: Celery, url: str | None = None) -> Settings:
