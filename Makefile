@@ -6,7 +6,7 @@ T ?= tests
 # Where pyenv keeps Pythons that are not on the path.
 PYTHONS ?= $(wildcard $(HOME)/.pyenv/versions/3.*/bin/python)
 
-.PHONY: venv demo test integration matrix lint types docs bench dist check-all clean
+.PHONY: venv demo test long integration matrix lint types docs bench dist check-all clean
 
 venv: .venv/ready
 
@@ -28,6 +28,10 @@ demo: venv
 # T=tests/test_rates.py, or anything else that pytest takes
 test: venv
 	$(BIN)/python -m pytest $(T)
+
+# The tests that take a minute or more each. T=tests/test_outage.py for some of them.
+long: venv
+	$(BIN)/python -m pytest -m long $(T)
 
 # Workers, brokers and Redis in containers: six minutes, and a Docker daemon is needed. I='-m brief' for a short pass
 integration: venv
@@ -62,7 +66,7 @@ dist: venv
 	$(BIN)/python -m build -q
 	$(BIN)/python -m twine check --strict dist/*
 
-check-all: lint types test integration matrix docs bench
+check-all: lint types test long integration matrix docs bench
 
 clean:
 	rm -rf .venv .tox docs/_build build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

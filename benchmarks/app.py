@@ -50,7 +50,27 @@ class Recorder(bootsteps.Step):
         consumer.on_task_request = on_task_request
 
 
+class Lifeline(bootsteps.StartStopStep):
+    """Records when the worker hears commands, and when it has let go of its broker."""
+
+    requires = ("celery.worker.consumer.control:Control",)
+
+    def start(self, consumer):
+        record("connected", "-", "-")
+
+    def stop(self, consumer):
+        record("parted", "-", "-")
+
+
 app.steps["consumer"].add(Recorder)
+if SETUP.get("lifelines"):
+    app.steps["consumer"].add(Lifeline)
+
+    @signals.task_received.connect
+    def on_received(request, **kwargs):
+        record("received", request.name, request.id)
+
+
 if SETUP.get("extension"):  # without it, an ordinary application
     from celery_global_rate import GlobalRateLimit
 

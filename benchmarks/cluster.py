@@ -10,15 +10,18 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from celery import Celery
 from kombu import pools
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
 
 from .records import Record, Tail
 from .server import root
@@ -36,6 +39,7 @@ class Cluster:
         burst: `rate_burst` of `limited`.
         conf: more settings.
         loglevel: of the workers.
+        lifelines: record what workers receive, and when they connect to their broker and part from it, too.
     """
 
     broker: str
@@ -45,6 +49,7 @@ class Cluster:
     burst: int | None = None
     conf: dict[str, Any] = field(default_factory=dict)
     loglevel: str = "WARNING"
+    lifelines: bool = False
 
     def __post_init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="global-rate-run-"))
@@ -59,6 +64,7 @@ class Cluster:
             "rate": self.rate,
             "burst": self.burst,
             "extension": self.extension,
+            "lifelines": self.lifelines,
             "conf": conf,
         }
         self.environment = {
@@ -68,8 +74,10 @@ class Cluster:
             "TMPDIR": str(self.directory),  # killed workers leave temporary files behind
         }
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
+        #: Those whose end is meant, whatever they return.
+        self.ended: set[str] = set()
         self._tail = Tail(records)
-        self._records: list[Record] = []
+        self._records: defaultdict[str, list[Record]] = defaultdict(list)
         self.app = Celery("lab", broker=self.broker)
         self.app.conf.update(
             task_ignore_result=True, broker_connection_retry_on_startup=True, **self._transport(), **self.conf
@@ -98,49 +106,48 @@ class Cluster:
 
     # workers
 
-    def start(
+    def start(self, count: int = 1, **options: Any) -> list[str]:
+        """Start workers, as `launch` does, and return their names once all of them take tasks."""
+        names = [self.launch(**options) for _ in range(count)]
+        self.wait(lambda: self.ready >= set(names), 60, f"workers {names} did not start")
+        return names
+
+    def launch(
         self,
-        count: int = 1,
         pool: str = "prefork",
         concurrency: int = 2,
         options: Sequence[str] = (),
         extension: bool | None = None,
         conf: Mapping[str, Any] | None = None,
-    ) -> list[str]:
-        """Start workers and return their names once all of them take tasks.
+        broker: str | None = None,
+    ) -> str:
+        """Begin to start a worker, and return its name.
 
-        `extension` and `conf` make them differ from the others.
+        `extension`, `conf` and `broker` make it differ from the others.
         """
         setup = {**self.setup, "conf": {**self.setup["conf"], **(conf or {})}}
         if extension is not None:
             setup["extension"] = extension
-        names = [f"w{len(self.workers) + index}" for index in range(count)]
-        for name in names:
-            command = [sys.executable, "-m", "celery", "-A", "benchmarks.app", "worker", "-n", f"{name}@lab"]
-            command += [
-                "-P",
-                pool,
-                "-c",
-                str(concurrency),
-                "-l",
-                self.loglevel,
-                "--without-gossip",
-                "--without-mingle",
-                *options,
-            ]
-            log = open(self.directory / f"{name}.log", "ab")  # noqa: SIM115  (the worker's, for as long as it lives)
+        if broker is not None:
+            setup["broker"] = broker
+        name = f"w{len(self.workers)}"
+        command = [sys.executable, "-m", "celery", "-A", "benchmarks.app", "worker", "-n", f"{name}@lab"]
+        command += ["-P", pool, "-c", str(concurrency), "-l", self.loglevel, "--without-gossip", "--without-mingle"]
+        with open(self.directory / f"{name}.log", "ab") as log:
             self.workers[name] = subprocess.Popen(
-                command,
+                [*command, *options],
                 cwd=root(),
                 env={**self.environment, "GLOBAL_RATE_SETUP": json.dumps(setup), "GLOBAL_RATE_WORKER": name},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-            log.close()
-        ready = lambda: {record.worker for record in self.records("ready")} >= set(names)  # noqa: E731
-        self.wait(ready, 60, f"workers {names} did not start")
-        return names
+        return name
+
+    @property
+    def ready(self) -> set[str]:
+        """The workers that have begun to take tasks."""
+        return {record.worker for record in self.records("ready")}
 
     def log(self, name: str) -> str:
         """What a worker has printed."""
@@ -165,6 +172,28 @@ class Cluster:
             os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
 
+    @contextlib.contextmanager
+    def sweeping(self, every_s: float = 2.0) -> Iterator[None]:
+        """Let a Redis broker deliver again what was taken too long ago, as each worker does every hundred seconds."""
+        done = threading.Event()
+
+        def sweep() -> None:
+            while not done.wait(every_s):
+                with (
+                    contextlib.suppress(OSError, KombuError, RedisError),  # it may be away
+                    self.app.connection_for_read() as connection,
+                    connection.channel() as channel,
+                ):
+                    channel.qos.restore_visible(num=None, interval=1)
+
+        sweeper = threading.Thread(target=sweep)
+        sweeper.start()
+        try:
+            yield
+        finally:
+            done.set()
+            sweeper.join()
+
     # load and records
 
     def send(self, task: str, count: int = 1, args: Sequence[Any] = (), **options: Any) -> list[str]:
@@ -174,9 +203,10 @@ class Cluster:
 
     def records(self, kind: str, task: str | None = None) -> list[Record]:
         """All records of a kind so far, in order."""
-        self._records += self._tail.lines()
-        self._records.sort()
-        return [record for record in self._records if record.kind == kind and task in (None, record.task)]
+        for record in self._tail.lines():
+            self._records[record.kind].append(record)
+        self._records[kind].sort()
+        return [record for record in self._records[kind] if task in (None, record.task)]
 
     def instants(self, kind: str, task: str = "limited") -> list[float]:
         """The instants of all records of a kind, monotonic seconds, sorted."""
@@ -190,7 +220,7 @@ class Cluster:
                 logs = "".join(f"\n--- {name}\n{self.log(name)[-3000:]}" for name in self.workers)
                 raise TimeoutError(f"{failure} within {timeout} s{logs}")
             for name, worker in self.workers.items():
-                if worker.poll() not in (None, 0, -signal.SIGKILL):
+                if name not in self.ended and worker.poll() not in (None, 0, -signal.SIGKILL):
                     raise RuntimeError(f"worker {name} ended with {worker.returncode}:\n{self.log(name)[-3000:]}")
             time.sleep(0.02)
 

@@ -56,7 +56,11 @@ class Proxy:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self.target)
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:  # the target is away
+            writer.transport.abort()
+            return
         self._open |= {writer, back}
         try:
             await asyncio.gather(self._forward(reader, back, None), self._forward(there, writer, self.pause_s))
@@ -70,7 +74,7 @@ class Proxy:
                 if pause_s is not None:
                     await asyncio.sleep(pause_s)
                 self._loop.call_later(self.delay_s, self._write, sink, data)
-            self._loop.call_later(self.delay_s, sink.close)
+        self._loop.call_later(self.delay_s, sink.close)  # after a reset, too
 
     @staticmethod
     def _write(sink: asyncio.StreamWriter, data: bytes) -> None:

@@ -7,13 +7,18 @@ from typing import NamedTuple
 
 
 class Record(NamedTuple):
-    """A line that a process of the cluster wrote: monotonic seconds, what happened, to which task, and where."""
+    """A line that a process of the cluster wrote: monotonic seconds, what happened, to which task, and where.
+
+    Attributes:
+        process: the id of the one that wrote it.
+    """
 
     instant: float
     kind: str
     task: str
     task_id: str
     worker: str
+    process: str
 
 
 class Tail:
@@ -31,6 +36,8 @@ class Tail:
         """The records since the last call; those of one process are in order."""
         found = []
         for path in self._directory.iterdir():
+            if path.stat().st_size == self._read.get(path):
+                continue
             with path.open("rb") as file:
                 file.seek(self._read.get(path, 0))
                 text = file.read()
@@ -38,5 +45,5 @@ class Tail:
             self._read[path] = self._read.get(path, 0) + len(whole)
             for line in whole.decode().splitlines():
                 instant, *words = line.split(" ")
-                found.append(Record(float(instant), *words))
+                found.append(Record(float(instant), *words, path.stem))
         return found

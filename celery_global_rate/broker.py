@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 #: How soon a worker without event loop sees that it may take more messages, in seconds.
@@ -31,22 +31,65 @@ def look_up_often(connection: Any, last_held: Callable[[], float]) -> None:
     connection.drain_events = drain_often
 
 
-def lose_once(connection: Any) -> None:
-    """Let a connection that is lost be given up for good the first time.
+class Losses:
+    """Lost connections, and what they had brought where a Redis broker could not take it back.
 
-    Celery 5.7 collects it and then closes it as well. Where a Redis broker refuses connections, the first attempt ends
-    early, and the second one finds a channel with unacknowledged messages and no way to its server any more: an
-    `AttributeError` that ends the worker. Tasks with an ETA do this to stock Celery, held ones would do it to us.
+    Celery 5.7 collects a lost connection and then closes it as well. Where a Redis broker refuses connections, the
+    first attempt ends early, and the second one finds a channel with unacknowledged messages and no way to its server
+    any more: an `AttributeError` that ends the worker. Tasks with an ETA do this to stock Celery, held ones would do
+    it to us. So the first attempt is the last.
+
+    What is held would be delivered anew after the visibility timeout, and by kombu once more when the worker ends, even
+    if another one has it by then. So it is given back as soon as there is a connection again. What is with the pool is
+    not: kombu may still acknowledge it.
+
+    Args:
+        held: the requests that are held.
     """
-    collect = connection.collect
 
-    def collect_for_good(*args: Any, **kwargs: Any) -> None:
-        try:
-            collect(*args, **kwargs)
-        finally:
-            connection._default_channel = None
+    def __init__(self, held: Callable[[], Iterable[Any]]) -> None:
+        self._held = held
+        self._lost: list[tuple[Any, list[str], float]] = []  # kombu's QoS, tags of what was held, epoch seconds
 
-    connection.collect = collect_for_good
+    def watch(self, connection: Any) -> None:
+        """Let a connection be given up for good the first time.
+
+        Args:
+            connection: kombu's, as the consumer has it.
+        """
+        collect = connection.collect
+
+        def collect_for_good(*args: Any, **kwargs: Any) -> None:
+            channel = connection._default_channel
+            try:
+                collect(*args, **kwargs)
+            finally:
+                connection._default_channel = None
+                if hasattr(channel, "unacked_index_key"):
+                    tags = [request.message.delivery_tag for request in self._held()]
+                    self._lost.append((channel.qos, tags, time.time()))
+
+        connection.collect = collect_for_good
+
+    def give_back(self, connection: Any) -> None:
+        """Have what was held delivered anew, in its order, but for what somebody has taken since.
+
+        Args:
+            connection: a new one to the same broker.
+        """
+        while self._lost:
+            qos, tags, lost_at = self._lost[-1]
+            channel, brought = connection.default_channel, qos._delivered
+            with channel.conn_or_acquire() as client:
+                while tags:
+                    tag = tags[-1]  # each goes to the head of its queue
+                    if tag in brought:  # kombu has not given it back
+                        taken_at = client.zscore(channel.unacked_index_key, tag)
+                        if taken_at is not None and taken_at <= lost_at:
+                            channel.qos.restore_by_tag(tag, client)
+                        del brought[tag]
+                    tags.pop()
+            self._lost.pop()
 
 
 def renewal(consumer: Any, qos: Any) -> Callable[[int], None] | None:

@@ -66,7 +66,7 @@ class Patience:
 
         Args:
             now: monotonic seconds.
-            held: requests.
+            held: requests, in the order in which they are to come again.
 
         Returns:
             Whether all of them go back to the broker: they must not be started any more.
@@ -109,8 +109,7 @@ class Patience:
             self._held_s,
             self._held_s / GIVEN_BACK_SHARE,
         )
-        in_order = sorted(held, key=lambda request: int(request.message.delivery_tag))
-        self._consumer.call_soon(partial(self._hand_back, in_order))
+        self._consumer.call_soon(partial(self._hand_back, held))
 
     def _received(self, request: Any, **kwargs: Any) -> None:
         """Note when a message has come, because one with an ETA is held much later; and whether it is worn."""

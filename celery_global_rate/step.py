@@ -20,7 +20,7 @@ from celery.worker import state
 
 from . import control  # noqa: F401  (commands)
 from .broadcast import Broadcast
-from .broker import look_up_often, lose_once, renewal
+from .broker import Losses, look_up_often, renewal
 from .bucket import Bucket
 from .declared import declared_limit
 from .limit import Limit
@@ -185,6 +185,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             () if self._thread else consumer.connection_errors + consumer.channel_errors,
             self._on_record,
         )
+        self._losses = Losses(lambda: self.regulator.scheduler.requests)
         self.broadcast = Broadcast()
         self.regulator.read_orders()
         consumer.global_rate = self
@@ -199,7 +200,8 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
 
     def start(self, consumer: Any) -> None:
         """The worker is connected to its broker. Where it has no event loop, begin one."""
-        lose_once(consumer.connection)
+        self._losses.give_back(consumer.connection)
+        self._losses.watch(consumer.connection)
         self._patience.begin()
         for step in consumer.steps:
             if (box := getattr(step, "box", None)) is not None:

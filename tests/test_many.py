@@ -83,6 +83,6 @@ def memory_kb(cluster: Cluster) -> int:
 
 def eye(cluster: Cluster) -> dict[str, float]:
     """What the eye has seen since it was asked last."""
-    replies = cluster.app.control.inspect(timeout=3, limit=1).stats() or {}
+    replies = cluster.app.control.inspect(["w0@lab"], timeout=3, limit=1).stats() or {}
     seen: dict[str, float] = replies["w0@lab"]["eye"]
     return seen

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -20,27 +18,8 @@ VISIBILITY_S = 5
 CONSUMER_TIMEOUT_S = 10
 
 
-@contextmanager
-def sweeping(cluster: Cluster, every_s: float = 2.0) -> Iterator[None]:
-    """Let messages that were taken too long ago be delivered again, as a worker does every hundred seconds."""
-    done = threading.Event()
-
-    def sweep() -> None:
-        with cluster.app.connection_for_read() as connection, connection.channel() as channel:
-            while not done.wait(every_s):
-                channel.qos.restore_visible(interval=1)
-
-    sweeper = threading.Thread(target=sweep)
-    sweeper.start()
-    try:
-        yield
-    finally:
-        done.set()
-        sweeper.join()
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+@pytest.mark.parametrize("pool", ["prefork", pytest.param("gevent", marks=pytest.mark.long)])
 def test_a_message_that_is_held_longer_than_the_visibility_timeout_runs_once(
     empty_redis: Server, figures: Figures, pool: str
 ) -> None:
@@ -53,8 +32,8 @@ def test_a_message_that_is_held_longer_than_the_visibility_timeout_runs_once(
     with (
         Cluster(f"{empty_redis.url}/0", f"{empty_redis.url}/1", "12/m", conf=conf) as here,
         Cluster(f"{empty_redis.url}/2", None, "12/m", extension=False, conf=conf) as stock,
-        sweeping(here),
-        sweeping(stock),
+        here.sweeping(),
+        stock.sweeping(),
     ):
         for cluster in (here, stock):
             cluster.send("limited", 6)
@@ -73,6 +52,26 @@ def test_a_message_that_is_held_longer_than_the_visibility_timeout_runs_once(
     assert sum(stock_runs.values()) > 6
 
 
+@pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.slow)])
+def test_held_messages_go_back_to_rabbitmq_and_come_again(rabbitmq: str, empty_redis: Server, pool: str) -> None:
+    """9 tasks at 2/s that go back every second, as for a consumer timeout of 2 s: each runs once, in order, for 4 s.
+
+    Of the first second's 7 that are still held 5 are there in the next, then 3, then 1.
+    """
+    conf = {"global_rate_consumer_timeout": 2}
+    with Cluster(rabbitmq, f"{empty_redis.url}/1", "2/s", conf=conf, loglevel="INFO") as cluster:
+        ids = cluster.send("limited", 9)
+        cluster.start(1, pool=pool)
+        cluster.wait_for(9, 10)
+        starts = cluster.records("start", "limited")
+        log = cluster.log("w0")
+
+    assert [record.task_id for record in starts] == ids
+    assert 3.9 <= starts[-1].instant - starts[0].instant <= 4.6
+    assert 9 + 7 <= log.count("received") <= 9 + 7 + 5 + 3 + 1 + 4
+    assert log.count("held messages go back to RabbitMQ") == 1
+
+
 @pytest.fixture(scope="module")
 def impatient_rabbitmq() -> Iterator[RabbitMQ]:
     """A node that waits 10 s for an acknowledgement, and looks every second."""
@@ -86,7 +85,7 @@ def impatient_rabbitmq() -> Iterator[RabbitMQ]:
     server.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("pool", ["prefork", "gevent"])
 def test_messages_that_are_held_longer_than_the_consumer_timeout(
     impatient_rabbitmq: RabbitMQ, empty_redis: Server, figures: Figures, pool: str
@@ -121,7 +120,7 @@ def test_messages_that_are_held_longer_than_the_consumer_timeout(
     assert 26 + 5 * 11 <= deliveries <= 26 * 13
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @KNOWS_QUORUM_QUEUES
 def test_a_quorum_queue_that_drops_what_comes_too_often(
     impatient_rabbitmq: RabbitMQ, empty_redis: Server, figures: Figures

@@ -312,3 +312,24 @@ def test_redis_py_raises_error_replies_and_stays_connected_and_tells_a_lost_conn
     with pytest.raises(redis.ConnectionError) as lost:
         wire.read_response(disconnect_on_error=False)
     seam(not isinstance(lost.value.__context__, WOULD_BLOCK), "a lost one", "connection.py", "redis/_parsers/socket.py")
+
+
+def test_a_redis_channel_keeps_what_it_has_brought_by_tag_and_gives_it_back_by_tag(empty_redis: Server) -> None:
+    """broker.py, kombu/transport/virtual/base.py: a lost connection's tags are looked up in `qos._delivered`."""
+    with Celery(broker=f"{empty_redis.url}/0", set_as_current=False).connection_for_read() as connection:
+        channel = connection.default_channel
+        queue = connection.SimpleQueue("seam")
+        queue.put("one")
+        message = queue.get(timeout=2)
+        brought = message.channel.qos._delivered
+        tag = message.delivery_tag
+
+        assert connection._default_channel is channel
+        assert list(brought) == [tag]
+        with channel.conn_or_acquire() as client:
+            assert client.zscore(channel.unacked_index_key, tag) is not None
+            channel.qos.restore_by_tag(tag, client)
+            assert client.zscore(channel.unacked_index_key, tag) is None
+        del brought[tag]
+        assert queue.get(timeout=2).payload == "one"
+        queue.clear()

@@ -1,0 +1,250 @@
+"""Workers that come and go, and what may happen to them meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError, ResponseError
+
+from benchmarks.cluster import Cluster
+from benchmarks.proxy import Proxy
+from benchmarks.server import Redis
+
+#: What lets a worker part from its broker.
+PARTING = {"connection cut", "broker restarted", "TERM", "QUIT", "control shutdown", "KILL"}
+#: How long a worker in the place `SOFT` lets its tasks run on after QUIT, in seconds (Celery 5.5 and later).
+SOFT_S = 1
+SOFT = 0
+#: In the pool of a worker at its start.
+PROCESSES = 2
+#: Longer than a task that is not held may be with a worker, in seconds.
+VISIBILITY_S = 15
+#: For how long a queue that was cancelled stays so, in seconds.
+CANCELLED_S = 0.3
+#: How long a worker may take to part, in seconds: one in the place `SOFT` waits before.
+PARTED_S = SOFT_S + 1
+#: A message is on its way to a worker for less than this, in seconds.
+ON_ITS_WAY_S = 0.05
+#: A worker that was told to end and is still there after this time is killed, as supervisors do; in seconds.
+GRACE_S = 15
+
+
+@dataclass(frozen=True)
+class Strike:
+    """An event.
+
+    Attributes:
+        event: what has happened.
+        workers: those it has struck.
+        at: when it began, monotonic seconds.
+        until: when whoever brought it about was done.
+    """
+
+    event: str
+    workers: list[str]
+    at: float
+    until: float
+
+
+class Place:
+    """Where one worker at a time lives: what it has between itself and the broker."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+        self.worker = ""
+        self.processes = PROCESSES
+        self.is_ending_since = float("inf")
+        self.consumes_again_at = float("inf")
+
+
+class Fleet:
+    """A number of workers, each of which is replaced as soon as it has ended.
+
+    Args:
+        cluster: with `lifelines`.
+        broker: its broker.
+        limiter: the Redis of its limits.
+        proxies: one for each worker, to the broker.
+    """
+
+    def __init__(self, cluster: Cluster, broker: Redis, limiter: Redis, proxies: list[Proxy]) -> None:
+        self.cluster, self.broker, self.limiter = cluster, broker, limiter
+        self.places = [Place(proxy) for proxy in proxies]
+        self.strikes: list[Strike] = []
+        #: Workers that have ended by themselves.
+        self.crashed: list[str] = []
+        #: Those that did not end in time.
+        self.killed: list[str] = []
+        for place in self.places:
+            self._launch(place)
+        self.settle()
+
+    def _launch(self, place: Place) -> None:
+        soft = {"worker_soft_shutdown_timeout": SOFT_S} if place is self.places[SOFT] else {}
+        place.worker = self.cluster.launch(
+            concurrency=PROCESSES, broker=f"redis://127.0.0.1:{place.proxy.port}/0", conf=soft
+        )
+        place.processes = PROCESSES
+        place.is_ending_since = place.consumes_again_at = float("inf")
+
+    def tend(self) -> None:
+        """Replace workers that have ended, and have the others take tasks again that were told not to."""
+        now = time.monotonic()
+        for place in self.places:
+            if self.cluster.workers[place.worker].poll() is not None:
+                if place.is_ending_since == float("inf"):
+                    self.crashed.append(place.worker)
+                    self.cluster.ended.add(place.worker)
+                self._launch(place)
+            elif place.consumes_again_at <= now and self.is_up(place):
+                if self.ask("add_consumer", place, queue="celery"):
+                    place.consumes_again_at = float("inf")
+            elif now - place.is_ending_since > GRACE_S:
+                self.killed.append(place.worker)
+                self.cluster.kill(place.worker)
+                self.strikes.append(Strike("KILL", [place.worker], now, time.monotonic()))
+
+    def is_connected(self, place: Place) -> bool:
+        """Whether its worker takes tasks and hears commands."""
+        lifeline = sorted(self.cluster.records("connected") + self.cluster.records("parted"))
+        return [record.kind for record in lifeline if record.worker == place.worker][-1:] == ["connected"]
+
+    def is_up(self, place: Place) -> bool:
+        """Whether it does, and has not been told to end."""
+        return place.is_ending_since == float("inf") and self.is_connected(place)
+
+    def settle(self, timeout: float = 60) -> None:
+        """Wait until every place has a worker that hears commands and takes tasks."""
+
+        def is_settled() -> bool:
+            self.tend()
+            still = (place.is_ending_since == place.consumes_again_at == float("inf") for place in self.places)
+            return all(still) and all(map(self.is_up, self.places)) and self.ask("ping", *self.places)
+
+        self.cluster.wait(is_settled, timeout, "not all workers are up")
+
+    def ask(self, command: str, *places: Place, **arguments: Any) -> bool:
+        """Have these workers obey a command; whether all of them have said so within a second."""
+        names = [f"{place.worker}@lab" for place in places]
+        with contextlib.suppress(OSError, KombuError, RedisError):
+            replies = self.cluster.app.control.broadcast(
+                command, arguments, names, reply=True, timeout=1, limit=len(names)
+            )
+            return len(replies) == len(names)
+        return False
+
+    def strike(self, event: str, place: Place) -> None:
+        """Let an event happen to the worker in a place."""
+        struck = [it for it in self.places if self.is_connected(it)] if event.endswith(" restarted") else [place]
+        workers = [its.worker for its in struck]
+        with contextlib.ExitStack() as stack:
+            if event in PARTING:
+                stack.enter_context(self._nothing_on_its_way())
+            at = time.monotonic()
+            EVENTS[event](self, place)
+            while event in PARTING and any(map(self.is_connected, struck)) and time.monotonic() < at + PARTED_S:
+                time.sleep(0.02)
+        self.strikes.append(Strike(event, workers, at, time.monotonic()))
+
+    @contextlib.contextmanager
+    def _nothing_on_its_way(self) -> Iterator[None]:
+        """Keep messages from being taken meanwhile.
+
+        kombu takes a message from its list first and notes down that it has it afterwards. What is between the two when
+        the broker, the connection or the worker goes is lost, by Celery's own doing.
+        """
+        broker = self.broker.client()
+        with contextlib.suppress(ResponseError):  # there is none
+            broker.rename("celery", "aside")
+        time.sleep(ON_ITS_WAY_S)
+        yield
+        with broker.pipeline() as pipe:
+            for _ in range(broker.llen("aside")):
+                pipe.lmove("aside", "celery", "RIGHT", "LEFT")
+            pipe.execute()
+
+    def storm(self, seed: int, seconds: int) -> None:
+        """Let a random event happen every second, to a worker that is up."""
+        chance = random.Random(seed)
+        begin = time.monotonic()
+        for second in range(seconds):
+            while time.monotonic() < begin + second:
+                self.tend()
+                time.sleep(0.05)
+            event = chance.choice(list(EVENTS))
+            for place in chance.sample(self.places, len(self.places)):
+                if self.is_up(place):
+                    self.strike(event, place)
+                    break
+
+    # events
+
+    def _restart(self, server: Redis) -> None:
+        server.stop()
+        time.sleep(0.2)
+        server.start()
+
+    def _end(self, place: Place, end: Callable[[], object]) -> None:
+        self.cluster.ended.add(place.worker)
+        place.is_ending_since = time.monotonic()
+        end()
+
+    def _signal(self, place: Place, signum: signal.Signals) -> None:
+        self._end(place, lambda: self.cluster.workers[place.worker].send_signal(signum))
+
+    def _shut_down(self, place: Place) -> None:
+        self._end(place, lambda: self.cluster.app.control.shutdown(destination=[f"{place.worker}@lab"]))
+
+    def _resize(self, place: Place, more: int) -> None:
+        if place.processes + more:  # Celery would leave none
+            place.processes += more
+            self.ask("pool_grow" if more > 0 else "pool_shrink", place, n=1)
+
+    def _cancel_consumer(self, place: Place) -> None:
+        self.ask("cancel_consumer", place, queue="celery")
+        place.consumes_again_at = time.monotonic() + CANCELLED_S
+
+
+EVENTS: dict[str, Callable[[Fleet, Place], object]] = {
+    "connection cut": lambda fleet, place: place.proxy.cut(),
+    "broker restarted": lambda fleet, place: fleet._restart(fleet.broker),
+    "limiter restarted": lambda fleet, place: fleet._restart(fleet.limiter),
+    "TERM": lambda fleet, place: fleet._signal(place, signal.SIGTERM),
+    "QUIT": lambda fleet, place: fleet._signal(place, signal.SIGQUIT),
+    "control shutdown": Fleet._shut_down,
+    "pool_restart": lambda fleet, place: fleet.ask("pool_restart", place),
+    "cancel_consumer": Fleet._cancel_consumer,
+    "pool_grow": lambda fleet, place: fleet._resize(place, 1),
+    "pool_shrink": lambda fleet, place: fleet._resize(place, -1),
+}
+
+
+@contextlib.contextmanager
+def fleet_of(count: int, rate: str, extension: bool = True, visibility_s: float = VISIBILITY_S) -> Iterator[Fleet]:
+    """Workers with a Redis for their broker, which keeps what it has confirmed, and another one for their limits."""
+    broker, limiter = Redis(is_durable=True), Redis()
+    options = {"visibility_timeout": visibility_s, "unacked_mutex_expire": 1}
+    with contextlib.ExitStack() as stack:
+        for server in (broker, limiter):
+            stack.callback(server.close)
+            server.start()
+        proxies = [stack.enter_context(Proxy(broker.port)) for _ in range(count)]
+        cluster = stack.enter_context(
+            Cluster(
+                f"{broker.url}/0",
+                f"{limiter.url}/1",
+                rate,
+                extension,
+                conf={"broker_transport_options": options, "worker_pool_restarts": True},
+                lifelines=True,
+            )
+        )
+        stack.enter_context(cluster.sweeping(visibility_s / 10))
+        yield Fleet(cluster, broker, limiter, proxies)
