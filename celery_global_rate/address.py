@@ -1,8 +1,9 @@
-"""How a Redis is named: by one URL, or by the URLs of the Sentinels that know it."""
+"""How a Redis is named: by one URL, or by the URLs of Sentinels or of nodes of a Cluster."""
 
 from __future__ import annotations
 
 import re
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from celery.exceptions import ImproperlyConfigured
 
@@ -17,6 +18,7 @@ SCHEMES = {
     "socket": "unix",
 }
 SENTINEL = "sentinel"
+CLUSTER, CLUSTER_TLS = CLUSTERS = ("redis+cluster", "rediss+cluster")
 #: Parameters that belong to the address: a database, and what Sentinels call a master.
 IDENTITY = ("db=", "service_name=")
 
@@ -34,7 +36,7 @@ def scheme(url: str) -> str:
 
 
 def spelled(url: object, setting: str) -> str:
-    """A URL, or the URLs of Sentinels with `;` between them, as redis-py spells them.
+    """A URL, or those of Sentinels or of nodes of a Cluster with `;` between them, as redis-py spells them.
 
     Args:
         url: the value of a setting or an option.
@@ -49,20 +51,20 @@ def spelled(url: object, setting: str) -> str:
         raise ImproperlyConfigured(f"{setting} is not a URL: write it like {EXAMPLE}")
     for part in urls:
         name, rest = part.split("://", 1)
-        if "cluster" in name:
-            raise ImproperlyConfigured(
-                f"{setting} = {name}://...: Redis Cluster is not supported yet: use a single Redis, or Sentinel"
-            )
-        if name != SENTINEL and name not in SCHEMES:
-            raise ImproperlyConfigured(f"{setting} = {name}://...: use one of {', '.join((*SCHEMES, SENTINEL))}")
+        known = (*SCHEMES, SENTINEL, *CLUSTERS)
+        if name not in known:
+            raise ImproperlyConfigured(f"{setting} = {name}://...: use one of {', '.join(known)}")
         if set(rest.rpartition("@")[0]) & set("/?#@"):
             raise ImproperlyConfigured(
                 f"{setting}: its password has one of / ? # @ in it: write %2F, %3F, %23 or %40 instead"
             )
     hosts = [part.split("://", 1)[1].rpartition("@")[2].partition("/")[0] for part in urls]
-    if any(";" in host for host in hosts) or (len(urls) > 1 and {*map(scheme, urls)} != {SENTINEL}):
+    if any(";" in host for host in hosts) or (
+        len(urls) > 1 and {*map(scheme, urls)} not in ({SENTINEL}, {CLUSTER}, {CLUSTER_TLS})
+    ):
         raise ImproperlyConfigured(
-            f"{setting} = {shown(text)}: name one Redis, or several Sentinels, each as sentinel://host:port"
+            f"{setting} = {shown(text)}: name one Redis, or several Sentinels, each as sentinel://host:port, "
+            f"or several nodes of a Cluster, each as {CLUSTER}://host:port"
         )
     return ";".join(map(_in_redis_py, urls))
 
@@ -72,6 +74,21 @@ def _in_redis_py(url: str) -> str:
     name, rest = url.split("://", 1)
     rest = re.sub(r"ssl_cert_reqs=CERT_(\w+)", lambda option: f"ssl_cert_reqs={option[1].lower()}", rest)
     return f"{SCHEMES.get(name, name)}://{rest.replace('virtual_host=', 'db=')}"
+
+
+def hosts(urls: str, port: int) -> list[tuple[str, int]]:
+    """The hosts and ports of several servers; `port` where a URL has none."""
+    parts = map(urlsplit, split(urls))
+    return [(part.hostname or "localhost", part.port or port) for part in parts]
+
+
+def without_hosts(urls: str) -> str:
+    """One URL with the user, the database and the parameters of several. They may stand in any; the first counts."""
+    parts = [urlsplit(url) for url in split(urls)]
+    user = next((part.netloc.rpartition("@")[0] for part in parts if "@" in part.netloc), "")
+    path = next((part.path for part in parts if part.path.strip("/")), "")
+    query = urlencode([pair for part in parts for pair in parse_qs(part.query).items()], doseq=True)
+    return f"redis://{user}@{path}?{query}"
 
 
 def shown(url: str) -> str:

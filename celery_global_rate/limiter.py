@@ -12,11 +12,10 @@ from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError, Timeou
 from .bucket import REPLY_TIMEOUT_S
 from .clock import RedisClock
 from .limit import Limit
+from .outage import SILENCE_S
+from .policy import Policy
 from .reservation import Reservation
 from .script import GIVE_BACK, RESERVE, give_back_call, reserve_call
-
-#: A connection that has not answered for this long is given up, in seconds.
-SILENCE_S = 1.0
 
 
 class Connection(Protocol):
@@ -36,8 +35,29 @@ class Connection(Protocol):
         """Give the connection up."""
 
 
+class Outage(Protocol):
+    """What the limiter knows of an outage."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether the policy is in force."""
+
+    @property
+    def awake_us(self) -> int:
+        """How long it has not been, in microseconds."""
+
+    def replied(self, reply: object) -> None:
+        """Redis has replied, perhaps with an error. The connection tells of its own errors."""
+
+    def took(self, round_trip_s: float) -> None:
+        """A reply with slots took this long, in seconds."""
+
+
 class Orders(Protocol):
     """What the limiter knows of the orders of operators."""
+
+    def is_open(self, name: str, now_us: float) -> bool:
+        """Whether a bucket has slots at an instant of the Redis clock, or is paused."""
 
     def text(self, name: str) -> str:
         """The record of a bucket that this worker knows; empty where it knows none."""
@@ -54,7 +74,8 @@ class Limiter:
         prefix: the prefix of all keys.
         worker: a name that is unique to this process.
         clock: the worker's view of the Redis clock, learnt from every answer.
-        report: called with every reply of Redis, an error reply among them. The connection tells of its own errors.
+        outage: whether there is one.
+        policy: gives out slots meanwhile.
         orders: what operators have ordered, as far as this worker knows.
     """
 
@@ -64,15 +85,18 @@ class Limiter:
         prefix: str,
         worker: str,
         clock: RedisClock,
-        report: Callable[[object], None],
+        outage: Outage,
+        policy: Policy,
         orders: Orders,
     ) -> None:
         self.clock = clock
         self._connection = connection
         self._prefix = prefix
         self._worker = worker
-        self._report = report
+        self._outage = outage
+        self._policy = policy
         self._orders = orders
+        self._try_at = float("-inf")
 
     def reserve(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
         """Ask for slots of a limit.
@@ -85,12 +109,27 @@ class Limiter:
         """
         if self._connection.silent_s > REPLY_TIMEOUT_S:
             self._connection.receive()  # it may be this worker that has been silent
-        if (silent_s := self._connection.silent_s) > REPLY_TIMEOUT_S:
-            if silent_s > SILENCE_S:
-                self._connection.lose(TimeoutError(f"no answer for {silent_s:.1f} s"))
+        if (silent_s := self._connection.silent_s) > SILENCE_S:
+            self._connection.lose(TimeoutError(f"no answer for {silent_s:.1f} s"))
+        if self._outage.counts:
+            self._try(name, limit)
+            is_open = self._orders.is_open(name, self.clock.now_us(time.monotonic()))
+            reply(self._policy.reserve(name, limit, wanted) if is_open else None)
+        elif silent_s > REPLY_TIMEOUT_S:
             reply(None)
-            return
-        arguments = reserve_call(self._prefix, name, limit, wanted, self._worker, self._orders.text(name))
+        else:
+            self._ask(name, limit, wanted, reply)
+
+    def _try(self, name: str, limit: Limit) -> None:
+        """See whether Redis is back. What it grants comes too late for this call, and goes back."""
+        now = time.monotonic()
+        if now >= self._try_at:
+            self._try_at = now + REPLY_TIMEOUT_S
+            self._ask(name, limit, 1, lambda granted: self._give_back(name, granted) if granted else None)
+
+    def _ask(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
+        record, awake_us = self._orders.text(name), self._outage.awake_us
+        arguments = reserve_call(self._prefix, name, limit, wanted, self._worker, record, awake_us)
 
         def send(verb: str, script: str) -> None:
             self._connection.send((verb, script, *arguments), partial(answered, time.monotonic()))
@@ -100,7 +139,7 @@ class Limiter:
                 send("EVAL", RESERVE.source)
                 return
             if isinstance(answer, (list, ResponseError)):
-                self._report(answer)
+                self._outage.replied(answer)
             if isinstance(answer, ReadOnlyError):  # a failover: its name leads to another server by now
                 self._connection.lose(answer)
             if not isinstance(answer, list):
@@ -110,6 +149,7 @@ class Limiter:
             read = time.monotonic()
             if read - sent <= REPLY_TIMEOUT_S:  # a later one tells nothing of the clock worth knowing
                 self.clock.observe(reservation.now_us, sent, read)
+            self._outage.took(read - sent)
             is_readable = not reservation.record or self._orders.learn(name, reservation.record)
             reply(reservation if is_readable else None)
 
@@ -120,5 +160,11 @@ class Limiter:
 
         The whole script goes along: this may be the last that the worker sends, so no answer could ask for it.
         """
+        if reservation.seq:
+            self._give_back(name, reservation)
+        else:
+            self._policy.give_back(name, reservation)
+
+    def _give_back(self, name: str, reservation: Reservation) -> None:
         arguments = give_back_call(self._prefix, name, reservation)
         self._connection.send(("EVAL", GIVE_BACK.source, *arguments), lambda answer: None)

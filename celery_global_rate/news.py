@@ -9,9 +9,9 @@ from typing import Any
 from redis.exceptions import ConnectionError, TimeoutError
 
 from .connection import HubConnection
-from .limiter import SILENCE_S
 from .loop import Waker
 from .orders import Orders
+from .outage import SILENCE_S
 from .script import KEEP, era_key, keep_call, news_channel
 
 #: Between two looks at the era, in seconds: so long an order may stay unheard where its news was lost.

@@ -88,6 +88,11 @@ class Orders:
         """The record of a bucket."""
         return self._records.get(name)
 
+    def is_open(self, name: str, now_us: float) -> bool:
+        """Whether a bucket has slots at an instant of the Redis clock, or is paused."""
+        record = self._records.get(name)
+        return record is None or now_us >= record.floor_us
+
     def text(self, name: str) -> str:
         """The record of a bucket as Redis keeps it; empty where there is none."""
         record = self._records.get(name)

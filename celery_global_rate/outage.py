@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
-from redis.exceptions import ResponseError
+from redis.exceptions import ResponseError, TimeoutError
 
+from .bucket import HORIZON_S
+from .duration import shown
+from .limit import LONGEST_FILL_US
+from .policy import Policy
 from .server import Server
 
 logger = logging.getLogger(__name__)
+
+#: Without an answer for this long, in seconds, a connection is given up, and an outage counts.
+SILENCE_S = 1.0
+#: How often a long outage is told of, or a slow Redis, in seconds.
+TOLD_AGAIN_S = 60.0
+#: Answers that take so long, in seconds, and so many in a row, are slow: they leave little of the horizon.
+SLOW_S, SLOW_IN_A_ROW = 0.8 * HORIZON_S, 10
 
 
 class Outage:
@@ -17,24 +29,41 @@ class Outage:
 
     Args:
         address: the Redis, as logs may show it.
+        policy: what limited tasks do meanwhile.
+        ended: called when Redis is back.
 
     Attributes:
         reason: why there are no answers at this moment; None where there are.
         server: what the Redis says of itself. A connection that is opened anew may lead to another.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, policy: Policy, ended: Callable[[], None]) -> None:
         self.reason: str | None = None
         self.server = Server()
         self._address = address
-        self._since = 0.0
+        self._policy = policy
+        self._ended = ended
+        self._since = self._told = 0.0
+        self._slow_in_a_row = 0
+        self._slow_told = float("-inf")
+        self._over_at = float("-inf")
         self._is_refusal = False
+
+    @property
+    def counts(self) -> bool:
+        """Whether it has lasted long enough for the policy."""
+        return self.reason is not None and time.monotonic() - self._since >= SILENCE_S
+
+    @property
+    def awake_us(self) -> int:
+        """How long there has been no outage that counts, in microseconds: from before, no slot is saved."""
+        return int(min(1e6 * (time.monotonic() - self._over_at), LONGEST_FILL_US))
 
     def connected(self, error: Exception | None) -> None:
         """The connection has opened, or is lost with this error."""
         if error is not None:
             # The error may quote the URL, and with it a password.
-            self._begin(type(error).__name__)
+            self._begin(type(error).__name__, SILENCE_S if isinstance(error, TimeoutError) else 0.0)
         elif self.reason is None:
             logger.info("global-rate: limits hold for the whole cluster, by the Redis at %s", self._address)
 
@@ -58,17 +87,49 @@ class Outage:
         else:
             self._end()
 
-    def _begin(self, reason: str) -> None:
-        if self.reason is None:
-            self.reason, self._since = reason, time.monotonic()
-            logger.error(
-                "global-rate: no answer from the Redis at %s (%s): tasks with a limit are held until it is back",
+    def took(self, round_trip_s: float) -> None:
+        """An answer with slots took this long, in seconds."""
+        self._slow_in_a_row = self._slow_in_a_row + 1 if round_trip_s >= SLOW_S else 0
+        now = time.monotonic()
+        if self._slow_in_a_row >= SLOW_IN_A_ROW and now >= self._slow_told + TOLD_AGAIN_S:
+            self._slow_told = now
+            logger.warning(
+                "global-rate: the Redis at %s takes %.0f ms to answer: slots that come too late are not used. Use one "
+                "that is nearer or less busy",
                 self._address,
-                reason,
+                1000 * round_trip_s,
+            )
+
+    def keep_up(self, now: float, held: int) -> float:
+        """Tell once a minute that it lasts, and how much is held; returns the monotonic instant of the next time."""
+        if self.reason is None:
+            return float("inf")
+        if now >= self._told + TOLD_AGAIN_S:
+            self._told = now
+            logger.warning(
+                "global-rate: no answer from the Redis at %s (%s) for %s: %s; %d are held here",
+                self._address,
+                self.reason,
+                shown(now - self._since),
+                self._policy.text,
+                held,
+            )
+        return self._told + TOLD_AGAIN_S
+
+    def _begin(self, reason: str, silent_s: float = 0.0) -> None:
+        if self.reason is None:
+            self.reason, self._told = reason, time.monotonic()
+            self._since = self._told - silent_s
+            self._policy.begin()
+            logger.warning(
+                "global-rate: no answer from the Redis at %s (%s): %s", self._address, reason, self._policy.text
             )
 
     def _end(self) -> None:
         self._is_refusal = False
         if self.reason is not None:
+            if self.counts:
+                self._over_at = time.monotonic()
             self.reason = None
             logger.warning("global-rate: Redis answers again after %.1f s", time.monotonic() - self._since)
+            self._ended()

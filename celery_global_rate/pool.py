@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from .pace import QUICK_S, Pace
@@ -46,6 +46,22 @@ class Pool(Protocol):
 
     def is_gone(self, request: Any) -> bool:
         """Whether a request must not run any more (revoked, expired). Answers and acknowledges it then."""
+
+
+class WorkerPool(Pool, Protocol):
+    """What else a worker knows of its pool."""
+
+    def listen(self, ended: Callable[[float], None], ready: Callable[[], None]) -> None:
+        """Call `ended` with the run time of each released task, in any thread; `ready` when a turn has come."""
+
+    def show(self, request: Any) -> None:
+        """Let Celery's commands find a held request."""
+
+    def hide(self, requests: Iterable[Any]) -> None:
+        """These are held no longer."""
+
+    def clear(self) -> None:
+        """Forget our places in the line, as Celery forgets all others."""
 
 
 class Room:

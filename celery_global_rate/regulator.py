@@ -7,9 +7,9 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from .bucket import REPLY_TIMEOUT_S, Bucket
 from .clock import RedisClock
@@ -18,11 +18,13 @@ from .credit import Credit, Renew
 from .limit import Limit
 from .limiter import Limiter
 from .loop import Alarm, Waker
+from .members import Members
 from .news import News
 from .orders import Orders
 from .outage import Outage
 from .patience import Patience
-from .pool import Pool
+from .policy import policy_of
+from .pool import WorkerPool
 from .record import Record
 from .scheduler import FULL_POOL_POLL_S, Scheduler
 from .settings import Settings
@@ -34,25 +36,6 @@ logger = logging.getLogger(__name__)
 
 #: The most that another thread waits for the loop, in seconds.
 PATIENCE_S = 1.0
-
-
-class WorkerPool(Pool, Protocol):
-    """What the regulator knows of the pool."""
-
-    def listen(self, ended: Callable[[float], None], ready: Callable[[], None]) -> None:
-        """Call `ended` with the run time of each released task, in any thread; `ready` when a turn has come."""
-
-    def is_gone(self, request: Any) -> bool:
-        """Whether a request must not run any more (revoked, expired). Answers and acknowledges it then."""
-
-    def show(self, request: Any) -> None:
-        """Let Celery's commands find a held request."""
-
-    def hide(self, requests: Iterable[Any]) -> None:
-        """These are held no longer."""
-
-    def clear(self) -> None:
-        """Forget our places in the line, as Celery forgets all others."""
 
 
 class Regulator:
@@ -87,13 +70,15 @@ class Regulator:
         self._recoverable = recoverable
         self._thread: int | None = None
         self._database: int = settings.connection().db
-        self._outage = Outage(settings.address)
         self._waker = Waker(self._guarded)
         self._alarm = Alarm(self.pump, self._waker)
         self._connection = HubConnection(settings.connection, self._waker, self._changed)
         clock, prefix = RedisClock(), settings.key_prefix
+        self._members = Members(self._connection, prefix, worker)
+        policy = policy_of(settings.on_outage, self._members, clock, random.random)
+        self._outage = Outage(settings.address, policy, self._recovered)
         self.orders = Orders(clock, lambda *in_force: self.scheduler.configure(*in_force), ordered)
-        self.limiter = Limiter(self._connection, prefix, worker, clock, self._outage.replied, self.orders)
+        self.limiter = Limiter(self._connection, prefix, worker, clock, self._outage, policy, self.orders)
         self._news = News(settings.connection, self._waker, self._connection, prefix, self.orders)
         self._credit = Credit(settings.max_held, renewal)
         self.scheduler = Scheduler(pool, self.limiter, self._alarm.set, self._cover, time.monotonic, random.random)
@@ -122,6 +107,7 @@ class Regulator:
         """Give slots back and let go of the loop. Called in it."""
         self._clear()
         self._alarm.detach()
+        self._members.leave()
         self._news.detach()
         self._connection.detach()
         self._waker.detach(hub)
@@ -183,6 +169,8 @@ class Regulator:
             "run_id": self._outage.server.run_id,
             "database": self._database,
             "outage": outage,
+            "on_outage": self.settings.on_outage,
+            "workers": self._members.most,
             "prefix": self.settings.key_prefix,
             "held": self.scheduler.held,
             "missed_slots": self.scheduler.missed,
@@ -196,6 +184,12 @@ class Regulator:
         if error is None:
             self._inquire()
             self._news.look()
+            self._members.beat(time.monotonic())
+
+    def _recovered(self) -> None:
+        """Redis is back: what the policy has given out is void."""
+        self.scheduler.let_go()
+        self._alarm.set(time.monotonic())
 
     def _inquire(self) -> None:
         self._connection.send(("INFO",), self._outage.introduced)
@@ -221,8 +215,10 @@ class Regulator:
         if self._patience.until <= now and self._patience.keep_up(now, self.scheduler.requests):
             self._forget()
             self.scheduler.pump()
-        swept = self._sweep.keep_up(now) if self.scheduler.held else float("inf")
-        self._alarm.set(min(self.orders.keep_up(now), self._news.keep_up(now), self._patience.until, swept))
+        held = self.scheduler.held
+        swept = self._sweep.keep_up(now) if held else float("inf")
+        told = min(self._news.keep_up(now), self._members.keep_up(now), self._outage.keep_up(now, held))
+        self._alarm.set(min(self.orders.keep_up(now), told, self._patience.until, swept))
 
     def _clear(self) -> None:
         self._forget()

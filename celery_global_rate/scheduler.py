@@ -84,6 +84,11 @@ class Scheduler:
         bucket.ask_at = self._monotonic()
         self.pump()
 
+    def let_go(self) -> None:
+        """Give all slots in hand back."""
+        for bucket in self.busy.values():
+            self._let_go(bucket)
+
     def clear(self) -> None:
         """Forget all held requests, which the broker delivers anew, and give their slots back."""
         for bucket in self.busy.values():

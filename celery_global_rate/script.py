@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from .bucket import HORIZON_S, PATIENCE_S
-from .limit import Limit
+from .limit import LONGEST_FILL_US, Limit
 from .reservation import Reservation
 
 SHARED = ("slots.lua", "records.lua")
@@ -33,6 +33,7 @@ RESERVE = Script("reserve")
 GIVE_BACK = Script("give_back")
 SET = Script("set")
 KEEP = Script("keep")
+BEAT = Script("beat")
 
 
 def bucket_key(prefix: str, name: str) -> str:
@@ -65,12 +66,19 @@ def news_channel(prefix: str) -> str:
     return f"{{{prefix}}}:news"
 
 
-def reserve_call(prefix: str, name: str, limit: Limit, wanted: int, worker: str, record: str) -> list[str | int]:
+def members_key(prefix: str) -> str:
+    """The key of the workers that live."""
+    return f"{{{prefix}}}:workers"
+
+
+def reserve_call(
+    prefix: str, name: str, limit: Limit, wanted: int, worker: str, record: str, awake_us: int = LONGEST_FILL_US
+) -> list[str | int]:
     """Keys and arguments of reserve.lua, after the script itself."""
     interval = limit.interval_us, limit.interval_ps
     horizon_us, patience_us = int(HORIZON_S * 1e6), int(PATIENCE_S * 1e6)
     keys = bucket_key(prefix, name), waiting_key(prefix, name), records_key(prefix), era_key(prefix)
-    return [len(keys), *keys, *interval, limit.burst, wanted, horizon_us, patience_us, worker, name, record]
+    return [len(keys), *keys, *interval, limit.burst, wanted, horizon_us, patience_us, worker, name, record, awake_us]
 
 
 def give_back_call(prefix: str, name: str, reservation: Reservation) -> list[str | int]:
@@ -83,6 +91,11 @@ def set_call(prefix: str, name: str, change: Mapping[str, Any], id: str, late_us
     """Keys and arguments of set.lua, after the script itself."""
     keys = records_key(prefix), era_key(prefix), history_key(prefix, name)
     return [len(keys), *keys, name, json.dumps(change), id, late_us, news_channel(prefix)]
+
+
+def beat_call(prefix: str, worker: str, life_s: float) -> list[str | int]:
+    """Keys and arguments of beat.lua, after the script itself."""
+    return [1, members_key(prefix), worker, int(life_s * 1e6)]
 
 
 def keep_call(prefix: str, era: str, records: Mapping[str, str]) -> list[str | int]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
-from .address import split
+from .address import hosts, without_hosts
 
 PORT = 26379
 
@@ -71,19 +70,15 @@ def master(
     Raises:
         TypeError, ValueError, redis.RedisError: redis-py does not accept a URL or an option.
     """
-    parts = [urlsplit(url) for url in split(urls)]
     # Another try is the caller's business, and the next Sentinel's turn comes sooner.
     once = {**timeouts, "protocol": 2, "retry": Retry(NoBackoff(), 0)}
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        [(part.hostname or "localhost", part.port or PORT) for part in parts],
+        hosts(urls, PORT),
         min_other_sentinels=min_other_sentinels,
         sentinel_kwargs={**once, **(sentinel_kwargs or {})},
     )
-    user = next((part.netloc.rpartition("@")[0] for part in parts if "@" in part.netloc), "")
-    path = next((part.path for part in parts if part.path.strip("/")), "")
-    query = urlencode([pair for part in parts for pair in parse_qs(part.query).items()], doseq=True)
     return redis.Redis.from_url(
-        f"redis://{user}@localhost{path}?{query}",
+        without_hosts(urls),
         connection_class=MasterTLSConnection if ssl else MasterConnection,
         sentinel=sentinel,
         **options,

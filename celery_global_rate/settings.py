@@ -13,15 +13,18 @@ import redis
 from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 
-from .address import EXAMPLE, SENTINEL, scheme, shown, spelled, split
+from .address import CLUSTERS, EXAMPLE, SENTINEL, scheme, shown, spelled, split
+from .cluster import owner
 from .inherited import Source, inherited
+from .policy import HOLD, OPEN, SHARE
+from .script import era_key
 from .sentinel import master
 
 OPTION = "--global-rate-url"
 URL, OPTIONS = "global_rate_url", "global_rate_redis_options"
 PREFIX, MAX_HELD = "global_rate_key_prefix", "global_rate_max_held"
-CONSUMER_TIMEOUT = "global_rate_consumer_timeout"
-KNOWN = (URL, OPTIONS, PREFIX, MAX_HELD, CONSUMER_TIMEOUT)
+CONSUMER_TIMEOUT, ON_OUTAGE = "global_rate_consumer_timeout", "global_rate_on_outage"
+KNOWN = (URL, OPTIONS, PREFIX, MAX_HELD, CONSUMER_TIMEOUT, ON_OUTAGE)
 
 DEFAULT_PREFIX = "global-rate:v1:"
 DEFAULT_MAX_HELD = 100
@@ -31,6 +34,9 @@ DEFAULT_CONSUMER_TIMEOUT_S = 1800
 #: To connect and to shake hands, in seconds. A thread does both, never the event loop.
 CONNECT_TIMEOUT_S = 1.0
 TIMEOUTS = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": CONNECT_TIMEOUT_S}
+#: The same for each node of a Cluster: a master that hangs must not keep us from asking the one that takes its place.
+NODE_TIMEOUT_S = 0.5
+NODE_TIMEOUTS = {"socket_connect_timeout": NODE_TIMEOUT_S, "socket_timeout": NODE_TIMEOUT_S}
 
 #: Options of redis-py that name files, and the attributes of its connection for them.
 FILES = {"ssl_ca_certs": "ca_certs", "ssl_certfile": "certfile", "ssl_keyfile": "keyfile"}
@@ -41,11 +47,12 @@ class Settings:
     """Where the limits are kept, and how much a worker may hold.
 
     Attributes:
-        url: the Redis, or the Sentinels that know it, in redis-py's spelling. Not in the repr, because it may hold a
-            password.
+        url: the Redis, the Sentinels that know it, or nodes of its Cluster, in redis-py's spelling. Not in the repr,
+            because it may hold a password.
         redis_options: passed to redis-py.
         key_prefix: the prefix of all keys; apps that share it share buckets.
         max_held: prefetch slots that are lent for held messages at the most.
+        on_outage: what limited tasks do while Redis is away: `share`, `hold` or `open`.
         consumer_timeout_s: how long RabbitMQ waits for an acknowledgement, in seconds; 0 for ever.
     """
 
@@ -54,6 +61,7 @@ class Settings:
     key_prefix: str
     max_held: int
     consumer_timeout_s: float = DEFAULT_CONSUMER_TIMEOUT_S
+    on_outage: str = SHARE
 
     @classmethod
     def from_app(cls, app: Celery, url: str | None = None) -> Settings:
@@ -73,6 +81,7 @@ class Settings:
         prefix = conf.get(PREFIX, DEFAULT_PREFIX + (app.main or "celery"))
         max_held = conf.get(MAX_HELD, DEFAULT_MAX_HELD)
         consumer_timeout_s = conf.get(CONSUMER_TIMEOUT, DEFAULT_CONSUMER_TIMEOUT_S)
+        on_outage = conf.get(ON_OUTAGE, SHARE)
         if not isinstance(options, Mapping):
             raise ImproperlyConfigured(
                 f"{OPTIONS} is not a dictionary but {type(options).__name__}: use one, of arguments for redis-py"
@@ -86,6 +95,11 @@ class Settings:
                 f"{CONSUMER_TIMEOUT} = {consumer_timeout_s!r}: use the seconds that RabbitMQ waits for an "
                 f"acknowledgement (its consumer_timeout, which is in milliseconds), or 0 where it waits for ever"
             )
+        if on_outage not in (SHARE, HOLD, OPEN):
+            raise ImproperlyConfigured(
+                f"{ON_OUTAGE} = {on_outage!r}: use {SHARE!r}, where each worker goes on with its share of each limit, "
+                f"{HOLD!r}, where nothing with a limit starts, or {OPEN!r}, where everything does"
+            )
         source = default
         if url is not None:
             source = Source(OPTION, url)
@@ -96,7 +110,7 @@ class Settings:
                 f"{URL} is not set, and neither the broker nor the result backend is a Redis: "
                 f"set it to the Redis that shall keep the limits, for example {EXAMPLE}"
             )
-        settings = cls(*_server(source, options), prefix, max_held, consumer_timeout_s)
+        settings = cls(*_server(source, options), prefix, max_held, consumer_timeout_s, on_outage)
         settings._try_out(source)
         return settings
 
@@ -106,19 +120,23 @@ class Settings:
         return shown(self.url)
 
     def connection(self) -> Any:
-        """A connection of redis-py to this Redis, not open yet. With Sentinel, `connect` finds the master.
+        """A connection of redis-py to this Redis, not open yet. With Sentinel, `connect` finds the
+        master, and in a Cluster the node that has our keys.
 
         Raises:
             TypeError, ValueError, redis.RedisError: redis-py does not accept the URL or an option. Settings of an
                 application have been tried out.
         """
         # RESP3 would push messages between the answers.
-        options = {**TIMEOUTS, **self.redis_options, "protocol": 2}
+        kind = scheme(self.url)
+        options = {**(NODE_TIMEOUTS if kind in CLUSTERS else TIMEOUTS), **self.redis_options, "protocol": 2}
         for part in map(urlsplit, split(self.url)):
             if not re.fullmatch(r"/?\d*", part.path) and part.scheme != "unix":
                 raise ValueError("a database is a number")
-        if scheme(self.url) == SENTINEL:
+        if kind == SENTINEL:
             return master(self.url, TIMEOUTS, **options)
+        if kind in CLUSTERS:
+            return owner(self.url, era_key(self.key_prefix), **options)
         url = self.url.replace("redis://", "rediss://", 1) if options.pop("ssl", False) else self.url
         return redis.Redis.from_url(url, **options).connection_pool.make_connection()
 
@@ -135,6 +153,11 @@ class Settings:
                 f"check its scheme, host, port and database, and the names in {names}"
                 f"{'' if source.setting in (OPTION, URL) else f'; or set {URL}'}"
             ) from None
+        if scheme(self.url) in CLUSTERS and connection.db:
+            raise ImproperlyConfigured(
+                f"{source.setting} = {self.address}: limits in a Redis Cluster are kept in database 0, "
+                f"not {connection.db}: take the number out of it and of {names}"
+            )
         for option, attribute in FILES.items():
             path = getattr(connection, attribute, None)
             if path is not None and not os.access(str(path), os.R_OK):

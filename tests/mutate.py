@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 
-FILES = ("slots.lua", "records.lua", "reserve.lua", "give_back.lua", "set.lua", "keep.lua")
-VERBS = ("reserve", "give_back", "set", "keep")
+FILES = ("slots.lua", "records.lua", "reserve.lua", "give_back.lua", "set.lua", "keep.lua", "beat.lua")
+VERBS = ("reserve", "give_back", "set", "keep", "beat")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def sources(mutant: Mutant) -> dict[str, str]:
     return {verb: "\n".join(files[f"{name}.lua"] for name in ("slots", "records", verb)) for verb in VERBS}
 
 
-SLOTS, RECORDS, RESERVE, GIVE_BACK, SET, KEEP = FILES
+SLOTS, RECORDS, RESERVE, GIVE_BACK, SET, KEEP, BEAT = FILES
 MUTANTS = [
     # slots.lua
     Mutant(SLOTS, "local PS_PER_US = 1000000", "local PS_PER_US = 1000", "picoseconds taken for nanoseconds"),
@@ -145,7 +145,10 @@ MUTANTS = [
     Mutant(RECORDS, "redis.call('HINCRBY', era, 'changes', 1)\n", "", "a change that the era does not show"),
     # reserve.lua, with a record
     Mutant(RESERVE, "if record ~= ARGV[9] then", "if false then", "slots for who does not know the record"),
-    Mutant(RESERVE, "floor_us = select(3, order(record))", "floor_us = 0", "no floor"),
+    Mutant(RESERVE, "floor_us = math.max(floor_us, (select(3, order(record))))", "floor_us = 0", "no floor"),
+    Mutant(RESERVE, "math.max(floor_us, (select", "math.max(0, (select", "a record makes up for an outage"),
+    Mutant(RESERVE, "= now_us - tonumber(ARGV[10]), keep", "= 0, keep", "an outage saves a burst"),
+    Mutant(RESERVE, "= now_us - tonumber(ARGV[10]), keep", "= now_us, keep", "no burst is ever saved"),
     Mutant(RESERVE, "if first_us ~= floor_us or count > 0 then", "if true then", "a pause keeps the bucket for ever"),
     Mutant(RESERVE, "'given', count)", "'given', 1)", "a call counts for one slot"),
     Mutant(RESERVE, "0, 0, 1, record}", "0, 0, 1, ''}", "a refusal without the record"),
@@ -199,4 +202,11 @@ MUTANTS = [
     Mutant(KEEP, "if redis.call('EXISTS', records) == 1 then", "if false then", "an era without id"),
     Mutant(KEEP, "for index = 2, #ARGV, 2 do", "for index = 4, #ARGV, 2 do", "the first record is left out"),
     Mutant(KEEP, "redis.call('HGETALL', records)", "{}", "a worker learns nothing"),
+    # beat.lua
+    Mutant(BEAT, "exact(now_us + life_us), ARGV[1])", "exact(now_us), ARGV[1])", "dead at birth"),
+    Mutant(BEAT, "'-inf', exact(now_us))", "'-inf', '(' .. exact(now_us))", "lives a microsecond too long"),
+    Mutant(BEAT, "redis.call('ZREMRANGEBYSCORE', workers, '-inf', exact(now_us))\n", "", "nobody ever dies"),
+    Mutant(BEAT, "'(' .. exact(now_us + life_us), '+inf')", "'+inf', '+inf')", "lives on a clock of the past"),
+    Mutant(BEAT, "'(' .. exact(now_us + life_us)", "exact(now_us + life_us)", "who has just come does not count"),
+    Mutant(BEAT, "exact(math.ceil(life_us / 1000))", "exact(life_us)", "the key outlives all workers"),
 ]

@@ -10,13 +10,15 @@ from math import ceil
 
 import redis
 
-from celery_global_rate.limit import Limit
+from celery_global_rate.limit import LONGEST_FILL_US, Limit
 from celery_global_rate.reservation import Reservation
 from celery_global_rate.script import (
+    BEAT,
     GIVE_BACK,
     KEEP,
     RESERVE,
     SET,
+    beat_call,
     bucket_key,
     give_back_call,
     keep_call,
@@ -30,7 +32,13 @@ from .oracle import Answer, Oracle
 NOW = 1_800_000_000_000_000
 HORIZON_US, PATIENCE_US = 100_000, 5_000_000
 PREFIX, NAME = "test", "tasks.add"
-SOURCES = {"reserve": RESERVE.source, "give_back": GIVE_BACK.source, "set": SET.source, "keep": KEEP.source}
+SOURCES = {
+    "reserve": RESERVE.source,
+    "give_back": GIVE_BACK.source,
+    "set": SET.source,
+    "keep": KEEP.source,
+    "beat": BEAT.source,
+}
 
 
 class Bucket:
@@ -44,12 +52,19 @@ class Bucket:
         self._give_back = client.register_script(sources["give_back"])
         self._set = client.register_script(sources["set"])
         self._keep = client.register_script(sources["keep"])
+        self._beat = client.register_script(sources["beat"])
 
     def reserve(
-        self, now_us: int | None, limit: Limit, wanted: int = 1, worker: str = "one", record: str = ""
+        self,
+        now_us: int | None,
+        limit: Limit,
+        wanted: int = 1,
+        worker: str = "one",
+        record: str = "",
+        awake_us: int = LONGEST_FILL_US,
     ) -> Reservation:
-        count, *call = reserve_call(PREFIX, NAME, limit, wanted, worker, record)
-        call[-5:-3] = self.horizon_us, self.patience_us
+        count, *call = reserve_call(PREFIX, NAME, limit, wanted, worker, record, awake_us)
+        call[-6:-4] = self.horizon_us, self.patience_us
         keys, args = call[: int(count)], call[int(count) :]
         return Reservation(*self._reserve(keys, args if now_us is None else [*args, now_us]))
 
@@ -74,6 +89,11 @@ class Bucket:
         count, *call = keep_call(PREFIX, era, records)
         _, id, changes, pairs = self._keep(call[: int(count)], call[int(count) :])
         return id, int(changes or 0), dict(zip(pairs[::2], pairs[1::2]))
+
+    def beat(self, now_us: int, worker: str, life_s: float = 30) -> int:
+        """A worker lives; how many do."""
+        count, *call = beat_call(PREFIX, worker, life_s)
+        return int(self._beat(call[: int(count)], [*call[int(count) :], now_us]))
 
     def lose(self) -> None:
         """Lose the keys, as when Redis restarts empty."""

@@ -16,8 +16,10 @@ from celery_global_rate.bucket import REPLY_TIMEOUT_S
 from celery_global_rate.clock import RedisClock
 from celery_global_rate.connection import REOPEN_S
 from celery_global_rate.limit import Limit
-from celery_global_rate.limiter import SILENCE_S, Limiter
+from celery_global_rate.limiter import Limiter
 from celery_global_rate.orders import Orders
+from celery_global_rate.outage import SILENCE_S, Outage
+from celery_global_rate.policy import Hold
 from celery_global_rate.reservation import Reservation
 from celery_global_rate.script import bucket_key, waiting_key
 
@@ -26,6 +28,18 @@ from .wire import NOISE_S, TICK_S, Wire
 
 LIMIT = Limit(10_000)  # 100/s
 PREFIX, NAME = "global-rate:v1:test", "tasks.add"
+
+
+class Heard(Outage):
+    """What the limiter tells of Redis. Nothing starts in an outage."""
+
+    def __init__(self) -> None:
+        super().__init__("redis", Hold(), lambda: None)
+        self.reports: list[object] = []
+
+    def replied(self, reply: object) -> None:
+        self.reports.append(reply)
+        super().replied(reply)
 
 
 class Client(Wire):
@@ -40,11 +54,12 @@ class Client(Wire):
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.replies: list[Reservation | None] = []
-        self.reports: list[object] = []
+        self.outage = Heard()
+        self.reports = self.outage.reports
         self.heard: list[str] = []
         clock = RedisClock()
         self.orders = Orders(clock, lambda *in_force: None, self.heard.append)
-        self.limiter = Limiter(self.connection, PREFIX, "worker", clock, self.reports.append, self.orders)
+        self.limiter = Limiter(self.connection, PREFIX, "worker", clock, self.outage, Hold(), self.orders)
 
     def reserve(self, wanted: int = 1, limit: Limit = LIMIT) -> Reservation | None:
         """Ask for slots and wait for the reply."""

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from . import test_bookings, test_records, test_script
+from . import test_bookings, test_members, test_records, test_script
 from .mutate import MUTANTS, Mutant, originals, sources
 from .replay import SOURCES, Bucket, random_history, replay
 
 #: The tests that need a bucket and nothing else.
 SENTENCES: list[Callable[[Bucket], None]] = [
     test
-    for module in (test_script, test_bookings, test_records)
+    for module in (test_script, test_bookings, test_records, test_members)
     for name, test in vars(module).items()
     if name.startswith("test_") and list(inspect.signature(test).parameters) == ["bucket"]
 ]

@@ -377,8 +377,8 @@ def test_an_order_with_an_end(empty_redis: Server) -> None:
 
 def test_an_order_outlives_an_empty_redis(empty_redis: Server, own_redis: Redis, figures: Figures) -> None:
     """20/s where 100/s is declared; Redis is killed and starts empty. In force within 1.5 s, also for new ones."""
-    url = own_redis.url
-    with Cluster(f"{empty_redis.url}/0", f"{url}/1", "100/s") as cluster:
+    url, conf = own_redis.url, {"global_rate_on_outage": "hold"}
+    with Cluster(f"{empty_redis.url}/0", f"{url}/1", "100/s", conf=conf) as cluster:
         cluster.start(2)
         control(cluster, "20/s")
         cluster.send("limited", 400)

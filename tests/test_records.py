@@ -8,7 +8,7 @@ from celery_global_rate.limit import Limit
 from celery_global_rate.record import RESUME, Record, ordered, pause, reset, set_limit
 from celery_global_rate.script import era_key, history_key, news_channel, records_key
 
-from .replay import HORIZON_US, NAME, NOW, PREFIX, Bucket, slots
+from .replay import HORIZON_US, NAME, NOW, PREFIX, Bucket, slot, slots
 
 SECOND = 1_000_000
 PER_S, PER_10_MS = Limit(SECOND), Limit(10_000)
@@ -269,6 +269,16 @@ def test_a_floor_saves_nothing_for_a_bucket_that_was_never_used(bucket: Bucket) 
 
     assert slots(bucket.reserve(NOW + SECOND, limit, 1, record=record)) == [NOW + SECOND]
     assert bucket.reserve(NOW + SECOND + 1, limit, 100, record=record).count == 10
+
+
+def test_of_a_floor_and_an_outage_the_later_counts(bucket: Bucket) -> None:
+    """A burst of 5, a pause that is over for 30 ms, and a caller that has had an answer for 20 ms, or for 40 ms."""
+    limit = Limit(10_000, burst=5)
+    floor = text(1, floor_us=NOW - 30_000)
+
+    assert NOW - 20_000 == slot(bucket.reserve(NOW, limit, record=floor, awake_us=20_000))
+    bucket.lose()
+    assert NOW - 30_000 == slot(bucket.reserve(NOW, limit, record=floor, awake_us=40_000))
 
 
 def test_a_floor_does_not_bring_a_slot_forward(bucket: Bucket) -> None:

@@ -34,6 +34,17 @@ def test_a_bucket_fills_up_to_its_burst_and_not_over_it(bucket: Bucket) -> None:
     assert [later - 2 * SECOND, later - SECOND, later] == slots(bucket.reserve(later, limit, 5))
 
 
+def test_nothing_is_saved_from_before_the_caller_was_in_touch(bucket: Bucket) -> None:
+    """A full bucket of 5, and a caller that has had an answer for two intervals: 3 slots at once, not 5."""
+    limit = Limit(10_000, burst=5)
+
+    assert [NOW - 20_000, NOW - 10_000, NOW, NOW + 10_000] == slots(bucket.reserve(NOW, limit, 4, awake_us=20_000))
+    bucket.lose()
+    assert NOW == slot(bucket.reserve(NOW, limit, awake_us=0))
+    bucket.lose()
+    assert NOW - 40_000 == slot(bucket.reserve(NOW, limit, awake_us=40_001))
+
+
 def test_slots_are_evenly_spaced_across_calls(bucket: Bucket) -> None:
     given = [given for now in range(NOW, NOW + SECOND, 33_000) for given in slots(bucket.reserve(now, PER_10_MS, 4))]
 

@@ -10,6 +10,7 @@ from redis.exceptions import ConnectionError, NoPermissionError, ReadOnlyError, 
 
 from benchmarks.server import Redis
 from celery_global_rate.outage import Outage
+from celery_global_rate.policy import Hold
 from celery_global_rate.server import Server
 
 from .conftest import Server as AnyRedis
@@ -108,7 +109,7 @@ class TestOutage:
     @pytest.fixture(autouse=True)
     def _log(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
-        self.log, self.outage = caplog, Outage(ADDRESS)
+        self.log, self.outage = caplog, Outage(ADDRESS, Hold(), lambda: None)
 
     @property
     def said(self) -> list[str]:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
 from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 
@@ -172,6 +173,27 @@ def test_sentinels_get_short_timeouts_and_no_password_of_the_master() -> None:
     assert asked["password"] is None
 
 
+@pytest.mark.parametrize(
+    ("url", "options", "is_tls"),
+    [
+        ("redis+cluster://h;redis+cluster://user:s3cret@[::1]:2/0?client_name=limits", {}, False),
+        ("rediss+cluster://user:s3cret@h;rediss+cluster://[::1]:2?client_name=limits", {}, True),
+        ("redis+cluster://h/0;redis+cluster://user:s3cret@[::1]:2?client_name=limits", {"ssl": True}, True),
+    ],
+)
+def test_user_password_and_parameters_may_stand_at_any_node_of_a_cluster(
+    url: str, options: dict[str, Any], is_tls: bool
+) -> None:
+    made = settings(global_rate_url=url, global_rate_redis_options={"socket_timeout": 5, **options})
+    connection = made.connection()
+
+    assert connection._nodes == [("h", 6379), ("::1", 2)]
+    assert (connection.username, connection.password, connection.db) == ("user", SECRET, 0)
+    assert (connection.client_name, connection.socket_timeout) == ("limits", 5)
+    assert isinstance(connection, redis.SSLConnection) == is_tls
+    assert SECRET not in made.address + repr(made)
+
+
 def test_the_environment_of_celery_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELERY_BROKER_URL", "redis://environment:1/2")
 
@@ -307,7 +329,15 @@ def test_a_setting_in_capitals_without_a_namespace_is_refused_or_obeyed() -> Non
             {"broker_url": "amqp://", "result_backend": "redis://h:1", "redis_backend_use_ssl": {"certs": SECRET}},
             ["redis://h:1", "ssl, certs"],
         ),
-        ({"global_rate_url": f"redis+cluster://:{SECRET}@h"}, ["redis+cluster://...", "single Redis, or Sentinel"]),
+        ({"global_rate_url": f"redis-cluster://:{SECRET}@h"}, ["redis-cluster://...", "redis+cluster, rediss+cluster"]),
+        ({"global_rate_url": "redis+cluster://a;rediss+cluster://b"}, ["each as redis+cluster://host:port"]),
+        ({"global_rate_url": f"redis+cluster://:{SECRET}@a:1/2"}, ["redis+cluster://a:1/2", "database 0, not 2"]),
+        ({"global_rate_url": f"redis+cluster://a;redis+cluster://:{SECRET}@b?db=1"}, ["database 0, not 1"]),
+        (
+            {"global_rate_url": "redis+cluster://a", "global_rate_redis_options": {"db": 1}},
+            ["database 0, not 1", "global_rate_redis_options"],
+        ),
+        ({"global_rate_url": f"redis+cluster://:{SECRET}@h:port"}, ["redis+cluster://h:port", "port and database"]),
         ({"global_rate_url": f"redis://:{SECRET}@a:1;redis://b:2/0"}, ["redis://a:1;redis://b:2/0", "name one Redis"]),
         ({"global_rate_url": "sentinel://a:1;redis://b:2/0"}, ["name one Redis", "each as sentinel://"]),
         ({"global_rate_url": f"sentinel://:{SECRET}@a:1;b:2"}, ["each as sentinel://"]),

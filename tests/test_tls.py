@@ -128,6 +128,14 @@ def conf_of_setting(tls: TLS) -> dict[str, Any]:
     return {"global_rate_url": f"rediss://localhost:{tls.port}/9", "global_rate_redis_options": own}
 
 
+def conf_of_cluster(tls: TLS) -> dict[str, Any]:
+    return {**conf_of_setting(tls), "global_rate_url": f"rediss+cluster://localhost:{tls.port}"}
+
+
+def conf_of_cluster_with_ssl(tls: TLS) -> dict[str, Any]:
+    return {**conf_of_setting_with_ssl(tls), "global_rate_url": f"redis+cluster://localhost:{tls.port}"}
+
+
 def conf_of_setting_with_ssl(tls: TLS) -> dict[str, Any]:
     own = {**options(tls), "ssl": True}
     return {"global_rate_url": f"redis://localhost:{tls.port}/9", "global_rate_redis_options": own}
@@ -147,7 +155,16 @@ BROKERS = [
 
 
 @pytest.mark.parametrize(
-    "conf", [*BROKERS, conf_of_result_backend, conf_of_setting, conf_of_setting_with_ssl, conf_of_both]
+    "conf",
+    [
+        *BROKERS,
+        conf_of_result_backend,
+        conf_of_setting,
+        conf_of_setting_with_ssl,
+        conf_of_cluster,
+        conf_of_cluster_with_ssl,
+        conf_of_both,
+    ],
 )
 def test_a_connection_has_the_certificates_that_celery_has(tls: TLS, conf: Any) -> None:
     """The server takes no client without a certificate, and the client no server that the authority does not know."""

@@ -13,7 +13,8 @@
 -- ARGV[7]  worker             a name that is unique to the calling process
 -- ARGV[8]  name               of the bucket, among the records
 -- ARGV[9]  record             that the caller's limit comes from, '' where it knows none
--- ARGV[10] now, epoch us      tests only
+-- ARGV[10] awake, us          how long the caller has been in touch: no slot is saved from before
+-- ARGV[11] now, epoch us      tests only
 -- Returns {now us, slot us, slot ps, interval us, interval ps, count, seq, waiting, record}: `count` slots, the first
 -- at `slot`, each an interval after the one before. Where count is 0, `slot` is the next one that will be free.
 -- `record` is '' but where a higher one is stored than the caller knows: then there is nothing else until it does.
@@ -24,13 +25,13 @@ local SLACK_US = 60 * 1000000
 local bucket, waiters = KEYS[1], KEYS[2]
 local limit = {us = tonumber(ARGV[1]), ps = tonumber(ARGV[2]), burst = tonumber(ARGV[3])}
 local wanted, horizon_us, patience_us = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local now_us = clock(ARGV[10])
+local now_us = clock(ARGV[11])
 local end_us = now_us + horizon_us
 
-local floor_us, record = 0, keep(KEYS[3], KEYS[4], ARGV[8], ARGV[9])
+local floor_us, record = now_us - tonumber(ARGV[10]), keep(KEYS[3], KEYS[4], ARGV[8], ARGV[9])
 if record then
   if record ~= ARGV[9] then return {now_us, now_us, 0, limit.us, limit.ps, 0, 0, 1, record} end
-  floor_us = select(3, order(record))
+  floor_us = math.max(floor_us, (select(3, order(record))))
 end
 local first_us, first_ps = next_slot(bucket, now_us, limit, floor_us)
 

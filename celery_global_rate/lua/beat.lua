@@ -1,0 +1,16 @@
+-- beat: a worker lives; how many do.
+--
+-- KEYS[1]  the workers, a sorted set: worker -> epoch us until which it counts as living
+-- ARGV[1]  worker             a name that is unique to the calling process
+-- ARGV[2]  life, us           how long it counts without another beat
+-- ARGV[3]  now, epoch us      tests only
+-- Returns the number of workers that live, this one among them.
+
+local workers, life_us = KEYS[1], tonumber(ARGV[2])
+local now_us = clock(ARGV[3])
+redis.call('ZADD', workers, exact(now_us + life_us), ARGV[1])
+-- Who has not come back in time, and who wrote its time on a clock that has stepped back since.
+redis.call('ZREMRANGEBYSCORE', workers, '-inf', exact(now_us))
+redis.call('ZREMRANGEBYSCORE', workers, '(' .. exact(now_us + life_us), '+inf')
+redis.call('PEXPIRE', workers, exact(math.ceil(life_us / 1000)))
+return redis.call('ZCARD', workers)

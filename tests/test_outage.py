@@ -1,0 +1,236 @@
+"""Redis away, for all workers or for some: what starts meanwhile, and what is said."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from redis.exceptions import ConnectionError, ResponseError, TimeoutError
+
+from benchmarks.cluster import Cluster
+from benchmarks.proxy import Proxy
+from benchmarks.server import Redis, free_port
+from benchmarks.windows import excess, used
+from celery_global_rate import outage as module
+from celery_global_rate.outage import SILENCE_S, TOLD_AGAIN_S, Outage
+from celery_global_rate.policy import Hold
+
+from .conftest import Figures, Server
+from .test_many import eye
+
+INTERVAL_S, GRACE_S = 0.01, 0.025
+#: R where Redis answers on loopback, and the widening of a view that is 20 s old.
+R_S = 0.005 + 20 * 200e-6
+OUTAGE_S = 10
+
+
+@contextmanager
+def a_trickle(cluster: Cluster, every_s: float) -> Iterator[None]:
+    """Tasks without a limit, one after the other."""
+    done = threading.Event()
+
+    def drip() -> None:
+        while not done.wait(every_s):
+            cluster.send("free")
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    try:
+        yield
+    finally:
+        done.set()
+        dripping.join()
+
+
+def count(instants: list[float], begin: float, end: float) -> int:
+    return sum(begin <= instant < end for instant in instants)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["share", pytest.param("hold", marks=pytest.mark.long)])
+def test_a_hung_redis(empty_redis: Server, own_redis: Redis, figures: Figures, policy: str) -> None:
+    """SIGSTOP for 10 s, 4 workers at 100/s, and tasks without a limit beside them.
+
+    With `share` each worker gives out slots 40 ms apart from a second after its last answer on, so 85 to 100 tasks
+    start each second from 1.5 s after the stop. In any window these are `w / T + 4`, and the four of them come back
+    one by one within a second, so that up to 3/4 of the rate come on top then: 75 more. With `hold` it is none.
+    Tasks without a limit go on, and the loop too.
+    """
+    conf = {"global_rate_on_outage": policy, "global_rate_max_held": 3000}
+    with Cluster(f"{empty_redis.url}/0", f"{own_redis.url}/1", "100/s", conf=conf) as cluster:
+        cluster.environment["GLOBAL_RATE_MANY"] = "0"
+        cluster.send("limited", 2500)
+        cluster.start(4, options=["-I", "tests.apps.many"])
+        cluster.wait(lambda: all(said["workers"] == 4 for said in cluster.stats().values()), 15)
+        with a_trickle(cluster, 0.02):
+            time.sleep(2)
+            eye(cluster)
+            assert own_redis.process is not None
+            stop = time.monotonic()
+            own_redis.process.send_signal(signal.SIGSTOP)
+            time.sleep(OUTAGE_S)
+            late_ms = eye(cluster)["p99_ms"]
+            resume = time.monotonic()
+            own_redis.process.send_signal(signal.SIGCONT)
+            time.sleep(3)
+            end = time.monotonic()
+            time.sleep(0.2)
+        releases, free = cluster.instants("release"), cluster.instants("start", "free")
+        starts = cluster.instants("start")
+        log = cluster.log("w0")
+    during = count(starts, stop + 1.5, resume) / (resume - stop - 1.5)
+    others = count(free, stop, resume) / OUTAGE_S / (count(free, stop - 2, stop) / 2)
+    again = used(releases, INTERVAL_S, resume + 1, end)
+    worst = excess(releases, INTERVAL_S, 1, GRACE_S + R_S)
+    figures(
+        f"{policy}, hung for {OUTAGE_S} s: {during:.1f} starts a second, unlimited tasks at {others:.3f}, loop p99 "
+        f"{late_ms:.1f} ms late; a second after it {again:.4f} of 100/s, worst window {worst:+.2f}"
+    )
+
+    assert (85 <= during <= 101) if policy == "share" else during == 0
+    assert others >= 0.95
+    assert late_ms < 50
+    assert again >= 0.98
+    assert worst <= (75 + 4 if policy == "share" else 0)
+    assert log.count("no answer from the Redis") == log.count("Redis answers again after") == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("policy", "most"), [("share", 1.5), ("hold", 1.0)])
+def test_half_of_the_workers_are_cut_off(
+    empty_redis: Server, own_redis: Redis, figures: Figures, policy: str, most: float
+) -> None:
+    """2 of 4 for 20 s: the others have all slots, and with `share` these two half as many of their own.
+
+    In a window of any length w: `b + most * (w + D + R) / T`, and one slot more for each that is cut off.
+    """
+    conf = {"global_rate_on_outage": policy}
+    with Proxy(own_redis.port) as proxy:
+        near, far = (f"redis://127.0.0.1:{port}/1" for port in (own_redis.port, proxy.port))
+        with Cluster(f"{empty_redis.url}/0", near, "100/s", conf=conf) as cluster:
+            cluster.send("limited", 5000)
+            cluster.start(2)
+            cluster.start(2, conf={"global_rate_url": far})
+            cluster.wait(lambda: all(said["workers"] == 4 for said in cluster.stats().values()), 15)
+            time.sleep(1)
+            cut = time.monotonic()
+            proxy.target = free_port()
+            proxy.cut()
+            time.sleep(20)
+            back = time.monotonic()
+            proxy.target = own_redis.port
+            time.sleep(3)
+            releases = cluster.records("release", "limited")
+    instants = [record.instant for record in releases]
+    rate = count(instants, cut + 1.5, back) / (back - cut - 1.5)
+    alone = count([record.instant for record in releases if record.worker in ("w2", "w3")], cut + 1.5, back)
+    worst = excess(instants, INTERVAL_S / most, 1, GRACE_S + R_S)
+    figures(
+        f"{policy}, 2 of 4 cut off for 20 s: {rate:.1f}/s of 100/s, {alone / (back - cut - 1.5):.1f}/s by these two; "
+        f"worst window {worst:+.2f} against {most} of the rate"
+    )
+
+    assert 0.97 * most * 100 <= rate <= most * 100 + 1
+    assert worst <= 2
+    assert (alone > 0) == (policy == "share")
+
+
+@pytest.mark.slow
+def test_everything_starts_where_that_is_wanted(empty_redis: Server, figures: Figures) -> None:
+    """`open`, and a Redis that was never reached: 500 tasks at 1/m start within 5 s."""
+    conf = {"global_rate_on_outage": "open"}
+    with Cluster(f"{empty_redis.url}/0", f"redis://127.0.0.1:{free_port()}/1", "1/m", conf=conf) as cluster:
+        cluster.send("limited", 500)
+        cluster.start(1)
+        begin = time.monotonic()
+        cluster.wait_for(500, 10)
+        took_s = cluster.instants("start")[-1] - begin
+        log = cluster.log("w0")
+    figures(f"open: 500 tasks at 1/m in {took_s:.2f} s")
+
+    assert took_s <= 5
+    assert "tasks start without their limits until it is back" in log
+
+
+def test_a_share_of_nobody_knows_how_many_is_none(empty_redis: Server) -> None:
+    """A Redis that was never reached has told no count: nothing starts, and the log says so."""
+    with Cluster(f"{empty_redis.url}/0", f"redis://127.0.0.1:{free_port()}/1", "100/s") as cluster:
+        cluster.send("limited", 5)
+        cluster.start(1)
+        time.sleep(SILENCE_S + 1)
+        started, log = len(cluster.instants("start")), cluster.log("w0")
+
+    assert started == 0
+    assert log.count("tasks with a limit are held until it has told how many workers share them") == 1
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, which a test sets."""
+    time_s = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: time_s[0])
+    return time_s
+
+
+def test_it_counts_after_a_second_and_is_told_once_a_minute(now: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    ends: list[float] = []
+    outage = Outage("redis://h", Hold(), lambda: ends.append(now[0]))
+    counts = []
+    for error, after_s in ((ConnectionError("secret"), 0), (ConnectionError("again"), 0.9), (ResponseError("no"), 0.1)):
+        now[0] += after_s
+        (outage.replied if isinstance(error, ResponseError) else outage.connected)(error)
+        counts.append(outage.counts)
+    told = [outage.keep_up(now[0], 7)]
+    now[0] = told[0]
+    told.append(outage.keep_up(now[0], 7))
+    outage.introduced(b"redis_version:8.0.0")
+    is_over_by_info = not outage.counts
+    outage.replied([])
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+    assert counts == [False, False, True]
+    assert told == [1000 + TOLD_AGAIN_S, 1000 + 2 * TOLD_AGAIN_S]
+    assert not is_over_by_info  # it refused slots: only slots are an end of that
+    assert ends == [1060]
+    assert outage.awake_us == 0
+    assert len(lines) == 3
+    assert lines[0].startswith("global-rate: no answer from the Redis at redis://h (ConnectionError): tasks with a")
+    assert lines[1].endswith("for 60 s: tasks with a limit are held until it is back; 7 are held here")
+    assert lines[2] == "global-rate: Redis answers again after 60.0 s"
+
+
+def test_who_has_waited_for_a_second_already_does_not_wait_for_another(now: list[float]) -> None:
+    outage = Outage("redis://h", Hold(), lambda: None)
+    outage.connected(TimeoutError("no answer for 1.0 s"))
+
+    assert outage.counts
+
+
+def test_a_slow_redis_is_told_of_once_a_minute(now: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    """Ten answers in a row that take 90 ms, again and again; one quick answer between, and it was noise."""
+    outage = Outage("redis://h", Hold(), lambda: None)
+    told = []
+    for round_trip_s in [0.09] * 9 + [0.01] + [0.09] * 10 + [0.09] * 40:
+        now[0] += 2
+        outage.took(round_trip_s)
+        told.append(len(caplog.records))
+
+    assert told.index(1) == 19
+    assert told.index(2) == 19 + TOLD_AGAIN_S / 2
+    assert "takes 90 ms to answer" in caplog.records[0].getMessage()
+
+
+def test_a_blink_takes_no_saved_slots(now: list[float]) -> None:
+    """An outage of less than a second does not count, and the bucket is as full as it was."""
+    outage = Outage("redis://h", Hold(), lambda: None)
+    outage.connected(ConnectionError())
+    now[0] += 0.9
+    outage.replied([])
+
+    assert outage.awake_us > 10**14
