@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from benchmarks.windows import excess, jain, used
-from celery_global_rate.bucket import Bucket
+from celery_global_rate.bucket import HORIZON_S, PATIENCE_S, Bucket
 from celery_global_rate.limit import Limit
 from celery_global_rate.reservation import Reservation
 
@@ -92,3 +92,35 @@ def test_a_cluster_keeps_its_limit_and_uses_it(
     assert 0.995 <= share_used <= 1.005
     assert worst <= 0
     assert jain(shares) >= 0.95
+
+
+@pytest.mark.parametrize("rate", ["100/s", "2/s"])
+@pytest.mark.parametrize("step_s", [3600, -3600])
+def test_the_redis_clock_steps_by_an_hour(bucket: replay.Bucket, figures: Figures, rate: str, step_s: int) -> None:
+    """Four workers under backlog, and Redis' clock an hour later or earlier all at once.
+
+    Forward it looks as if an hour had passed: a full bucket, and what was reserved before the step is missed, so at
+    most ``b + H/T`` more. Back, S keeps its lead, so the next slot is at most T + H away; a worker finds that out when
+    it asks next, after 5 s at the latest where it had gone to sleep for a slot that is an hour away by then.
+    """
+    limit = Limit.parse(rate)
+    assert limit is not None
+    world = real_world(bucket, seed=1)
+    workers = [Worker(world, f"w{number}") for number in range(4)]
+    for worker in workers:
+        fill(worker, Bucket(replay.NAME, limit), range(2000))
+
+    def step() -> None:
+        world.clock_step_us = step_s * 1_000_000
+
+    world.at(10.0, step)
+    world.run(30.0)
+    instants = sorted(instant for worker in workers for instant, _ in worker.releases)
+    gap_s = max(later - earlier for earlier, later in zip(instants, instants[1:]) if later > 10)
+    slack_s = limit.grace_s + max(worker.clock.widest_s for worker in workers)
+    worst = excess(instants, limit.interval_s, limit.burst, slack_s)
+    figures(f"{step_s:+} s at {rate}: worst window {worst:+.2f}, the longest gap {gap_s:.3f} s")
+
+    assert worst <= (limit.burst + HORIZON_S / limit.interval_s if step_s > 0 else 0)
+    assert gap_s <= max(PATIENCE_S, limit.interval_s + HORIZON_S) + limit.grace_s
+    assert used(instants, limit.interval_s, 16.0, 29.0) >= 0.98
