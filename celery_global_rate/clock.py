@@ -6,6 +6,8 @@ from math import inf
 
 #: How far two clocks may drift apart, as a share of the time that passes.
 DRIFT = 200e-6
+#: Instants are exact in Lua until then, the year 2255, epoch us.
+LAST_US = 2**53
 #: Redis cuts its clock to a microsecond, and a double near 2e15 holds a quarter of one.
 ROUNDING_US = 1.5
 

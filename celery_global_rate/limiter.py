@@ -138,14 +138,19 @@ class Limiter:
             if isinstance(answer, NoScriptError):
                 send("EVAL", RESERVE.source)
                 return
+            reservation = None
+            if isinstance(answer, list):
+                try:
+                    reservation = Reservation.read(answer)
+                except ValueError as exc:
+                    answer = ResponseError(str(exc))
             if isinstance(answer, (list, ResponseError)):
                 self._outage.replied(answer)
             if isinstance(answer, ReadOnlyError):  # a failover: its name leads to another server by now
                 self._connection.lose(answer)
-            if not isinstance(answer, list):
+            if reservation is None:
                 reply(None)
                 return
-            reservation = Reservation(*answer)
             read = time.monotonic()
             if read - sent <= REPLY_TIMEOUT_S:  # a later one tells nothing of the clock worth knowing
                 self.clock.observe(reservation.now_us, sent, read)

@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from .limit import Limit
+from .clock import LAST_US
+from .limit import LARGEST_BURST, LONGEST_FILL_US, PS_PER_US, Limit
 
 #: How operators say that there is no limit. Celery takes 0 and an empty text.
 NO_LIMIT = ("", "0", "none")
@@ -18,6 +19,13 @@ _TEXT = re.compile(r"(\d+):(\w+):(\d+):(\{.*)", re.DOTALL)
 
 def _line(text: str) -> str:
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def _whole(value: Any, most: int = LAST_US, least: int = 0) -> int:
+    number = int(value)
+    if not least <= number <= most:
+        raise ValueError("a record with a number that cannot be meant")
+    return number
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class Origin:
     @classmethod
     def of(cls, entry: dict[str, Any]) -> Origin:
         """Read it from a part of a record. Whatever somebody has written, it fits into a line of a log."""
-        return cls(int(entry["when"]), *(_line(str(entry.get(key, ""))) for key in ("by", "source", "reason")))
+        return cls(_whole(entry["when"]), *(_line(str(entry.get(key, ""))) for key in ("by", "source", "reason")))
 
 
 @dataclass(frozen=True)
@@ -65,12 +73,15 @@ class Order:
     @classmethod
     def of(cls, entry: dict[str, Any]) -> Order:
         """Read it from a record."""
-        numbers = [int(entry[key]) for key in ("us", "ps", "burst")] if "us" in entry else None
+        limit = None
+        if "us" in entry:
+            us, ps = _whole(entry["us"], LONGEST_FILL_US), _whole(entry["ps"], PS_PER_US - 1)
+            limit = Limit(us, ps if us else max(ps, 1), _whole(entry["burst"], LARGEST_BURST, 1))
         until = entry.get("until")
         return cls(
-            Limit(*numbers) if numbers else None,
+            limit,
             str(entry["rate"]),
-            int(until) if until else None,
+            _whole(until) if until else None,
             str(entry.get("declared", "")),
             str(entry.get("replaced", "")),
             Origin.of(entry),
@@ -130,16 +141,18 @@ class Record:
             order, pause = content.get("limit"), content.get("pause")
             return cls(
                 text,
-                int(parts[1]),
+                _whole(parts[1]),
                 parts[2],
-                int(parts[3]),
+                _whole(parts[3]),
                 str(content["what"]),
                 Origin.of(content),
                 Order.of(order) if order else None,
-                Pause(int(pause["until"]) if pause.get("until") else None, Origin.of(pause)) if pause else None,
+                Pause(_whole(pause["until"]) if pause.get("until") else None, Origin.of(pause)) if pause else None,
             )
         except (KeyError, TypeError, AttributeError) as exc:
             raise ValueError(f"a record without {exc}") from None
+        except OverflowError:
+            raise ValueError("a record with a number that cannot be meant") from None
 
     @property
     def rank(self) -> tuple[int, str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from .clock import RedisClock
+from .clock import LAST_US, RedisClock
 from .limit import PS_PER_US, Limit
+
+#: The most that reserve.lua gives out at once.
+SLOTS_PER_CALL = 1000
 
 
 @dataclass
@@ -37,6 +40,19 @@ class Reservation:
     waiting: int
     record: str | bytes = ""
     used: int = 0
+
+    @classmethod
+    def read(cls, answer: Sequence[Any]) -> Reservation:
+        """Read the answer of `reserve`.
+
+        Raises:
+            ValueError: something else has answered.
+        """
+        *numbers, record = answer or [None]
+        is_whole = len(numbers) == 8 and all(type(number) is int and 0 <= number <= LAST_US for number in numbers)
+        if not is_whole or not isinstance(record, (str, bytes)) or numbers[5] > SLOTS_PER_CALL:
+            raise ValueError("what answers is not the script that was sent")
+        return cls(*answer)
 
     @property
     def left(self) -> int:

@@ -15,7 +15,7 @@ ARROWS: dict[str, set[str]] = {
     "duration": set(),
     "limit": set(),
     "clock": set(),
-    "record": {"limit"},
+    "record": {"clock", "limit"},
     "reservation": {"clock", "limit"},
     "bucket": {"clock", "limit", "reservation"},
     "pace": {"bucket"},
