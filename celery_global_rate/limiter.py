@@ -125,7 +125,7 @@ class Limiter:
         now = time.monotonic()
         if now >= self._try_at:
             self._try_at = now + REPLY_TIMEOUT_S
-            self._ask(name, limit, 1, lambda granted: self._give_back(name, granted) if granted else None)
+            self._ask(name, limit, 1, lambda it: self._give_back(name, it) if it and it.count else None)
 
     def _ask(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
         record, awake_us = self._orders.text(name), self._outage.awake_us
