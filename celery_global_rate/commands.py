@@ -12,7 +12,7 @@ from celery.exceptions import ImproperlyConfigured
 
 from . import duration, overview
 from .desk import Desk
-from .record import DECLARED, RESUME, Record, ordered, pause, reset, set_limit
+from .record import DECLARED, LONGEST_REASON, RESUME, Record, ordered, pause, reset, set_limit
 from .report import said
 from .store import ERRORS, Store
 
@@ -22,7 +22,18 @@ URL = click.option(
     metavar="URL",
     help="The Redis, where the workers get it by the same option.",
 )
-REASON = click.option("--reason", default="", metavar="TEXT", help="Why; `show`, `history` and workers tell it.")
+
+
+def _short(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Every call of a worker brings the record along, and with it the reason."""
+    if len(value) > LONGEST_REASON:
+        raise click.BadParameter(f"it has {len(value)} characters: write {LONGEST_REASON} or fewer")
+    return value
+
+
+REASON = click.option(
+    "--reason", default="", metavar="TEXT", callback=_short, help="Why; `show`, `history` and workers tell it."
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 ALL = click.option("--all", "for_all", is_flag=True, help="All tasks that have a limit, or had one ordered.")
 

@@ -89,7 +89,7 @@ class Limit:
             return None
         interval_ps = math.ceil(Fraction(US_PER_S * PS_PER_US) / per_s)
         if interval_ps * slots > LONGEST_FILL_US * PS_PER_US:
-            raise ValueError(f"rate {rate!r} with burst {slots} fills its bucket in over ten years: {forms}")
+            raise ValueError(f"rate {rate!r:.80} with burst {slots} fills its bucket in over ten years: {forms}")
         return cls(*divmod(interval_ps, PS_PER_US), slots)
 
     def __str__(self) -> str:
@@ -118,9 +118,9 @@ def _per_second(rate: object, periods_s: Mapping[str, int], forms: str) -> Fract
         per_period = Fraction(str(float(count)))
         per_s = per_period / periods_s[period]
     except (TypeError, ValueError, KeyError, OverflowError):
-        raise ValueError(f"rate {rate!r} cannot be read: {forms}") from None
+        raise ValueError(f"rate {rate!r:.80} cannot be read: {forms}") from None
     if per_s < 0:
-        raise ValueError(f"rate {rate!r} is negative: {forms}")
+        raise ValueError(f"rate {rate!r:.80} is negative: {forms}")
     return per_s
 
 
@@ -128,5 +128,5 @@ def _burst(burst: object) -> int:
     if burst is None:
         return 1
     if isinstance(burst, bool) or not isinstance(burst, int) or not 1 <= burst <= LARGEST_BURST:
-        raise ValueError(f"burst {burst!r} cannot be meant: use a whole number from 1 to {LARGEST_BURST}")
+        raise ValueError(f"burst {burst!r:.80} cannot be meant: use a whole number from 1 to {LARGEST_BURST}")
     return burst

@@ -13,6 +13,9 @@ from .limit import LARGEST_BURST, LONGEST_FILL_US, PS_PER_US, Limit
 #: How operators say that there is no limit. Celery takes 0 and an empty text.
 NO_LIMIT = ("", "0", "none")
 DECLARED = "declared"
+#: Of a reason, and of a record with all that is in it, in characters. Workers send it with every call.
+LONGEST_REASON = 500
+LONGEST = 20_000
 
 _TEXT = re.compile(r"(\d+):(\w+):(\d+):(\{.*)", re.DOTALL)
 
@@ -132,6 +135,8 @@ class Record:
         Raises:
             ValueError: this is none.
         """
+        if len(text) > LONGEST:
+            raise ValueError(f"a record of {len(text)} characters")
         text = text.decode() if isinstance(text, bytes) else text
         parts = _TEXT.fullmatch(text)
         if parts is None:

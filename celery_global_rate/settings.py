@@ -87,17 +87,17 @@ class Settings:
                 f"{OPTIONS} is not a dictionary but {type(options).__name__}: use one, of arguments for redis-py"
             )
         if not isinstance(prefix, str) or not prefix or "{" in prefix or "}" in prefix:
-            raise ImproperlyConfigured(f"{PREFIX} = {prefix!r}: use a text that is not empty and has no braces")
+            raise ImproperlyConfigured(f"{PREFIX} = {prefix!r:.80}: use a text that is not empty and has no braces")
         if not isinstance(max_held, int) or isinstance(max_held, bool) or max_held < 0:
-            raise ImproperlyConfigured(f"{MAX_HELD} = {max_held!r}: use a whole number of 0 or more")
+            raise ImproperlyConfigured(f"{MAX_HELD} = {max_held!r:.80}: use a whole number of 0 or more")
         if not _is_time(consumer_timeout_s):
             raise ImproperlyConfigured(
-                f"{CONSUMER_TIMEOUT} = {consumer_timeout_s!r}: use the seconds that RabbitMQ waits for an "
+                f"{CONSUMER_TIMEOUT} = {consumer_timeout_s!r:.80}: use the seconds that RabbitMQ waits for an "
                 f"acknowledgement (its consumer_timeout, which is in milliseconds), or 0 where it waits for ever"
             )
         if on_outage not in (SHARE, HOLD, OPEN):
             raise ImproperlyConfigured(
-                f"{ON_OUTAGE} = {on_outage!r}: use {SHARE!r}, where each worker goes on with its share of each limit, "
+                f"{ON_OUTAGE} = {on_outage!r:.80}: use {SHARE!r}, where each worker goes on with its share of each limit, "
                 f"{HOLD!r}, where nothing with a limit starts, or {OPEN!r}, where everything does"
             )
         source = default

@@ -62,7 +62,7 @@ def test_a_rate_that_cannot_be_meant_is_refused_by_name(rate: Any) -> None:
     with pytest.raises(ValueError, match="N/s, N/m or N/h") as refusal:
         Limit.parse(rate)
 
-    assert repr(rate) in str(refusal.value)
+    assert repr(rate)[:80] in str(refusal.value)
 
 
 @pytest.mark.parametrize(("burst", "expected"), [(None, 1), (1, 1), (20, 20), (10**6, 10**6)])
