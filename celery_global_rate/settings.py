@@ -97,8 +97,8 @@ class Settings:
             )
         if on_outage not in (SHARE, HOLD, OPEN):
             raise ImproperlyConfigured(
-                f"{ON_OUTAGE} = {on_outage!r:.80}: use {SHARE!r}, where each worker goes on with its share of each limit, "
-                f"{HOLD!r}, where nothing with a limit starts, or {OPEN!r}, where everything does"
+                f"{ON_OUTAGE} = {on_outage!r:.80}: use {SHARE!r}, where each worker goes on with its share of each "
+                f"limit, {HOLD!r}, where nothing with a limit starts, or {OPEN!r}, where everything does"
             )
         source = default
         if url is not None:
