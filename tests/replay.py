@@ -10,7 +10,7 @@ from math import ceil
 
 import redis
 
-from celery_global_rate.limit import LONGEST_FILL_US, Limit
+from celery_global_rate.limit import Limit
 from celery_global_rate.reservation import Reservation
 from celery_global_rate.script import (
     BEAT,
@@ -61,7 +61,7 @@ class Bucket:
         wanted: int = 1,
         worker: str = "one",
         record: str = "",
-        awake_us: int = LONGEST_FILL_US,
+        awake_us: int = NOW,
     ) -> Reservation:
         count, *call = reserve_call(PREFIX, NAME, limit, wanted, worker, record, awake_us)
         call[-6:-4] = self.horizon_us, self.patience_us

@@ -108,7 +108,7 @@ def test_a_worker_takes_no_more_than_it_may_hold_and_says_so_once(empty_redis: S
     assert log.count("holds all the tasks that it may (20, global_rate_max_held)") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_thousand_cycles_leave_the_prefetch_count_where_it_was(empty_redis: Server, figures: Figures) -> None:
     """Three tasks at 200/s, a thousand times: two of them are held each time, for 5 and 10 ms."""
     with Cluster(f"{empty_redis.url}/0", f"{empty_redis.url}/1", "200/s") as cluster:
@@ -130,8 +130,8 @@ def prefetch(cluster: Cluster) -> int:
     return int(cluster.app.control.inspect(timeout=2, limit=1).stats()["w0@lab"]["prefetch_count"])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("pool", ["prefork", pytest.param("gevent", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("pool", ["prefork", "gevent"])
 def test_a_worker_with_a_thousand_held_tasks_and_a_hung_limiter_ends_as_stock_does(
     empty_redis: Server, own_redis: Redis, figures: Figures, pool: str
 ) -> None:

@@ -49,7 +49,7 @@ def test_one_timer_and_a_quick_loop(empty_redis: Server, figures: Figures) -> No
     assert said["p99_ms"] < 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ten_thousand_held(empty_redis: Server, figures: Figures) -> None:
     """With a raised cap: 99 of 100 turns of the loop less than 10 ms late, also while all of them are looked at twice.
 

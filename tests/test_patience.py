@@ -18,8 +18,8 @@ VISIBILITY_S = 5
 CONSUMER_TIMEOUT_S = 10
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("pool", ["prefork", pytest.param("gevent", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("pool", ["prefork", "gevent"])
 def test_a_message_that_is_held_longer_than_the_visibility_timeout_runs_once(
     empty_redis: Server, figures: Figures, pool: str
 ) -> None:

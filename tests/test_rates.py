@@ -6,11 +6,14 @@ covers a start that is late by J at either end. Long runs are in `make bench`.
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from benchmarks.cluster import Cluster
 from benchmarks.scenarios import Run, backlog, script_calls
 from benchmarks.server import Redis
+from celery_global_rate.members import BEAT_S
 
 from .conftest import Figures, Server
 
@@ -75,12 +78,17 @@ def test_stock_celery_does_neither(empty_redis: Server, figures: Figures) -> Non
 
 @pytest.mark.slow
 def test_unlimited_tasks_cost_no_calls(empty_redis: Server, own_redis: Redis, figures: Figures) -> None:
-    """With nothing but unlimited tasks, the limiter's Redis hears of no script."""
+    """With nothing but unlimited tasks, the limiter's Redis hears of no script but that the worker lives: once in 10 s.
+
+    It begins when the worker has connected.
+    """
     with Cluster(f"{empty_redis.url}/0", own_redis.url, "100/s") as cluster:
+        begin = time.monotonic()
         cluster.start(1)
         cluster.send("free", 500)
         cluster.wait_for(500, 20, task="free")
         calls = script_calls(own_redis.client())
-    figures(f"500 unlimited tasks: {calls} calls of the limiter")
+        took_s = time.monotonic() - begin
+    figures(f"500 unlimited tasks in {took_s:.1f} s: {calls} calls of scripts")
 
-    assert calls == 0
+    assert calls <= 1 + took_s // BEAT_S
