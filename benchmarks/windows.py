@@ -27,13 +27,18 @@ def excess(instants: Sequence[float], interval_s: float, burst: int, slack_s: fl
     return worst - burst - slack_s / interval_s
 
 
+def since(instants: Iterable[float], begin: float, end: float = float("inf")) -> list[float]:
+    """The instants from `begin` on, before `end`."""
+    return [instant for instant in instants if begin <= instant < end]
+
+
 def used(instants: Sequence[float], interval_s: float, begin: float, end: float) -> float:
     """The share of the slots that were used, from the first start after `begin` to the first one after `end`.
 
     Measured from start to start, so that it does not matter where in an interval the watch begins. A load that ended
     too early has no start after `end`; the time until then counts as unused.
     """
-    inside = [instant for instant in instants if begin <= instant < end]
+    inside = since(instants, begin, end)
     if not inside:
         return 0.0
     after = next((instant for instant in instants if instant >= end), max(end, inside[-1] + interval_s))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +11,8 @@ from docker import DockerClient
 from docker.models.containers import Container
 from docker.models.networks import Network
 from pytest_celery import CeleryTestWorker, CeleryWorkerContainer
+
+from benchmarks.meanwhile import wait
 
 #: Celery says this once it takes tasks.
 READY = " ready."
@@ -145,19 +146,6 @@ class Fleet:
     def logs(self) -> str:
         """The end of every worker's log."""
         return "".join(f"\n--- {worker.hostname()}\n{worker.logs()[-20000:]}" for worker in self.workers)
-
-
-def wait(condition: Callable[[], bool], timeout_s: float, failure: Callable[[], str] = lambda: "") -> None:
-    """Poll a condition until a deadline.
-
-    Raises:
-        TimeoutError: with the text of `failure`.
-    """
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"it did not happen within {timeout_s} s {failure()}")
-        time.sleep(0.05)
 
 
 def names(workers: Iterable[CeleryTestWorker]) -> set[str]:

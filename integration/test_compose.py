@@ -15,12 +15,12 @@ from collections.abc import Iterator
 import docker
 import pytest
 
+from benchmarks.meanwhile import wait
 from benchmarks.server import free_port, root
 from benchmarks.windows import excess, used
 
 from . import leftovers
 from .conftest import Figures
-from .fleet import wait
 from .starts import STAMP_S
 
 PROJECT = leftovers.PROJECT + leftovers.RUN

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from benchmarks.meanwhile import meanwhile, wait
 from benchmarks.windows import excess, used
 from celery_global_rate.limit import Limit
 
-from .fleet import Fleet, wait
+from .fleet import Fleet
 from .starts import STAMP_S, Starts
 
 #: Tasks that are sent and have not started: few enough that no worker's prefetch count is used up by held ones, since
@@ -81,24 +81,17 @@ class Trial:
     @contextlib.contextmanager
     def load(self) -> Iterator[None]:
         """Keep tasks waiting, and send probes."""
-        ended = threading.Event()
 
         def feed() -> None:
-            while not ended.wait(FEED_S):
-                with contextlib.suppress(Exception):  # whatever the fault under test does to a producer
-                    missing = DEPTH + self._written_off - (len(self.sent) - self.starts.count())
-                    self.sent += self.fleet.send("limited", max(0, missing))
-                    instant = self.starts.now()
-                    self._probes[self.fleet.send("free", queue="probes")[0]] = instant
+            with contextlib.suppress(Exception):  # whatever the fault under test does to a producer
+                missing = DEPTH + self._written_off - (len(self.sent) - self.starts.count())
+                self.sent += self.fleet.send("limited", max(0, missing))
+                instant = self.starts.now()
+                self._probes[self.fleet.send("free", queue="probes")[0]] = instant
 
-        thread = threading.Thread(target=feed)
-        thread.start()
-        try:
+        with meanwhile(feed, FEED_S):
             wait(lambda: self.starts.count() > self.limit.per_second, 30, self.fleet.logs)
             yield
-        finally:
-            ended.set()
-            thread.join()
 
     def write_off(self) -> None:
         """What waits now may stay hidden in the broker: count on it no more, and send as much again."""

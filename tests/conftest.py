@@ -74,10 +74,10 @@ def own_redis() -> Iterator[Redis]:
     server.close()
 
 
-@pytest.fixture(scope="session")
-def rabbitmq_server() -> Iterator[RabbitMQ]:
+@contextlib.contextmanager
+def rabbitmq_node(**settings: int) -> Iterator[RabbitMQ]:
     """A node of our own: where RabbitMQ is not installed the test is skipped here, and fails in CI."""
-    server = RabbitMQ()
+    server = RabbitMQ(**settings)
     try:
         server.start()
     except RuntimeError as reason:
@@ -85,6 +85,13 @@ def rabbitmq_server() -> Iterator[RabbitMQ]:
         give_up(str(reason))
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[RabbitMQ]:
+    """The one that all tests share."""
+    with rabbitmq_node() as server:
+        yield server
 
 
 @pytest.fixture

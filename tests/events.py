@@ -15,7 +15,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from benchmarks.cluster import Cluster
 from benchmarks.proxy import Proxy
-from benchmarks.server import Redis
+from benchmarks.server import DURABLE, Redis
 
 #: What lets a worker part from its broker.
 PARTING = {"connection cut", "broker restarted", "TERM", "QUIT", "control shutdown", "KILL"}
@@ -229,7 +229,7 @@ EVENTS: dict[str, Callable[[Fleet, Place], object]] = {
 @contextlib.contextmanager
 def fleet_of(count: int, rate: str, extension: bool = True, visibility_s: float = VISIBILITY_S) -> Iterator[Fleet]:
     """Workers with a Redis for their broker, which keeps what it has confirmed, and another one for their limits."""
-    broker, limiter = Redis(is_durable=True), Redis()
+    broker, limiter = Redis(options=DURABLE), Redis()
     options = {"visibility_timeout": visibility_s, "unacked_mutex_expire": 1}
     with contextlib.ExitStack() as stack:
         for server in (broker, limiter):

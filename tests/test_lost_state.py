@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.cluster import Cluster
 from benchmarks.server import Redis
-from benchmarks.windows import excess, used
+from benchmarks.windows import excess, since, used
 from celery_global_rate.bucket import HORIZON_S
 
 from .conftest import Figures, Server
@@ -19,10 +19,6 @@ SLACK_S = 0.025 + 0.005
 #: b + H/T: a full bucket, and what was reserved before.
 EXTRA = 1 + HORIZON_S / INTERVAL_S
 PREFIX = "{global-rate:v1:lab}:"
-
-
-def between(instants: list[float], begin: float, end: float) -> list[float]:
-    return [instant for instant in instants if begin <= instant < end]
 
 
 @pytest.mark.long
@@ -49,7 +45,7 @@ def test_redis_is_killed_twenty_times_and_begins_empty(empty_redis: Server, own_
         cluster.wait(lambda: len({record.task_id for record in cluster.records("end", "late")}) == len(ids), 60)
         releases = cluster.instants("release", "late")
         starts = cluster.records("start", "late")
-    worst = max(excess(between(releases, begin, end), INTERVAL_S, 1, SLACK_S) for begin, end in zip(kills, kills[1:]))
+    worst = max(excess(since(releases, begin, end), INTERVAL_S, 1, SLACK_S) for begin, end in zip(kills, kills[1:]))
     shares = [used(releases, INTERVAL_S, begin + 1, end - 0.1) for begin, end in zip(begins, kills[1:])]
     figures(
         f"killed 20 times: worst window {worst:+.2f} of +{EXTRA:.0f}, {min(shares):.3f} to {max(shares):.3f} of the "
@@ -85,7 +81,7 @@ def test_keys_and_scripts_are_deleted_under_load(empty_redis: Server, figures: F
         releases = cluster.instants("release")
         log = "".join(cluster.log(name) for name in cluster.workers)
     for name, begin, end in zip(losses, at, at[1:]):
-        after = between(releases, begin, end)
+        after = since(releases, begin, end)
         worst, share = excess(after, INTERVAL_S, 1, SLACK_S), used(releases, INTERVAL_S, begin, end)
         figures(f"{name}: worst window {worst:+.2f}, {share:.3f} of the slots used")
         assert worst <= (0 if name == "SCRIPT FLUSH" else EXTRA)

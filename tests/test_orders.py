@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import celery
@@ -19,7 +18,7 @@ from benchmarks.cluster import Cluster
 from benchmarks.proxy import Proxy
 from benchmarks.scenarios import script_calls
 from benchmarks.server import root
-from benchmarks.windows import excess, used
+from benchmarks.windows import excess, since, used
 
 from .conftest import Figures, Redis, Server
 from .wire import NOISE_S
@@ -56,10 +55,6 @@ def control(cluster: Cluster, rate: str, **more: Any) -> list[dict[str, str]]:
     """`control rate_limit`: what each worker replies."""
     replies = cluster.app.control.rate_limit("limited", rate, reply=True, timeout=2, limit=len(cluster.workers), **more)
     return [answer for reply in replies for answer in reply.values()]
-
-
-def since(instants: Sequence[float], begin: float, end: float = float("inf")) -> list[float]:
-    return [instant for instant in instants if begin <= instant < end]
 
 
 def records(server: Server) -> dict[str, Any]:

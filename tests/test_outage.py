@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from benchmarks.cluster import Cluster
+from benchmarks.meanwhile import meanwhile
 from benchmarks.proxy import Proxy
 from benchmarks.server import Redis, free_port
-from benchmarks.windows import excess, used
+from benchmarks.windows import excess, since, used
 from celery_global_rate import outage as module
 from celery_global_rate.outage import SILENCE_S, TOLD_AGAIN_S, Outage
 from celery_global_rate.policy import Hold
@@ -27,28 +25,6 @@ INTERVAL_S, GRACE_S = 0.01, 0.025
 #: R where Redis answers on loopback, and the widening of a view that is 20 s old.
 R_S = 0.005 + 20 * 200e-6
 OUTAGE_S = 10
-
-
-@contextmanager
-def a_trickle(cluster: Cluster, every_s: float) -> Iterator[None]:
-    """Tasks without a limit, one after the other."""
-    done = threading.Event()
-
-    def drip() -> None:
-        while not done.wait(every_s):
-            cluster.send("free")
-
-    dripping = threading.Thread(target=drip)
-    dripping.start()
-    try:
-        yield
-    finally:
-        done.set()
-        dripping.join()
-
-
-def count(instants: list[float], begin: float, end: float) -> int:
-    return sum(begin <= instant < end for instant in instants)
 
 
 @pytest.mark.slow
@@ -67,7 +43,7 @@ def test_a_hung_redis(empty_redis: Server, own_redis: Redis, figures: Figures, p
         cluster.send("limited", 2500)
         cluster.start(4, options=["-I", "tests.apps.many"])
         cluster.wait(lambda: all(said["workers"] == 4 for said in cluster.stats().values()), 15)
-        with a_trickle(cluster, 0.02):
+        with meanwhile(lambda: cluster.send("free"), 0.02):
             time.sleep(2)
             eye(cluster)
             assert own_redis.process is not None
@@ -83,8 +59,8 @@ def test_a_hung_redis(empty_redis: Server, own_redis: Redis, figures: Figures, p
         releases, free = cluster.instants("release"), cluster.instants("start", "free")
         starts = cluster.instants("start")
         log = cluster.log("w0")
-    during = count(starts, stop + 1.5, resume) / (resume - stop - 1.5)
-    others = count(free, stop, resume) / OUTAGE_S / (count(free, stop - 2, stop) / 2)
+    during = len(since(starts, stop + 1.5, resume)) / (resume - stop - 1.5)
+    others = len(since(free, stop, resume)) / OUTAGE_S / (len(since(free, stop - 2, stop)) / 2)
     again = used(releases, INTERVAL_S, resume + 1, end)
     worst = excess(releases, INTERVAL_S, 1, GRACE_S + R_S)
     figures(
@@ -127,8 +103,9 @@ def test_half_of_the_workers_are_cut_off(
             time.sleep(3)
             releases = cluster.records("release", "limited")
     instants = [record.instant for record in releases]
-    rate = count(instants, cut + 1.5, back) / (back - cut - 1.5)
-    alone = count([record.instant for record in releases if record.worker in ("w2", "w3")], cut + 1.5, back)
+    rate = len(since(instants, cut + 1.5, back)) / (back - cut - 1.5)
+    theirs = [record.instant for record in releases if record.worker in ("w2", "w3")]
+    alone = len(since(theirs, cut + 1.5, back))
     worst = excess(instants, INTERVAL_S / most, 1, GRACE_S + R_S)
     figures(
         f"{policy}, 2 of 4 cut off for 20 s: {rate:.1f}/s of 100/s, {alone / (back - cut - 1.5):.1f}/s by these two; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import pytest
 from benchmarks.cluster import Cluster
 from benchmarks.server import RabbitMQ
 
-from .conftest import KNOWS_QUORUM_QUEUES, Figures, Server
+from .conftest import KNOWS_QUORUM_QUEUES, Figures, Server, rabbitmq_node
 
 VISIBILITY_S = 5
 CONSUMER_TIMEOUT_S = 10
@@ -75,14 +74,8 @@ def test_held_messages_go_back_to_rabbitmq_and_come_again(rabbitmq: str, empty_r
 @pytest.fixture(scope="module")
 def impatient_rabbitmq() -> Iterator[RabbitMQ]:
     """A node that waits 10 s for an acknowledgement, and looks every second."""
-    server = RabbitMQ(consumer_timeout=CONSUMER_TIMEOUT_S * 1000, channel_tick_interval=1000)
-    try:
-        server.start()
-    except RuntimeError as reason:
-        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
-        give_up(str(reason))
-    yield server
-    server.close()
+    with rabbitmq_node(consumer_timeout=CONSUMER_TIMEOUT_S * 1000, channel_tick_interval=1000) as server:
+        yield server
 
 
 @pytest.mark.long

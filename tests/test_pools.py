@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 
 from benchmarks.cluster import Cluster
+from benchmarks.meanwhile import meanwhile
 from benchmarks.scenarios import backlog, judge, script_calls
 from celery_global_rate.limit import Limit
 
@@ -61,24 +60,10 @@ def test_a_transport_without_event_loop(empty_redis: Server, figures: Figures, p
     assert 0.99 <= run.used <= 1.005
 
 
-@contextmanager
-def resizing(cluster: Cluster) -> Iterator[None]:
+def resizing(cluster: Cluster) -> AbstractContextManager[None]:
     """Grow and shrink every pool by one, in turn, each second."""
-    done = threading.Event()
-
-    def resize() -> None:
-        for grow in itertools.cycle([True, False]):
-            if done.wait(1):
-                return
-            (cluster.app.control.pool_grow if grow else cluster.app.control.pool_shrink)(1)
-
-    thread = threading.Thread(target=resize)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    resize = itertools.cycle([cluster.app.control.pool_grow, cluster.app.control.pool_shrink])
+    return meanwhile(lambda: next(resize)(1), 1)
 
 
 @pytest.mark.slow

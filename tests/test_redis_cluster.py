@@ -13,8 +13,9 @@ import redis
 from celery import Celery
 
 from benchmarks.cluster import Cluster
+from benchmarks.meanwhile import wait
 from benchmarks.proxy import Proxy
-from benchmarks.redis_cluster import Node, RedisCluster, Watch, free_pairs, takes_writes, wait
+from benchmarks.redis_cluster import FORMED_S, Node, RedisCluster, Watch, free_pairs, takes_writes
 from benchmarks.scenarios import WARM_UP_S, Run, backlog, judge
 from benchmarks.server import free_port, redis_binary
 from benchmarks.windows import excess
@@ -143,7 +144,7 @@ def test_a_replica_that_lags_and_takes_over_at_once(nodes: RedisCluster, figures
 
     with Proxy(master.port) as proxy:
         master.command("CONFIG", "SET", "cluster-announce-port", proxy.port)
-        wait(lambda: nodes.follows(replica, proxy.port), "the replica does not use the proxy")
+        wait(lambda: nodes.follows(replica, proxy.port), FORMED_S)
         proxy.delay_s = lag_s
         end = time.monotonic() + 2 * lag_s + 0.5
         while time.monotonic() < end:

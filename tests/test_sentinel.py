@@ -18,6 +18,7 @@ from redis.exceptions import AuthenticationError
 from redis.sentinel import MasterNotFoundError
 
 from benchmarks.cluster import Cluster
+from benchmarks.meanwhile import wait
 from benchmarks.server import Redis, free_port, redis_binary
 from benchmarks.windows import excess, used
 from celery_global_rate.settings import CONNECT_TIMEOUT_S, Settings
@@ -62,7 +63,7 @@ class Sentinels:
         self.process = subprocess.Popen(
             [binary, str(conf), "--sentinel"], stdout=subprocess.DEVNULL, start_new_session=True
         )
-        wait(self.replica_is_known, "the Sentinel does not know the replica")
+        wait(self.replica_is_known, FAILOVER_S, lambda: "the Sentinel does not know the replica")
 
     def replica_is_known(self) -> bool:
         with (
@@ -93,13 +94,6 @@ class Sentinels:
         for server in self.servers:
             server.close()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-
-def wait(condition: Callable[[], bool], failure: str, timeout_s: float = FAILOVER_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, failure
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -167,7 +161,9 @@ def test_a_connection_leads_to_the_master(sentinels: Sentinels, make: Callable[[
         connection = made.connection()
         assert connection._sock is None
         connection.connect()
-        wait(lambda: asking.info("clients")["connected_clients"] == before, "still connected to the Sentinel", 5)
+        wait(
+            lambda: asking.info("clients")["connected_clients"] == before, 5, lambda: "still connected to the Sentinel"
+        )
     connection.send_command("CLIENT", "INFO")
     (info,) = [connection.read_response().decode()]
     connection.disconnect()
@@ -203,7 +199,7 @@ def test_after_a_failover_a_new_connection_leads_to_the_new_master(sentinels: Se
     old, new = (server.port for server in sentinels.servers)
     assert port_of_master(kept) == old
     sentinels.servers[0].stop()
-    wait(lambda: port_of_master(kept) == new, "no new master")
+    wait(lambda: port_of_master(kept) == new, FAILOVER_S, lambda: "no new master")
 
 
 def test_a_master_that_nobody_knows_is_reported_without_a_password(sentinels: Sentinels) -> None:
@@ -245,7 +241,7 @@ def test_a_failover_under_load(empty_redis: Server, sentinels: Sentinels, figure
         cluster.wait_for(100, 10)
         killed = time.monotonic()
         sentinels.servers[0].stop()
-        wait(lambda: port_of_master(kept) == new, "no new master")
+        wait(lambda: port_of_master(kept) == new, FAILOVER_S, lambda: "no new master")
         settled = time.monotonic()
         cluster.wait(lambda: cluster.instants("start")[-1] > settled, 5)
         time.sleep(3)
