@@ -47,12 +47,12 @@ class Members:
     def keep_up(self, now: float) -> float:
         """Tell that this worker lives, if it is time to; returns the monotonic instant of the next beat."""
         if now >= self._beat_at:
-            self._beat_at = now + BEAT_S
             self.beat(now)
         return self._beat_at
 
     def beat(self, now: float) -> None:
         """Tell that this worker lives."""
+        self._beat_at = now + BEAT_S
         call = beat_call(self._prefix, self._worker, LIFE_S)
 
         def counted(answer: object) -> None:

@@ -90,9 +90,8 @@ class Outage:
     def took(self, round_trip_s: float) -> None:
         """An answer with slots took this long, in seconds."""
         self._slow_in_a_row = self._slow_in_a_row + 1 if round_trip_s >= SLOW_S else 0
-        now = time.monotonic()
-        if self._slow_in_a_row >= SLOW_IN_A_ROW and now >= self._slow_told + TOLD_AGAIN_S:
-            self._slow_told = now
+        if self._slow_in_a_row >= SLOW_IN_A_ROW and time.monotonic() >= self._slow_told + TOLD_AGAIN_S:
+            self._slow_told = time.monotonic()
             logger.warning(
                 "global-rate: the Redis at %s takes %.0f ms to answer: slots that come too late are not used. Use one "
                 "that is nearer or less busy",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,7 @@ def _line(text: str) -> str:
 
 
 def _whole(value: Any, most: int = LAST_US, least: int = 0) -> int:
-    number = int(value)
+    number = -1 if value in (math.inf, -math.inf) else int(value)
     if not least <= number <= most:
         raise ValueError("a record with a number that cannot be meant")
     return number
@@ -78,8 +79,9 @@ class Order:
         """Read it from a record."""
         limit = None
         if "us" in entry:
-            us, ps = _whole(entry["us"], LONGEST_FILL_US), _whole(entry["ps"], PS_PER_US - 1)
-            limit = Limit(us, ps if us else max(ps, 1), _whole(entry["burst"], LARGEST_BURST, 1))
+            us = _whole(entry["us"], LONGEST_FILL_US)
+            ps = _whole(entry["ps"], PS_PER_US - 1, least=0 if us else 1)
+            limit = Limit(us, ps, _whole(entry["burst"], LARGEST_BURST, least=1))
         until = entry.get("until")
         return cls(
             limit,
@@ -156,8 +158,6 @@ class Record:
             )
         except (KeyError, TypeError, AttributeError) as exc:
             raise ValueError(f"a record without {exc}") from None
-        except OverflowError:
-            raise ValueError("a record with a number that cannot be meant") from None
 
     @property
     def rank(self) -> tuple[int, str]:

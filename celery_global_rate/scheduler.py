@@ -93,7 +93,7 @@ class Scheduler:
         """Forget all held requests, which the broker delivers anew, and give their slots back."""
         for bucket in self.busy.values():
             bucket.held.clear()
-            self._let_go(bucket)
+        self.let_go()
         self.busy.clear()
         self._cover(0)
 

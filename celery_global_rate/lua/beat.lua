@@ -9,8 +9,6 @@
 local workers, life_us = KEYS[1], tonumber(ARGV[2])
 local now_us = clock(ARGV[3])
 redis.call('ZADD', workers, exact(now_us + life_us), ARGV[1])
--- Who has not come back in time, and who wrote its time on a clock that has stepped back since.
-redis.call('ZREMRANGEBYSCORE', workers, '-inf', exact(now_us))
-redis.call('ZREMRANGEBYSCORE', workers, '(' .. exact(now_us + life_us), '+inf')
+forget(workers, now_us, life_us)
 redis.call('PEXPIRE', workers, exact(math.ceil(life_us / 1000)))
 return redis.call('ZCARD', workers)

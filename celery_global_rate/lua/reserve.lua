@@ -47,12 +47,10 @@ if first_us <= end_us then
   end
 end
 
--- Who else waits. A worker that does not come back in time is forgotten, and so is one that wrote its time on a
--- clock that has stepped back since.
+-- Who else waits.
 local longest_us = patience_us + 2 * horizon_us
 redis.call('ZREM', waiters, ARGV[7])
-redis.call('ZREMRANGEBYSCORE', waiters, '-inf', exact(now_us))
-redis.call('ZREMRANGEBYSCORE', waiters, '(' .. exact(now_us + longest_us), '+inf')
+forget(waiters, now_us, longest_us)
 local waiting = redis.call('ZCARD', waiters) + 1
 
 -- At most twice the fair share, so that no worker takes the whole horizon from the others.

@@ -49,6 +49,13 @@ local function last_slot(bucket, now_us)
   return tonumber(us), tonumber(ps)
 end
 
+-- Of a sorted set, worker -> epoch us until which it counts, forget who has not come back in time, and who wrote its
+-- time on a clock that has stepped back since: nobody writes one further ahead than this.
+local function forget(workers, now_us, longest_us)
+  redis.call('ZREMRANGEBYSCORE', workers, '-inf', exact(now_us))
+  redis.call('ZREMRANGEBYSCORE', workers, '(' .. exact(now_us + longest_us), '+inf')
+end
+
 -- The next slot that the limit allows: S + T, or as far back as its burst reaches, or the floor.
 local function next_slot(bucket, now_us, limit, floor_us)
   local full_us, full_ps = after(now_us, 0, 1 - limit.burst, limit)
