@@ -31,7 +31,7 @@ CANCELLED_S = 0.3
 #: How long a worker may take to part, in seconds: one in the place `SOFT` waits before.
 PARTED_S = SOFT_S + 1
 #: A message is on its way to a worker for less than this, in seconds.
-ON_ITS_WAY_S = 0.05
+ON_ITS_WAY_S = 0.5
 #: A worker that was told to end and is still there after this time is killed, as supervisors do; in seconds.
 GRACE_S = 15
 
@@ -151,7 +151,13 @@ class Fleet:
             EVENTS[event](self, place)
             while event in PARTING and any(map(self.is_connected, struck)) and time.monotonic() < at + PARTED_S:
                 time.sleep(0.02)
+            while event in PARTING and any(map(self._is_ending, self.places)) and time.monotonic() < at + GRACE_S:
+                time.sleep(0.02)
         self.strikes.append(Strike(event, workers, at, time.monotonic()))
+
+    def _is_ending(self, place: Place) -> bool:
+        """Whether its worker gives back what it holds, or may still take a message that it will not read."""
+        return place.is_ending_since < float("inf") and self.cluster.workers[place.worker].poll() is None
 
     @contextlib.contextmanager
     def _nothing_on_its_way(self) -> Iterator[None]:
