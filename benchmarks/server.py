@@ -16,6 +16,8 @@ from pathlib import Path
 
 import redis
 from kombu import Connection
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 
 def free_port() -> int:
@@ -42,11 +44,13 @@ class Redis:
     Args:
         port: where it listens; None for a free one.
         options: more arguments of its command line. Without `DURABLE` it begins empty each time.
+        password: what its options demand of clients.
     """
 
-    def __init__(self, port: int | None = None, options: Sequence[str] = ()) -> None:
+    def __init__(self, port: int | None = None, options: Sequence[str] = (), password: str | None = None) -> None:
         self.port = port or free_port()
         self._options = options
+        self._password = password
         self.url = f"redis://127.0.0.1:{self.port}"
         self._directory = tempfile.mkdtemp(prefix="global-rate-redis-")
         self.process: subprocess.Popen[bytes] | None = None
@@ -70,8 +74,16 @@ class Redis:
                 raise RuntimeError(f"{binary} did not start")
             time.sleep(0.02)
 
-    def client(self, database: int = 0) -> redis.Redis:
-        return redis.Redis(port=self.port, db=database)
+    def client(self, database: int = 0, timeout_s: float | None = None) -> redis.Redis:
+        """One that does not try again by itself where it has a timeout."""
+        retry = None if timeout_s is None else Retry(NoBackoff(), 0)
+        return redis.Redis(port=self.port, db=database, password=self._password, socket_timeout=timeout_s, retry=retry)
+
+    def restart(self) -> None:
+        """KILL, and a new process a moment later."""
+        self.stop()
+        time.sleep(0.2)
+        self.start()
 
     def stop(self) -> None:
         if self.process:

@@ -6,7 +6,7 @@ import contextlib
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,9 @@ from redis.exceptions import RedisError, ResponseError
 
 from benchmarks.cluster import Cluster
 from benchmarks.proxy import Proxy
+from benchmarks.sentinels import Sentinels
 from benchmarks.server import DURABLE, Redis
 
-#: What lets a worker part from its broker.
-PARTING = {"connection cut", "broker restarted", "TERM", "QUIT", "control shutdown", "KILL"}
 #: How long a worker in the place `SOFT` lets its tasks run on after QUIT, in seconds (Celery 5.5 and later).
 SOFT_S = 1
 SOFT = 0
@@ -37,19 +36,40 @@ GRACE_S = 15
 
 
 @dataclass(frozen=True)
-class Strike:
-    """An event.
+class Event:
+    """What may happen.
 
     Attributes:
-        event: what has happened.
+        happen: brings it about, and returns when it is over.
+        parts: it lets a worker part from its broker.
+        strikes_all: it strikes all workers, and not only the one in the place that is given to `happen`.
+        mend: makes whole what still works, but could not stand the next event.
+    """
+
+    happen: Callable[[Fleet, Place], object]
+    parts: bool = False
+    strikes_all: bool = False
+    mend: Callable[[Fleet], object] = lambda fleet: None
+
+
+@dataclass(frozen=True)
+class Strike:
+    """What has happened.
+
+    Attributes:
+        event: its name.
+        parts: as `Event.parts`.
         workers: those it has struck.
         at: when it began, monotonic seconds.
-        until: when whoever brought it about was done.
+        over: when `happen` was done.
+        until: when the workers that part had parted, and all was whole.
     """
 
     event: str
+    parts: bool
     workers: list[str]
     at: float
+    over: float
     until: float
 
 
@@ -70,11 +90,11 @@ class Fleet:
     Args:
         cluster: with `lifelines`.
         broker: its broker.
-        limiter: the Redis of its limits.
+        limiter: what has its limits.
         proxies: one for each worker, to the broker.
     """
 
-    def __init__(self, cluster: Cluster, broker: Redis, limiter: Redis, proxies: list[Proxy]) -> None:
+    def __init__(self, cluster: Cluster, broker: Redis, limiter: Redis | Sentinels, proxies: list[Proxy]) -> None:
         self.cluster, self.broker, self.limiter = cluster, broker, limiter
         self.places = [Place(proxy) for proxy in proxies]
         self.strikes: list[Strike] = []
@@ -109,10 +129,12 @@ class Fleet:
             elif now - place.is_ending_since > GRACE_S:
                 self.killed.append(place.worker)
                 self.cluster.kill(place.worker)
-                self.strikes.append(Strike("KILL", [place.worker], now, time.monotonic()))
+                self.strikes.append(Strike("KILL", True, [place.worker], now, time.monotonic(), time.monotonic()))
 
     def is_connected(self, place: Place) -> bool:
         """Whether its worker takes tasks and hears commands."""
+        if self.cluster.workers[place.worker].poll() is not None:
+            return False
         lifeline = sorted(self.cluster.records("connected") + self.cluster.records("parted"))
         return [record.kind for record in lifeline if record.worker == place.worker][-1:] == ["connected"]
 
@@ -140,20 +162,23 @@ class Fleet:
             return len(replies) == len(names)
         return False
 
-    def strike(self, event: str, place: Place) -> None:
-        """Let an event happen to the worker in a place."""
-        struck = [it for it in self.places if self.is_connected(it)] if event.endswith(" restarted") else [place]
+    def strike(self, name: str, place: Place, event: Event | None = None) -> None:
+        """Let an event happen to the worker in a place: one of `EVENTS`, or another one."""
+        event = event or EVENTS[name]
+        struck = [it for it in self.places if self.is_connected(it)] if event.strikes_all else [place]
         workers = [its.worker for its in struck]
         with contextlib.ExitStack() as stack:
-            if event in PARTING:
+            if event.parts:
                 stack.enter_context(self._nothing_on_its_way())
             at = time.monotonic()
-            EVENTS[event](self, place)
-            while event in PARTING and any(map(self.is_connected, struck)) and time.monotonic() < at + PARTED_S:
+            event.happen(self, place)
+            over = time.monotonic()
+            while event.parts and any(map(self.is_connected, struck)) and time.monotonic() < at + PARTED_S:
                 time.sleep(0.02)
-            while event in PARTING and any(map(self._is_ending, self.places)) and time.monotonic() < at + GRACE_S:
+            while event.parts and any(map(self._is_ending, self.places)) and time.monotonic() < at + GRACE_S:
                 time.sleep(0.02)
-        self.strikes.append(Strike(event, workers, at, time.monotonic()))
+        event.mend(self)
+        self.strikes.append(Strike(name, event.parts, workers, at, over, time.monotonic()))
 
     def _is_ending(self, place: Place) -> bool:
         """Whether its worker gives back what it holds, or may still take a message that it will not read."""
@@ -192,21 +217,16 @@ class Fleet:
 
     # events
 
-    def _restart(self, server: Redis) -> None:
-        server.stop()
-        time.sleep(0.2)
-        server.start()
-
-    def _end(self, place: Place, end: Callable[[], object]) -> None:
+    def end(self, place: Place, end: Callable[[], object]) -> None:
         self.cluster.ended.add(place.worker)
         place.is_ending_since = time.monotonic()
         end()
 
     def _signal(self, place: Place, signum: signal.Signals) -> None:
-        self._end(place, lambda: self.cluster.workers[place.worker].send_signal(signum))
+        self.end(place, lambda: self.cluster.workers[place.worker].send_signal(signum))
 
     def _shut_down(self, place: Place) -> None:
-        self._end(place, lambda: self.cluster.app.control.shutdown(destination=[f"{place.worker}@lab"]))
+        self.end(place, lambda: self.cluster.app.control.shutdown(destination=[f"{place.worker}@lab"]))
 
     def _resize(self, place: Place, more: int) -> None:
         if place.processes + more:  # Celery would leave none
@@ -218,37 +238,48 @@ class Fleet:
         place.consumes_again_at = time.monotonic() + CANCELLED_S
 
 
-EVENTS: dict[str, Callable[[Fleet, Place], object]] = {
-    "connection cut": lambda fleet, place: place.proxy.cut(),
-    "broker restarted": lambda fleet, place: fleet._restart(fleet.broker),
-    "limiter restarted": lambda fleet, place: fleet._restart(fleet.limiter),
-    "TERM": lambda fleet, place: fleet._signal(place, signal.SIGTERM),
-    "QUIT": lambda fleet, place: fleet._signal(place, signal.SIGQUIT),
-    "control shutdown": Fleet._shut_down,
-    "pool_restart": lambda fleet, place: fleet.ask("pool_restart", place),
-    "cancel_consumer": Fleet._cancel_consumer,
-    "pool_grow": lambda fleet, place: fleet._resize(place, 1),
-    "pool_shrink": lambda fleet, place: fleet._resize(place, -1),
+EVENTS = {
+    "connection cut": Event(lambda fleet, place: place.proxy.cut(), parts=True),
+    "broker restarted": Event(lambda fleet, place: fleet.broker.restart(), parts=True, strikes_all=True),
+    "limiter restarted": Event(lambda fleet, place: fleet.limiter.restart(), strikes_all=True),
+    "TERM": Event(lambda fleet, place: fleet._signal(place, signal.SIGTERM), parts=True),
+    "QUIT": Event(lambda fleet, place: fleet._signal(place, signal.SIGQUIT), parts=True),
+    "control shutdown": Event(Fleet._shut_down, parts=True),
+    "pool_restart": Event(lambda fleet, place: fleet.ask("pool_restart", place)),
+    "cancel_consumer": Event(Fleet._cancel_consumer),
+    "pool_grow": Event(lambda fleet, place: fleet._resize(place, 1)),
+    "pool_shrink": Event(lambda fleet, place: fleet._resize(place, -1)),
 }
 
 
 @contextlib.contextmanager
-def fleet_of(count: int, rate: str, extension: bool = True, visibility_s: float = VISIBILITY_S) -> Iterator[Fleet]:
-    """Workers with a Redis for their broker, which keeps what it has confirmed, and another one for their limits."""
-    broker, limiter = Redis(options=DURABLE), Redis()
+def fleet_of(
+    count: int,
+    rate: str,
+    extension: bool = True,
+    visibility_s: float = VISIBILITY_S,
+    sentinels: Sentinels | None = None,
+    conf: Mapping[str, Any] | None = None,
+) -> Iterator[Fleet]:
+    """Workers with a Redis for their broker, which keeps what it has confirmed, and another one for their limits.
+
+    That one may be behind `sentinels`, which run already.
+    """
+    broker, own = Redis(options=DURABLE), Redis()
+    limiter = sentinels or own
     options = {"visibility_timeout": visibility_s, "unacked_mutex_expire": 1}
     with contextlib.ExitStack() as stack:
-        for server in (broker, limiter):
+        for server in (broker, own):
             stack.callback(server.close)
             server.start()
         proxies = [stack.enter_context(Proxy(broker.port)) for _ in range(count)]
         cluster = stack.enter_context(
             Cluster(
                 f"{broker.url}/0",
-                f"{limiter.url}/1",
+                limiter.url,
                 rate,
                 extension,
-                conf={"broker_transport_options": options, "worker_pool_restarts": True},
+                conf={"broker_transport_options": options, "worker_pool_restarts": True, **(conf or {})},
                 lifelines=True,
             )
         )

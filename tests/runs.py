@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from benchmarks.records import Record
 
-from .events import PARTING, Fleet, Strike
+from .events import Fleet, Strike
 
 #: From the last line of a task until it is acknowledged, at the most, in seconds.
 UNREAD_S = 0.25
@@ -70,7 +70,7 @@ class History:
 
     def over(self, strike: Strike, worker: str) -> float:
         """When an event has had its effect on a worker: before, a task may pass from the held ones to the pool."""
-        if strike.event not in PARTING:
+        if not strike.parts:
             return strike.until
         parted = (record.instant for record in self._parted if record.worker == worker)
         return min((instant for instant in parted if instant >= strike.at), default=strike.until)
@@ -94,7 +94,7 @@ class History:
         for strike in self.strikes:
             if run.worker not in strike.workers or run.ended < strike.at - UNREAD_S:
                 continue
-            if strike.event in PARTING and run.released <= self.over(strike, run.worker):
+            if strike.parts and run.released <= self.over(strike, run.worker):
                 return True
             if strike.event == "pool_restart" and run == self._next(strike.at, run.process):
                 return True

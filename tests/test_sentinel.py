@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,81 +14,11 @@ from redis.sentinel import MasterNotFoundError
 
 from benchmarks.cluster import Cluster
 from benchmarks.meanwhile import wait
-from benchmarks.server import Redis, free_port, redis_binary
+from benchmarks.sentinels import FAILOVER_S, SECRET, SENTINEL_SECRET, Sentinels
 from benchmarks.windows import excess, used
 from celery_global_rate.settings import CONNECT_TIMEOUT_S, Settings
 
 from .conftest import Figures, Server
-
-SECRET = "s3cret"
-SENTINEL_SECRET = "sentinel-s3cret"
-#: A Sentinel gives a silent master up after this time, in milliseconds, and needs some seconds for the rest.
-DOWN_AFTER_MS = 500
-FAILOVER_S = 20
-
-
-class Sentinels:
-    """A master, a replica and a Sentinel, all with passwords, and a port where no Sentinel listens any more."""
-
-    def __init__(self) -> None:
-        self.servers = [Redis(), Redis()]
-        self.port, self.dead_port = free_port(), free_port()
-        self.directory = Path(tempfile.mkdtemp(prefix="global-rate-sentinel-"))
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        binary = redis_binary()
-        if binary is None:
-            raise RuntimeError("no Redis to run")
-        for server in self.servers:
-            client = server.start().client()
-            client.config_set("masterauth", SECRET)
-            client.config_set("repl-diskless-sync-delay", 0)
-            client.config_set("requirepass", SECRET)
-        master, replica = self.servers
-        self.client(replica).replicaof("127.0.0.1", master.port)
-        conf = self.directory / "sentinel.conf"
-        conf.write_text(
-            f"port {self.port}\nbind 127.0.0.1\nrequirepass {SENTINEL_SECRET}\ndir {self.directory}\n"
-            f"sentinel monitor shop 127.0.0.1 {master.port} 1\n"
-            f"sentinel auth-pass shop {SECRET}\n"
-            f"sentinel down-after-milliseconds shop {DOWN_AFTER_MS}\n"
-            "sentinel failover-timeout shop 5000\n"
-        )
-        self.process = subprocess.Popen(
-            [binary, str(conf), "--sentinel"], stdout=subprocess.DEVNULL, start_new_session=True
-        )
-        wait(self.replica_is_known, FAILOVER_S, lambda: "the Sentinel does not know the replica")
-
-    def replica_is_known(self) -> bool:
-        with (
-            contextlib.suppress(redis.ConnectionError),
-            redis.Redis(port=self.port, password=SENTINEL_SECRET) as client,
-        ):
-            (replica,) = client.sentinel_slaves("shop") or [None]
-            return bool(replica) and replica["master-link-status"] == "ok" and not replica["is_disconnected"]
-        return False
-
-    @staticmethod
-    def client(server: Redis) -> Any:
-        return redis.Redis(port=server.port, password=SECRET)
-
-    @property
-    def broker_url(self) -> str:
-        """As Celery's documentation writes it. The first Sentinel does not answer."""
-        return f"sentinel://:{SECRET}@127.0.0.1:{self.dead_port}/1;sentinel://:{SECRET}@127.0.0.1:{self.port}/1"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"password": SENTINEL_SECRET}
-
-    def close(self) -> None:
-        if self.process:
-            self.process.kill()
-            self.process.wait()
-        for server in self.servers:
-            server.close()
-        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 @pytest.fixture
@@ -230,7 +155,7 @@ def test_a_failover_under_load(empty_redis: Server, sentinels: Sentinels, figure
     A worker asks four times a second where the master is, so tasks start again within a second of the failover. The
     replica knew all slots but the last, or a full bucket at the worst: `b - 1 + H/T + 1` = 11 more.
     """
-    url = f"{sentinels.broker_url}?service_name=shop"
+    url = sentinels.url
     options = {"sentinel_kwargs": sentinels.options}
     conf = {"global_rate_redis_options": options, "global_rate_on_outage": "hold"}
     kept = settings(global_rate_url=url, global_rate_redis_options=options)
