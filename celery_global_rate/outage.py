@@ -43,7 +43,7 @@ class Outage:
         self._address = address
         self._policy = policy
         self._ended = ended
-        self._since = self._told = 0.0
+        self._since = self._tell_at = 0.0
         self._slow_in_a_row = 0
         self._slow_told = float("-inf")
         self._over_at = float("-inf")
@@ -62,8 +62,9 @@ class Outage:
     def connected(self, error: Exception | None) -> None:
         """The connection has opened, or is lost with this error."""
         if error is not None:
-            # The error may quote the URL, and with it a password.
-            self._begin(type(error).__name__, SILENCE_S if isinstance(error, TimeoutError) else 0.0)
+            # What Redis says is no secret; another error may quote the URL, and with it a password.
+            reason = str(error) if isinstance(error, ResponseError) else type(error).__name__
+            self._begin(reason, SILENCE_S if isinstance(error, TimeoutError) else 0.0)
         elif self.reason is None:
             logger.info("global-rate: limits hold for the whole cluster, by the Redis at %s", self._address)
 
@@ -71,9 +72,9 @@ class Outage:
         """Redis has been asked by `INFO` who it is. It may refuse to tell, and that is no error."""
         if isinstance(reply, Exception) and not isinstance(reply, ResponseError):
             return
-        if not self._is_refusal:  # one that refused slots may do so again: only slots are an end of that
-            self._end()
         server = Server.parse(reply)
+        if server.keeps_limits and not self._is_refusal:  # only slots are an end of a refusal
+            self._end()
         if server != self.server:
             self.server = server
             for warning in server.warnings:
@@ -100,11 +101,14 @@ class Outage:
             )
 
     def keep_up(self, now: float, held: int) -> float:
-        """Tell once a minute that it lasts, and how much is held; returns the monotonic instant of the next time."""
+        """Tell that it counts, and once a minute that it lasts; returns the monotonic instant of the next time.
+
+        The reason is the last one: a server that restarts refuses connections before it says that it is loading.
+        """
         if self.reason is None:
             return float("inf")
-        if now >= self._told + TOLD_AGAIN_S:
-            self._told = now
+        if now >= self._tell_at:
+            self._tell_at = now + TOLD_AGAIN_S
             logger.warning(
                 "global-rate: no answer from the Redis at %s (%s) for %s: %s; %d are held here",
                 self._address,
@@ -113,22 +117,23 @@ class Outage:
                 self._policy.text,
                 held,
             )
-        return self._told + TOLD_AGAIN_S
+        return self._tell_at
 
     def _begin(self, reason: str, silent_s: float = 0.0) -> None:
         if self.reason is None:
-            self.reason, self._told = reason, time.monotonic()
-            self._since = self._told - silent_s
+            self._since = time.monotonic() - silent_s
+            self._tell_at = self._since + SILENCE_S
             self._policy.begin()
-            logger.warning(
-                "global-rate: no answer from the Redis at %s (%s): %s", self._address, reason, self._policy.text
-            )
+        self.reason = reason
 
     def _end(self) -> None:
         self._is_refusal = False
         if self.reason is not None:
+            lasted_s = time.monotonic() - self._since
             if self.counts:
                 self._over_at = time.monotonic()
+                logger.warning("global-rate: Redis answers again after %.1f s", lasted_s)
+            else:
+                logger.info("global-rate: no answer from %s (%s) for %.1f s", self._address, self.reason, lasted_s)
             self.reason = None
-            logger.warning("global-rate: Redis answers again after %.1f s", time.monotonic() - self._since)
             self._ended()

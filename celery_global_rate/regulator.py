@@ -21,7 +21,7 @@ from .loop import Alarm, Waker
 from .members import Members
 from .news import News
 from .orders import Orders
-from .outage import Outage
+from .outage import SILENCE_S, Outage
 from .patience import Patience
 from .policy import policy_of
 from .pool import WorkerPool
@@ -181,6 +181,7 @@ class Regulator:
 
     def _changed(self, error: Exception | None) -> None:
         self._outage.connected(error)
+        self._alarm.set(time.monotonic() + SILENCE_S)
         if error is None:
             self._inquire()
             self._news.look()

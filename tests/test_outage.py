@@ -155,31 +155,34 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_it_counts_after_a_second_and_is_told_once_a_minute(now: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    """With the last reason: a server that restarts refuses connections first, and then says why it gives no slots."""
     caplog.set_level(logging.INFO)
     ends: list[float] = []
     outage = Outage("redis://h", Hold(), lambda: ends.append(now[0]))
-    counts = []
-    for error, after_s in ((ConnectionError("secret"), 0), (ConnectionError("again"), 0.9), (ResponseError("no"), 0.1)):
+    counts, again = [], []
+    for error, after_s in ((ConnectionError("secret"), 0), (ConnectionError("again"), 0.9), (ResponseError("no"), 0.6)):
         now[0] += after_s
         (outage.replied if isinstance(error, ResponseError) else outage.connected)(error)
         counts.append(outage.counts)
-    told = [outage.keep_up(now[0], 7)]
-    now[0] = told[0]
-    told.append(outage.keep_up(now[0], 7))
+        again.append(outage.keep_up(now[0], 7))
+    now[0] = again[-1]
+    again.append(outage.keep_up(now[0], 7))
     outage.introduced(b"redis_version:8.0.0")
     is_over_by_info = not outage.counts
     outage.replied([])
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    what = "tasks with a limit are held until it is back; 7 are held here"
 
     assert counts == [False, False, True]
-    assert told == [1000 + TOLD_AGAIN_S, 1000 + 2 * TOLD_AGAIN_S]
+    assert again == [1001, 1001, 1001.5 + TOLD_AGAIN_S, 1001.5 + 2 * TOLD_AGAIN_S]
     assert not is_over_by_info  # it refused slots: only slots are an end of that
-    assert ends == [1060]
+    assert ends == [1061.5]
     assert outage.awake_us == 0
-    assert len(lines) == 3
-    assert lines[0].startswith("global-rate: no answer from the Redis at redis://h (ConnectionError): tasks with a")
-    assert lines[1].endswith("for 60 s: tasks with a limit are held until it is back; 7 are held here")
-    assert lines[2] == "global-rate: Redis answers again after 60.0 s"
+    assert lines == [
+        f"global-rate: no answer from the Redis at redis://h (no) for 1 s: {what}",
+        f"global-rate: no answer from the Redis at redis://h (no) for 61 s: {what}",
+        "global-rate: Redis answers again after 61.5 s",
+    ]
 
 
 def test_who_has_waited_for_a_second_already_does_not_wait_for_another(now: list[float]) -> None:
@@ -203,11 +206,16 @@ def test_a_slow_redis_is_told_of_once_a_minute(now: list[float], caplog: pytest.
     assert "takes 90 ms to answer" in caplog.records[0].getMessage()
 
 
-def test_a_blink_takes_no_saved_slots(now: list[float]) -> None:
-    """An outage of less than a second does not count, and the bucket is as full as it was."""
+def test_a_blink_takes_no_saved_slots(now: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    """An outage of less than a second does not count: the bucket is as full as it was, and nobody is woken."""
+    caplog.set_level(logging.INFO)
     outage = Outage("redis://h", Hold(), lambda: None)
     outage.connected(ConnectionError())
     now[0] += 0.9
+    outage.keep_up(now[0], 7)
     outage.replied([])
 
     assert outage.awake_us > 10**14
+    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
+        (logging.INFO, "global-rate: no answer from redis://h (ConnectionError) for 0.9 s")
+    ]

@@ -17,6 +17,7 @@ from benchmarks.server import Redis
 from benchmarks.windows import excess, used
 from celery_global_rate.bucket import HORIZON_S
 from celery_global_rate.limit import Limit
+from celery_global_rate.outage import SILENCE_S
 
 from .conftest import Figures, Server
 
@@ -225,7 +226,7 @@ def test_redis_away_at_start(empty_redis: Server, figures: Figures) -> None:
         cluster.send("limited", 5)
         cluster.send("free", 5)
         cluster.wait_for(5, 10, task="free")
-        time.sleep(0.5)
+        time.sleep(SILENCE_S + 0.5)
         log, started = cluster.log("w0"), len(cluster.instants("start"))
     line = next(line for line in log.splitlines() if "no answer from the Redis" in line)
     figures(line.partition("global-rate: ")[2])
