@@ -16,11 +16,30 @@ from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 
 from benchmarks.cluster import Cluster
+from benchmarks.meanwhile import wait
+from benchmarks.redis_cluster import FORMED_S, RedisCluster
+from benchmarks.server import redis_binary
 from celery_global_rate.settings import Settings
 
 from .conftest import Server
 
 trustme = pytest.importorskip("trustme")
+
+
+class Certificates:
+    """An authority, what it has issued, and another authority that nobody here trusts."""
+
+    def __init__(self, directory: Path) -> None:
+        authority, other = trustme.CA(), trustme.CA()
+        self.ca, self.other_ca = str(directory / "ca.pem"), str(directory / "other.pem")
+        self.client = str(directory / "client.pem")
+        authority.cert_pem.write_to_path(self.ca)
+        other.cert_pem.write_to_path(self.other_ca)
+        authority.issue_cert("client@lab").private_key_and_cert_chain_pem.write_to_path(self.client)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.verify_mode = ssl.CERT_REQUIRED
+        authority.configure_trust(self.context)
+        authority.issue_cert("localhost", "127.0.0.1").configure_cert(self.context)
 
 
 class TLS:
@@ -29,18 +48,9 @@ class TLS:
     Few builds of a Redis server have TLS compiled in, and a proxy in front is how many run it.
     """
 
-    def __init__(self, redis_port: int, directory: Path) -> None:
-        authority, other = trustme.CA(), trustme.CA()
-        self.ca, self.other_ca = str(directory / "ca.pem"), str(directory / "other.pem")
-        self.client = str(directory / "client.pem")
-        authority.cert_pem.write_to_path(self.ca)
-        other.cert_pem.write_to_path(self.other_ca)
-        authority.issue_cert("client@lab").private_key_and_cert_chain_pem.write_to_path(self.client)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.verify_mode = ssl.CERT_REQUIRED
-        authority.configure_trust(context)
-        authority.issue_cert("localhost").configure_cert(context)
-        self._context, self._redis_port = context, redis_port
+    def __init__(self, redis_port: int, certificates: Certificates) -> None:
+        self.ca, self.other_ca, self.client = certificates.ca, certificates.other_ca, certificates.client
+        self._context, self._redis_port = certificates.context, redis_port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
@@ -78,10 +88,15 @@ class TLS:
 
 
 @pytest.fixture
-def tls(redis_server: Server, tmp_path: Path) -> Iterator[TLS]:
+def certificates(tmp_path: Path) -> Certificates:
+    return Certificates(tmp_path)
+
+
+@pytest.fixture
+def tls(redis_server: Server, certificates: Certificates) -> Iterator[TLS]:
     port = redis_server.client().connection_pool.connection_kwargs["port"]
     redis_server.client(9).flushdb()
-    tls = TLS(port, tmp_path)
+    tls = TLS(port, certificates)
     yield tls
     tls.close()
 
@@ -241,6 +256,33 @@ def test_a_worker_limits_behind_tls(empty_redis: Server, tls: TLS) -> None:
     """The event loop reads TLS: 40 tasks at 20/s take 2 s or a little more, and none of it is an outage."""
     conf = {"global_rate_redis_options": options(tls)}
     with Cluster(f"{empty_redis.url}/0", f"rediss://localhost:{tls.port}/9", "20/s", conf=conf) as cluster:
+        cluster.start(1)
+        cluster.send("limited", 41)
+        cluster.wait_for(41, 15)
+        starts = cluster.instants("start")
+        log = cluster.log("w0")
+
+    assert starts[-1] - starts[0] >= 2 - 0.025 - 0.05
+    assert "no answer" not in log
+
+
+@pytest.mark.slow
+def test_a_worker_limits_in_a_cluster_behind_tls(empty_redis: Server, certificates: Certificates) -> None:
+    """Each node announces the port where it has TLS, and the worker is told of one that does not have its keys."""
+    if redis_binary() is None:
+        pytest.skip("no Redis to run")
+    with contextlib.ExitStack() as stack:
+        nodes = stack.enter_context(contextlib.closing(RedisCluster())).start()
+        owner = nodes.owner("{global-rate:v1:lab}:probe")
+        fronts = {node: TLS(node.port, certificates) for node in nodes.nodes}
+        for node, front in fronts.items():
+            stack.callback(front.close)
+            node.command("CONFIG", "SET", "cluster-announce-port", front.port)
+        stranger = next(node for node in nodes.nodes[:3] if node is not owner)
+        wait(lambda: f":{fronts[owner].port}@" in stranger.command("CLUSTER", "NODES"), FORMED_S)
+        conf = {"global_rate_redis_options": options(fronts[stranger])}
+        url = f"rediss+cluster://localhost:{fronts[stranger].port}"
+        cluster = stack.enter_context(Cluster(f"{empty_redis.url}/0", url, "20/s", conf=conf))
         cluster.start(1)
         cluster.send("limited", 41)
         cluster.wait_for(41, 15)
