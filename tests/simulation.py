@@ -97,6 +97,15 @@ class Worker:
         self._stopped_until = max(self._stopped_until, self.world.now + seconds)
         self.world.at(self._stopped_until, self._drain)
 
+    def pause(self, seconds: float) -> None:
+        """Stop the worker's machine, and its clock with it."""
+
+        def resume() -> None:
+            self._skew -= seconds
+
+        self.world.at(self.world.now + seconds, resume)
+        self.stop(seconds)
+
     def _drain(self) -> None:
         while self.inbox and self.alive and self.world.now >= self._stopped_until:
             self.inbox.pop(0)()

@@ -124,3 +124,34 @@ def test_the_redis_clock_steps_by_an_hour(bucket: replay.Bucket, figures: Figure
     assert worst <= (limit.burst + HORIZON_S / limit.interval_s if step_s > 0 else 0)
     assert gap_s <= max(PATIENCE_S, limit.interval_s + HORIZON_S) + limit.grace_s
     assert used(instants, limit.interval_s, 16.0, 29.0) >= 0.98
+
+
+@pytest.mark.parametrize("rate", ["100/s", "2/s"])
+def test_a_virtual_machine_is_paused(bucket: replay.Bucket, figures: Figures, rate: str) -> None:
+    """One of four workers stands still for 5 s, twenty times, and its clock with it.
+
+    It believes that no time has passed, and may use the slots that it had in hand, beside those that the others have
+    at that moment: ``b + H/T`` more, until the next answer from Redis tells it the time. One that is stopped and has a
+    clock that goes on uses none.
+    """
+    limit = Limit.parse(rate)
+    assert limit is not None
+    worsts = []
+    for pause in (Worker.pause, Worker.stop):
+        world = real_world(bucket, seed=1)
+        bucket.client.flushdb()
+        workers = [Worker(world, f"w{number}") for number in range(4)]
+        for worker in workers:
+            fill(worker, Bucket(replay.NAME, limit), range(20_000))
+        for index in range(20):
+            world.at(10 * index + world.random.uniform(1, 5), partial(pause, workers[0], 5.0))
+        world.run(210.0)
+        instants = sorted(instant for worker in workers for instant, _ in worker.releases)
+        slack_s = limit.grace_s + max(worker.clock.widest_s for worker in workers)
+        worsts.append(excess(instants, limit.interval_s, limit.burst, slack_s))
+    figures(
+        f"20 pauses of 5 s at {rate}: worst window {worsts[0]:+.2f}; stopped, with the clock going on: {worsts[1]:+.2f}"
+    )
+
+    assert worsts[0] <= limit.burst + HORIZON_S / limit.interval_s
+    assert worsts[1] <= 0
