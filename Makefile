@@ -6,7 +6,7 @@ T ?= tests
 # Where pyenv keeps Pythons that are not on the path.
 PYTHONS ?= $(wildcard $(HOME)/.pyenv/versions/3.*/bin/python)
 
-.PHONY: venv demo test long integration matrix lint types docs bench dist check-all clean
+.PHONY: venv demo test long chaos integration matrix lint types docs bench dist check-all clean
 
 venv: .venv/ready
 
@@ -32,6 +32,10 @@ test: venv
 # The tests that take longer: half an hour. T=tests/test_outage.py for some of them.
 long: venv
 	$(BIN)/python -m pytest -m long $(T)
+
+# Random faults for five minutes, from a seed that is told. C='--seed 7 --seconds 60 --policy share' for another run.
+chaos: venv
+	$(BIN)/python -m tests.chaos $(C)
 
 # Workers, brokers and Redis in containers: six minutes, and a Docker daemon is needed. I='-m brief' for a short pass
 integration: venv
@@ -66,7 +70,7 @@ dist: venv
 	$(BIN)/python -m build -q
 	$(BIN)/python -m twine check --strict dist/*
 
-check-all: lint types test long integration matrix docs bench
+check-all: lint types test long chaos integration matrix docs bench
 
 clean:
 	rm -rf .venv .tox docs/_build build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

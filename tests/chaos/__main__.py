@@ -1,0 +1,43 @@
+"""`make chaos`: random faults for minutes, from a seed that lets them happen again, and a report.
+
+It ends with 1 where a promise was not kept.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import sys
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from .run import Report, run
+
+
+def table(report: Report) -> Table:
+    """How long it took after each kind of fault until tasks started at their rate again."""
+    recovery = Table("fault", "times", "recovered after, median", "longest")
+    for fault, seconds in sorted(report.recovery_s.items()):
+        recovery.add_row(fault, str(len(seconds)), f"{statistics.median(seconds):.2f} s", f"{max(seconds):.2f} s")
+    return recovery
+
+
+@click.command()
+@click.option("--seed", type=int, default=None, help="Lets the faults of another run happen again.")
+@click.option("--seconds", type=click.FloatRange(10), default=300, show_default=True, help="How long.")
+@click.option("--workers", type=click.IntRange(2), default=4, show_default=True, help="At a time.")
+@click.option("--policy", type=click.Choice(["share", "hold"]), default="hold", show_default=True, help="In outages.")
+def main(seed: int | None, seconds: float, workers: int, policy: str) -> None:
+    """Workers, a Redis with replica and Sentinel for their limits, and what goes wrong with all of them."""
+    seed = random.randrange(10_000) if seed is None else seed
+    click.echo(f"seed {seed}, {workers} workers, {seconds:.0f} s, outages: {policy}")
+    report = run(seed, workers, seconds, policy, click.echo)
+    Console().print(table(report))
+    click.echo(report)
+    sys.exit(0 if report.is_kept else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""What a run with faults and changes of its limit may start, and has used."""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.windows import since, used
+
+#: D, and R as docs/guarantees computes with it, in seconds.
+SLACK_S = 0.025 + 0.010
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Starts that a fault may cost, in windows that touch its time.
+
+    Attributes:
+        begin, end: monotonic seconds.
+        starts: how many.
+    """
+
+    begin: float
+    end: float
+    starts: float
+
+
+class Limits:
+    """The rate in force over the time of a run.
+
+    Args:
+        changes: instants in monotonic seconds, sorted, and the rate a second from each on. The first: before, too.
+    """
+
+    def __init__(self, changes: Sequence[tuple[float, float]]) -> None:
+        self.instants, self.rates = zip(*changes)
+        lengths = [later - earlier for earlier, later in zip(self.instants, self.instants[1:])]
+        self._slots = list(itertools.accumulate((r * w for r, w in zip(self.rates, lengths)), initial=0.0))
+
+    def _index(self, instant: float) -> int:
+        return max(0, bisect_right(self.instants, instant) - 1)
+
+    def slots(self, instant: float) -> float:
+        """How many fit between the first change and an instant."""
+        index = self._index(instant)
+        return self._slots[index] + (instant - self.instants[index]) * self.rates[index]
+
+    def rate(self, instant: float) -> float:
+        """That of an instant."""
+        return self.rates[self._index(instant)]
+
+
+def worst_window(releases: Sequence[float], limits: Limits, extras: Sequence[Extra]) -> tuple[float, float]:
+    """By how many starts the worst window exceeds what is promised; 0 or less where the promise is kept.
+
+    A release at t spends a slot that fell due between t - D - R and t. So a window from s to t holds at most one more
+    than the slots that fit between s - D - R and t, and what each fault that touches it may cost: `b` is 1.
+    Both are sums that grow along the run, so one pass sees every window.
+
+    Args:
+        releases: monotonic seconds, sorted.
+        limits: the rate over the time.
+        extras: of the faults.
+
+    Returns:
+        The excess, in starts, and the instant at which the worst window ends.
+    """
+    begins, ends = sorted((it.begin, it.starts) for it in extras), sorted((it.end, it.starts) for it in extras)
+    begun, ended = ([0.0, *itertools.accumulate(starts for _, starts in its)] for its in (begins, ends))
+    smallest, worst, at = float("inf"), -float("inf"), 0.0
+    for index, instant in enumerate(releases):
+        over = ended[bisect_left(ends, (instant, 0.0))]
+        smallest = min(smallest, index - limits.slots(instant - SLACK_S) - over)
+        so_far = begun[bisect_right(begins, (instant, float("inf")))]
+        excess = index - limits.slots(instant) - so_far - smallest + 1 - 1
+        if excess > worst:
+            worst, at = excess, instant
+    return worst, at
+
+
+def use(releases: Sequence[float], limits: Limits, spells: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The share of the slots that were used in spells without a fault, and how long these were together, in seconds."""
+    lengths = [end - begin for begin, end in spells]
+    shares = [used(releases, 1 / limits.rate(begin), begin, end) for begin, end in spells]
+    return sum(share * length for share, length in zip(shares, lengths)) / sum(lengths), sum(lengths)
+
+
+def recovery_s(releases: Sequence[float], rate: float, begin: float, over: float, end: float) -> float:
+    """How long after a fault is over the last gap ends that is longer than five intervals and a quarter of a second.
+
+    Args:
+        releases: monotonic seconds, sorted.
+        rate: a second.
+        begin: of the fault, monotonic seconds.
+        over: when nothing was broken any more.
+        end: when the next fault begins.
+    """
+    near = since(releases, begin - 1, end)
+    gaps = [later for earlier, later in zip(near, near[1:]) if later - earlier > max(0.25, 5 / rate) and later > begin]
+    return max(0.0, max(gaps, default=over) - over)

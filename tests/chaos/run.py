@@ -1,0 +1,224 @@
+"""A run under random faults, and what has become of its tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from benchmarks.sentinels import Sentinels
+from celery_global_rate.bucket import HORIZON_S
+
+from ..events import VISIBILITY_S, Event, Fleet, Place, Strike, fleet_of
+from ..runs import History
+from .faults import FAULTS
+from .promise import Extra, Limits, recovery_s, use, worst_window
+
+RATES = (20, 40, 60)
+TASK = "late"
+TASK_S = 0.02
+#: Messages in the queue at least, so that there is always something to start.
+BACKLOG = 600
+#: A fault is over, and workers have found out, in seconds: what `docs/guarantees` says of Redis' return.
+RETURN_S = 1.0
+#: From one fault to the next, in seconds.
+CALM_S = (2.0, 5.0)
+#: For what is left at the end, in seconds.
+PATIENCE_S = 60 + 3 * VISIBILITY_S
+CHANGE = "limit changed"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What has come of a run.
+
+    Attributes:
+        seed: lets it happen again.
+        workers: how many at a time.
+        policy: of outages.
+        seconds: how long it was.
+        tasks: how many were sent.
+        starts: in that time.
+        worst: by how many starts the worst window exceeds what is promised; not above 0 where that is kept.
+        use: the share of the slots that were used from a second after each fault to the next one.
+        calm_s: how long that was in all, in seconds.
+        lost: how many tasks did not end.
+        doubled: how many ran more than once.
+        needless: how many of them although nothing had happened to the workers that ran them.
+        crashed: workers that have ended by themselves.
+        recovery_s: by fault, how long after its end the last gap between two starts lasted, in seconds.
+    """
+
+    seed: int
+    workers: int
+    policy: str
+    seconds: float
+    tasks: int
+    starts: int
+    worst: float
+    use: float
+    calm_s: float
+    lost: int
+    doubled: int
+    needless: int
+    crashed: int
+    recovery_s: dict[str, list[float]]
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether all that is promised was kept."""
+        return self.worst <= 0 and not self.lost and not self.needless and not self.crashed
+
+    def __str__(self) -> str:
+        longest = max(max(them) for them in self.recovery_s.values())
+        return (
+            f"seed {self.seed}, {self.workers} workers, {self.policy}, {self.seconds:.0f} s, "
+            f"{sum(map(len, self.recovery_s.values()))} faults of {len(self.recovery_s)} kinds: {self.starts} starts, "
+            f"worst window {self.worst:+.2f}, {self.use:.4f} of the slots used in {self.calm_s:.0f} s without a fault, "
+            f"longest recovery {longest:.2f} s, {self.lost} of {self.tasks} lost, {self.doubled} doubled "
+            f"({self.needless} of them needlessly), {self.crashed} workers crashed"
+        )
+
+
+class Chaos:
+    """Workers under load, and a seed that says what happens to them.
+
+    Args:
+        fleet: of it.
+        seed: of the faults, their order and the time between them.
+        policy: of outages, as the workers have it.
+        tell: takes a line for each fault.
+    """
+
+    def __init__(self, fleet: Fleet, seed: int, policy: str, tell: Callable[[str], object]) -> None:
+        self._fleet, self._seed, self._policy, self._tell = fleet, seed, policy, tell
+        self._chance = random.Random(seed)
+        self._rate = RATES[-1]
+        self._changes = [(time.monotonic(), float(self._rate))]
+        self._sent: set[str] = set()
+
+    def run(self, seconds: float) -> Report:
+        """Let faults happen, wait for what is left, and judge."""
+        fleet, cluster = self._fleet, self._fleet.cluster
+        self._feed()
+        cluster.wait_for(50, 30, task=TASK)
+        begin = time.monotonic()
+        while (now := time.monotonic()) < begin + seconds:
+            self._rest(min(now + self._chance.uniform(*CALM_S), begin + seconds))
+            self._strike(begin)
+        self._rest(time.monotonic() + CALM_S[1])
+        end = time.monotonic()
+        self._drain()
+        return self._judge(begin, end, cluster.instants("release", TASK), History(fleet))
+
+    def _feed(self) -> None:
+        """Keep messages in the queue."""
+        with contextlib.suppress(OSError):
+            if self._fleet.broker.client().llen("celery") < BACKLOG:
+                self._sent.update(self._fleet.cluster.send(TASK, BACKLOG, args=[TASK_S]))
+
+    def _rest(self, until: float) -> None:
+        while time.monotonic() < until:
+            self._fleet.tend()
+            self._feed()
+            time.sleep(0.05)
+
+    def _strike(self, begin: float) -> None:
+        """Let one fault happen, to the Redis of the limits or to a worker that is up."""
+        name = self._chance.choice([*FAULTS, CHANGE])
+        event = Event(self._change) if name == CHANGE else FAULTS[name]
+        for place in self._chance.sample(self._fleet.places, len(self._fleet.places)):
+            if self._fleet.is_up(place):
+                self._fleet.strike(name, place, event)
+                strike = self._fleet.strikes[-1]
+                whom = "" if event.strikes_all else f" ({place.worker})"
+                self._tell(f"{strike.at - begin:6.1f} s  {name}{whom}: {strike.over - strike.at:.2f} s")
+                return
+
+    def _change(self, fleet: Fleet, place: Place) -> None:
+        """Another limit. Where no worker has confirmed it, either may be in force: the faster one counts."""
+        before, self._rate = self._rate, self._chance.choice([rate for rate in RATES if rate != self._rate])
+        self._changes.append((time.monotonic(), float(max(before, self._rate))))
+        if fleet.ask("rate_limit", place, task_name=TASK, rate_limit=f"{self._rate}/s"):
+            self._changes.append((time.monotonic() + RETURN_S, float(self._rate)))
+
+    def _drain(self) -> None:
+        """Have all start that is left, and wait until it has ended."""
+        fleet, cluster = self._fleet, self._fleet.cluster
+        fleet.settle()
+        fleet.ask("rate_limit", fleet.places[0], task_name=TASK, rate_limit="0")
+        with contextlib.suppress(TimeoutError):  # what did not end is counted
+            cluster.wait(lambda: {record.task_id for record in cluster.records("end", TASK)} >= self._sent, PATIENCE_S)
+
+    def _judge(self, begin: float, end: float, releases: list[float], history: History) -> Report:
+        limits = Limits(self._changes)
+        strikes = [strike for strike in self._fleet.strikes if begin <= strike.at < end]
+        releases = [instant for instant in releases if instant < end]
+        worst, _ = worst_window(releases, limits, [self._extra(strike, limits) for strike in strikes])
+        spells = list(self._calm(strikes, end))
+        share, calm_s = use(releases, limits, spells)
+        recovery = defaultdict(list)
+        for strike, later in zip(strikes, [*(strike.at for strike in strikes[1:]), end]):
+            rate = min(limits.rate(strike.at), limits.rate(later))
+            recovery[strike.event].append(recovery_s(releases, rate, strike.at, strike.over, later))
+        return Report(
+            self._seed,
+            len(self._fleet.places),
+            self._policy,
+            end - begin,
+            len(self._sent),
+            sum(begin <= instant for instant in releases),
+            worst,
+            share,
+            calm_s,
+            len(self._sent - history.ended),
+            len(history.doubles),
+            len(history.needless),
+            len(self._fleet.crashed),
+            dict(recovery),
+        )
+
+    def _extra(self, strike: Strike, limits: Limits) -> Extra:
+        """What docs/guarantees allows for it."""
+        fault, rate = FAULTS.get(strike.event), limits.rate(strike.at)
+        starts = 0.0
+        if fault is not None and fault.forgets:
+            starts += 1 + HORIZON_S * rate
+        if fault is not None and fault.is_outage and self._policy == "share":
+            count = len(self._fleet.places)
+            starts += count + rate * RETURN_S * (count - 1) / count
+        return Extra(strike.at, strike.over + RETURN_S, starts)
+
+    @staticmethod
+    def _calm(strikes: list[Strike], end: float) -> Iterator[tuple[float, float]]:
+        for strike, later in zip(strikes, [*(strike.at for strike in strikes[1:]), end]):
+            if later - strike.until > 2 * RETURN_S:
+                yield strike.until + RETURN_S, later
+
+
+def run(seed: int, workers: int, seconds: float, policy: str, tell: Callable[[str], object]) -> Report:
+    """Start everything, let faults happen for so many seconds, and end everything.
+
+    Args:
+        seed: of the faults.
+        workers: how many at a time, of two processes each.
+        seconds: how long.
+        policy: `share` or `hold`.
+        tell: takes a line for each fault.
+
+    Returns:
+        The report.
+
+    Raises:
+        RuntimeError: there is no Redis to run.
+    """
+    sentinels = Sentinels()
+    conf = {"global_rate_redis_options": {"sentinel_kwargs": sentinels.options}, "global_rate_on_outage": policy}
+    try:
+        with fleet_of(workers, f"{RATES[-1]}/s", sentinels=sentinels.start(), conf=conf) as fleet:
+            return Chaos(fleet, seed, policy, tell).run(seconds)
+    finally:
+        sentinels.close()

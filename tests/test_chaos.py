@@ -1,0 +1,81 @@
+"""A short run of `make chaos`, and the way it judges."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.server import redis_binary
+from benchmarks.windows import excess
+
+from .chaos.promise import SLACK_S, Extra, Limits, recovery_s, use, worst_window
+from .chaos.run import run
+from .conftest import Figures
+
+#: `GLOBAL_RATE_SEED=7` lets the faults of another run happen again.
+SEED = int(os.environ.get("GLOBAL_RATE_SEED") or random.randrange(10_000))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["hold", pytest.param("share", marks=pytest.mark.long)])
+def test_a_short_run(figures: Figures, policy: str) -> None:
+    """Half a minute, three workers, about eight faults: the bounds of docs/guarantees hold, and nothing is lost.
+
+    From a second after a fault to the next one tasks start at their rate: 95 % at least, since the time without a fault
+    is short here, and workers that have just started are part of it.
+    """
+    if redis_binary() is None:
+        pytest.skip("no Redis of our own to run")
+    told: list[str] = []
+    report = run(SEED, 3, 30 if policy == "hold" else 120, policy, told.append)
+    figures(str(report))
+
+    assert report.worst <= 0, told
+    assert (report.lost, report.needless, report.crashed) == (0, 0, 0), told
+    assert report.use >= 0.95, told
+    assert max(max(them) for them in report.recovery_s.values()) <= 1.5, told
+
+
+instants = st.lists(st.floats(0, 20), min_size=1, max_size=30).map(sorted)
+
+
+@given(
+    instants,
+    st.lists(st.tuples(st.floats(0, 20), st.sampled_from([1.0, 5.0, 20.0])), min_size=1, max_size=4).map(sorted),
+    st.lists(st.builds(lambda at, s, n: Extra(at, at + s, n), st.floats(0, 20), st.floats(0, 3), st.floats(0, 9))),
+)
+def test_every_window_is_seen(releases: list[float], changes: list[tuple[float, float]], extras: list[Extra]) -> None:
+    """One pass finds what a look at each window finds."""
+    limits = Limits(changes)
+
+    def over(first: int, last: int) -> float:
+        begin, end = releases[first], releases[last]
+        allowed = sum(it.starts for it in extras if it.begin <= end and it.end >= begin)
+        return last - first + 1 - 1 - (limits.slots(end) - limits.slots(begin - SLACK_S)) - allowed
+
+    worst = max(over(first, last) for last in range(len(releases)) for first in range(last + 1))
+
+    assert worst_window(releases, limits, extras)[0] == pytest.approx(worst, abs=1e-6)
+
+
+@given(instants, st.sampled_from([1.0, 7.0, 50.0]))
+def test_it_is_the_same_window_where_nothing_happens(releases: list[float], rate: float) -> None:
+    worst, _ = worst_window(releases, Limits([(0.0, rate)]), [])
+
+    assert worst == pytest.approx(excess(releases, 1 / rate, 1, SLACK_S), abs=1e-6)
+
+
+def test_use_and_recovery_are_told_from_the_starts() -> None:
+    """10/s, nothing from 2 s to 4 s, where something is broken until 3.5 s, and every second slot from 6 s on."""
+    releases = [*(index / 10 for index in range(20)), *(4 + index / 10 for index in range(20))]
+    releases += [6 + index / 5 for index in range(10)]
+    limits = Limits([(0.0, 10.0)])
+
+    assert use(releases, limits, [(0.0, 1.5), (4.0, 5.5)]) == (pytest.approx(1), 3.0)
+    assert use(releases, limits, [(6.0, 7.5)]) == (pytest.approx(0.5), 1.5)
+    assert recovery_s(releases, 10, 2, 3.5, 6) == pytest.approx(0.5)
+    assert recovery_s(releases, 10, 4.5, 5, 6) == 0
