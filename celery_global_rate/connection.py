@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import ssl
 import threading
 import time
@@ -16,8 +17,8 @@ from .loop import Waker
 
 Answer = Callable[[object], None]
 
-#: How soon a lost connection is opened again, in seconds.
-REOPEN_S = 0.25
+#: How soon a lost connection is opened again, in seconds: at random between the two, not by all workers at once.
+REOPEN_S, REOPEN_LATE_S = 0.25, 0.375
 
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError)
 
@@ -113,7 +114,7 @@ class HubConnection:
     def lose(self, reason: Exception) -> None:
         """Give the connection up. All commands without an answer are answered with the reason."""
         self._close()
-        self._reopen_at = time.monotonic() + REOPEN_S
+        self._put_off()
         self._on_change(reason)
         unanswered, self._answers = self._answers, deque()
         for _, answer in unanswered:
@@ -132,7 +133,7 @@ class HubConnection:
         try:
             opener.start()
         except RuntimeError as exc:  # no more threads for now
-            self._reopen_at = time.monotonic() + REOPEN_S
+            self._put_off()
             self._on_change(exc)
         else:
             self._opener = opener
@@ -160,6 +161,9 @@ class HubConnection:
             self._redis, self._fd = connection, connection._sock.fileno()
             self._hub.add_reader(self._fd, self.receive)
             self._on_change(None)
+
+    def _put_off(self) -> None:
+        self._reopen_at = time.monotonic() + random.uniform(REOPEN_S, REOPEN_LATE_S)
 
     def _close(self) -> None:
         if self._redis is None:

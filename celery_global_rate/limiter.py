@@ -38,16 +38,15 @@ class Connection(Protocol):
 class Outage(Protocol):
     """What the limiter knows of an outage."""
 
-    @property
-    def counts(self) -> bool:
-        """Whether the policy is in force."""
+    def counts(self, name: str) -> bool:
+        """Whether the policy gives out the slots of a bucket."""
 
     @property
     def awake_us(self) -> int:
         """How long it has not been, in microseconds."""
 
-    def replied(self, reply: object) -> None:
-        """Redis has replied, perhaps with an error. The connection tells of its own errors."""
+    def replied(self, name: str, reply: object) -> None:
+        """Redis has replied for a bucket, perhaps with an error. The connection tells of its own errors."""
 
     def took(self, round_trip_s: float) -> None:
         """A reply with slots took this long, in seconds."""
@@ -111,7 +110,7 @@ class Limiter:
             self._connection.receive()  # it may be this worker that has been silent
         if (silent_s := self._connection.silent_s) > SILENCE_S:
             self._connection.lose(TimeoutError(f"no answer for {silent_s:.1f} s"))
-        if self._outage.counts:
+        if self._outage.counts(name):
             self._try(name, limit)
             is_open = self._orders.is_open(name, self.clock.now_us(time.monotonic()))
             reply(self._policy.reserve(name, limit, wanted) if is_open else None)
@@ -145,7 +144,7 @@ class Limiter:
                 except ValueError as exc:
                     answer = ResponseError(str(exc))
             if isinstance(answer, (list, ResponseError)):
-                self._outage.replied(answer)
+                self._outage.replied(name, answer)
             if isinstance(answer, ReadOnlyError):  # a failover: its name leads to another server by now
                 self._connection.lose(answer)
             if reservation is None:

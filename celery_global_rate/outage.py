@@ -1,14 +1,15 @@
-"""What a worker knows and logs of its Redis: who it is, when it goes, and when it is back."""
+"""What a worker knows and logs of its Redis: who it is, when it goes or refuses, and when it is back."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from redis.exceptions import ResponseError, TimeoutError
 
-from .bucket import HORIZON_S
+from .bucket import HORIZON_S, PATIENCE_S
 from .duration import shown
 from .limit import LONGEST_FILL_US
 from .policy import Policy
@@ -16,43 +17,65 @@ from .server import Server
 
 logger = logging.getLogger(__name__)
 
-#: Without an answer for this long, in seconds, a connection is given up, and an outage counts.
+#: Without slots for this long, in seconds, a connection is given up, and an outage counts.
 SILENCE_S = 1.0
 #: How often a long outage is told of, or a slow Redis, in seconds.
 TOLD_AGAIN_S = 60.0
+#: A bucket that holds something asks for slots more often than this, in seconds.
+ASKED_S = 2 * PATIENCE_S
 #: Answers that take so long, in seconds, and so many in a row, are slow: they leave little of the horizon.
 SLOW_S, SLOW_IN_A_ROW = 0.8 * HORIZON_S, 10
+#: What stands for all buckets.
+ALL = ""
+
+
+@dataclass
+class Trouble:
+    """Why there are no slots.
+
+    Attributes:
+        since: when it began, monotonic seconds.
+        heard: when it was last heard of.
+        reason: as logs may show it.
+    """
+
+    since: float
+    heard: float
+    reason: str
 
 
 class Outage:
-    """The time without answers, and who answered last.
+    """The time without slots: of all buckets where there is no connection, of one where Redis refuses.
 
     Args:
         address: the Redis, as logs may show it.
         policy: what limited tasks do meanwhile.
-        ended: called when Redis is back.
+        ended: called when slots are there again, of all buckets or of one.
 
     Attributes:
-        reason: why there are no answers at this moment; None where there are.
         server: what the Redis says of itself. A connection that is opened anew may lead to another.
     """
 
     def __init__(self, address: str, policy: Policy, ended: Callable[[], None]) -> None:
-        self.reason: str | None = None
         self.server = Server()
         self._address = address
         self._policy = policy
         self._ended = ended
+        self._troubles: dict[str, Trouble] = {}
         self._since = self._tell_at = 0.0
         self._slow_in_a_row = 0
         self._slow_told = float("-inf")
         self._over_at = float("-inf")
-        self._is_refusal = False
 
     @property
-    def counts(self) -> bool:
-        """Whether it has lasted long enough for the policy."""
-        return self.reason is not None and time.monotonic() - self._since >= SILENCE_S
+    def reason(self) -> str | None:
+        """Why there are no slots at this moment, as heard last; None where there are."""
+        return max(self._troubles.values(), key=lambda it: it.heard).reason if self._troubles else None
+
+    def counts(self, name: str) -> bool:
+        """Whether it has lasted long enough for the policy to give out the slots of a bucket."""
+        troubles = (self._troubles[it] for it in (ALL, name) if it in self._troubles)
+        return any(time.monotonic() - trouble.since >= SILENCE_S for trouble in troubles)
 
     @property
     def awake_us(self) -> int:
@@ -64,8 +87,8 @@ class Outage:
         if error is not None:
             # What Redis says is no secret; another error may quote the URL, and with it a password.
             reason = str(error) if isinstance(error, ResponseError) else type(error).__name__
-            self._begin(reason, SILENCE_S if isinstance(error, TimeoutError) else 0.0)
-        elif self.reason is None:
+            self._begin(ALL, reason, SILENCE_S if isinstance(error, TimeoutError) else 0.0)
+        elif not self._troubles:
             logger.info("global-rate: limits hold for the whole cluster, by the Redis at %s", self._address)
 
     def introduced(self, reply: object) -> None:
@@ -73,20 +96,20 @@ class Outage:
         if isinstance(reply, Exception) and not isinstance(reply, ResponseError):
             return
         server = Server.parse(reply)
-        if server.keeps_limits and not self._is_refusal:  # only slots are an end of a refusal
-            self._end()
+        if server.keeps_limits:
+            self._end(ALL)
         if server != self.server:
             self.server = server
             for warning in server.warnings:
                 logger.warning("global-rate: the Redis at %s %s", self._address, warning)
 
-    def replied(self, reply: object) -> None:
-        """Redis has replied: with slots, or with an error that says why there are none."""
+    def replied(self, name: str, reply: object) -> None:
+        """Redis has replied for a bucket: with slots, or with an error that says why there are none."""
         if isinstance(reply, ResponseError):
-            self._is_refusal = True
-            self._begin(str(reply))
+            self._begin(name, f"{name}: {reply}")
         else:
-            self._end()
+            self._end(ALL)
+            self._end(name)
 
     def took(self, round_trip_s: float) -> None:
         """An answer with slots took this long, in seconds."""
@@ -105,7 +128,11 @@ class Outage:
 
         The reason is the last one: a server that restarts refuses connections before it says that it is loading.
         """
-        if self.reason is None:
+        for name in [it for it, trouble in self._troubles.items() if it != ALL and now >= trouble.heard + ASKED_S]:
+            del self._troubles[name]
+            if not self._troubles:
+                logger.warning("global-rate: nothing asks any more for what the Redis at %s refused", self._address)
+        if not self._troubles:
             return float("inf")
         if now >= self._tell_at:
             self._tell_at = now + TOLD_AGAIN_S
@@ -117,23 +144,27 @@ class Outage:
                 self._policy.text,
                 held,
             )
-        return self._tell_at
+        return min(self._tell_at, now + ASKED_S)
 
-    def _begin(self, reason: str, silent_s: float = 0.0) -> None:
-        if self.reason is None:
-            self._since = time.monotonic() - silent_s
+    def _begin(self, name: str, reason: str, silent_s: float = 0.0) -> None:
+        now = time.monotonic()
+        if not self._troubles:
+            self._since = now - silent_s
             self._tell_at = self._since + SILENCE_S
             self._policy.begin()
-        self.reason = reason
+        since = self._troubles[name].since if name in self._troubles else now - silent_s
+        self._troubles[name] = Trouble(since, now, reason)
 
-    def _end(self) -> None:
-        self._is_refusal = False
-        if self.reason is not None:
-            lasted_s = time.monotonic() - self._since
-            if self.counts:
-                self._over_at = time.monotonic()
-                logger.warning("global-rate: Redis answers again after %.1f s", lasted_s)
-            else:
-                logger.info("global-rate: no answer from %s (%s) for %.1f s", self._address, self.reason, lasted_s)
-            self.reason = None
-            self._ended()
+    def _end(self, name: str) -> None:
+        trouble, now = self._troubles.pop(name, None), time.monotonic()
+        if trouble is None:
+            return
+        if now - trouble.since >= SILENCE_S:
+            self._over_at = now
+        if not self._troubles and now - self._since >= SILENCE_S:
+            logger.warning("global-rate: Redis answers again after %.1f s", now - self._since)
+        elif not self._troubles:
+            logger.info(
+                "global-rate: no answer from %s (%s) for %.1f s", self._address, trouble.reason, now - self._since
+            )
+        self._ended()

@@ -13,7 +13,7 @@ from typing import Any
 
 from .bucket import REPLY_TIMEOUT_S, Bucket
 from .clock import RedisClock
-from .connection import HubConnection
+from .connection import REOPEN_LATE_S, HubConnection
 from .credit import Credit, Renew
 from .limit import Limit
 from .limiter import Limiter
@@ -21,7 +21,7 @@ from .loop import Alarm, Waker
 from .members import Members
 from .news import News
 from .orders import Orders
-from .outage import SILENCE_S, Outage
+from .outage import Outage
 from .patience import Patience
 from .policy import policy_of
 from .pool import WorkerPool
@@ -181,7 +181,7 @@ class Regulator:
 
     def _changed(self, error: Exception | None) -> None:
         self._outage.connected(error)
-        self._alarm.set(time.monotonic() + SILENCE_S)
+        self._alarm.set(time.monotonic() + REOPEN_LATE_S)
         if error is None:
             self._inquire()
             self._news.look()
@@ -219,6 +219,9 @@ class Regulator:
         held = self.scheduler.held
         swept = self._sweep.keep_up(now) if held else float("inf")
         told = min(self._news.keep_up(now), self._members.keep_up(now), self._outage.keep_up(now, held))
+        if self._outage.reason is not None:
+            self._connection.open()  # nobody else may, where nothing is held
+            told = min(told, now + REOPEN_LATE_S)
         self._alarm.set(min(self.orders.keep_up(now), told, self._patience.until, swept))
 
     def _clear(self) -> None:

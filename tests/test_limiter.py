@@ -14,7 +14,7 @@ from benchmarks.proxy import Proxy
 from benchmarks.server import Redis
 from celery_global_rate.bucket import REPLY_TIMEOUT_S
 from celery_global_rate.clock import RedisClock
-from celery_global_rate.connection import REOPEN_S
+from celery_global_rate.connection import REOPEN_LATE_S
 from celery_global_rate.limit import Limit
 from celery_global_rate.limiter import Limiter
 from celery_global_rate.orders import Orders
@@ -37,9 +37,9 @@ class Heard(Outage):
         super().__init__("redis", Hold(), lambda: None)
         self.reports: list[object] = []
 
-    def replied(self, reply: object) -> None:
+    def replied(self, name: str, reply: object) -> None:
         self.reports.append(reply)
-        super().replied(reply)
+        super().replied(name, reply)
 
 
 class Client(Wire):
@@ -191,7 +191,7 @@ def test_an_answer_that_comes_after_the_giving_up_is_not_delivered(client: Clien
         time.sleep(0.001)
     client.connection.lose(TimeoutError("given up"))
     at_once = list(client.replies)
-    client.loop.run_for(REOPEN_S)
+    client.loop.run_for(REOPEN_LATE_S)
     client.reserve()
     client.open()
 

@@ -57,15 +57,24 @@ def test_redis_is_killed_twenty_times_and_begins_empty(empty_redis: Server, own_
 
 
 @pytest.mark.slow
-def test_keys_and_scripts_are_deleted_under_load(empty_redis: Server, figures: Figures) -> None:
+def test_keys_and_scripts_are_deleted_under_load(empty_redis: Server, own_redis: Redis, figures: Figures) -> None:
     """4 workers at 100/s, a loss each 1.5 s: at most `b + H/T` more after a bucket is lost, none after scripts are."""
+    client = own_redis.client()
+
+    def evict() -> None:
+        client.config_set("maxmemory-policy", "allkeys-random")
+        client.config_set("maxmemory", 1)
+        client.config_set("maxmemory", 0)
+        client.config_set("maxmemory-policy", "noeviction")
+
     losses = {
-        "FLUSHALL of the limits": lambda: empty_redis.client(1).flushdb(),
-        "the bucket deleted": lambda: empty_redis.client(1).delete(f"{PREFIX}bucket:limited"),
-        "SCRIPT FLUSH": lambda: empty_redis.client(1).script_flush(),
-        "the bucket expires": lambda: empty_redis.client(1).pexpire(f"{PREFIX}bucket:limited", 1),
+        "FLUSHALL": client.flushall,
+        "the bucket deleted": lambda: client.delete(f"{PREFIX}bucket:limited"),
+        "SCRIPT FLUSH": client.script_flush,
+        "the bucket expires": lambda: client.pexpire(f"{PREFIX}bucket:limited", 1),
+        "all evicted": evict,
     }
-    with Cluster(f"{empty_redis.url}/0", f"{empty_redis.url}/1", "100/s") as cluster:
+    with Cluster(f"{empty_redis.url}/0", own_redis.url, "100/s", loglevel="INFO") as cluster:
         cluster.send("limited", 1500)
         cluster.start(4)
         cluster.wait_for(100, 10)
@@ -86,6 +95,7 @@ def test_keys_and_scripts_are_deleted_under_load(empty_redis: Server, figures: F
         assert 0.97 <= share <= 1 + (EXTRA + 3) * INTERVAL_S / 1.5
     assert "Traceback" not in log
     assert "no answer" not in log
+    assert client.info("stats")["evicted_keys"] >= 2
 
 
 @pytest.mark.parametrize("key", ["bucket:limited", "waiting:limited", "records", "era", "workers", "history:limited"])
@@ -115,3 +125,33 @@ def test_something_else_under_a_key(empty_redis: Server, key: str) -> None:
     assert started == (0 if needed else 30)
     assert log.count("WRONGTYPE") == needed
     assert "Traceback" not in log
+
+
+@pytest.mark.slow
+def test_one_limit_is_refused_and_another_goes_on(empty_redis: Server, figures: Figures) -> None:
+    """A text where the bucket of `limited` is, and `late` at 50/s in the same worker: all slots of that are used.
+
+    One warning for the outage of the first, and no slot of the second let go.
+    """
+    client = empty_redis.client(1)
+    client.set(PREFIX + "bucket:limited", "rubbish")
+    conf = {"global_rate_on_outage": "hold", "global_rate_max_held": 500}
+    with Cluster(f"{empty_redis.url}/0", f"{empty_redis.url}/1", "50/s", conf=conf) as cluster:
+        cluster.send("limited", 30)
+        cluster.send("late", 400)
+        cluster.start(1)
+        cluster.wait_for(50, 10, task="late")
+        begin = time.monotonic()
+        time.sleep(4)
+        end = time.monotonic()
+        started = len(cluster.instants("start"))
+        client.delete(PREFIX + "bucket:limited")
+        cluster.wait_for(30, 5)
+        share = used(cluster.instants("release", "late"), 1 / 50, begin, end)
+        log = cluster.log("w0")
+    figures(f"a limit beside one that Redis refuses: {share:.4f} of its slots used")
+
+    assert started == 0
+    assert share >= 0.98
+    assert log.count("no answer from the Redis") == log.count("(limited: WRONGTYPE") == 1
+    assert log.count("Redis answers again after") == 1

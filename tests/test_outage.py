@@ -15,7 +15,7 @@ from benchmarks.proxy import Proxy
 from benchmarks.server import Redis, free_port
 from benchmarks.windows import excess, since, used
 from celery_global_rate import outage as module
-from celery_global_rate.outage import SILENCE_S, TOLD_AGAIN_S, Outage
+from celery_global_rate.outage import ASKED_S, SILENCE_S, TOLD_AGAIN_S, Outage
 from celery_global_rate.policy import Hold
 
 from .conftest import Figures, Server
@@ -146,6 +146,21 @@ def test_a_share_of_nobody_knows_how_many_is_none(empty_redis: Server) -> None:
     assert log.count("tasks with a limit are held until it has told how many workers share them") == 1
 
 
+@pytest.mark.slow
+def test_a_cut_while_nothing_is_held_is_no_outage(empty_redis: Server, own_redis: Redis) -> None:
+    """The worker opens a new connection at once, though it has nothing to ask: no warning."""
+    with Cluster(f"{empty_redis.url}/0", own_redis.url, "100/s", loglevel="INFO") as cluster:
+        cluster.start(1)
+        cluster.wait(lambda: "limits hold for the whole cluster" in cluster.log("w0"), 5)
+        for _ in range(2):
+            own_redis.client().client_kill_filter(_type="normal")
+            time.sleep(SILENCE_S + 0.5)
+        log = cluster.log("w0")
+
+    assert log.count("(ConnectionError) for 0.") == 2
+    assert "no answer from the Redis" not in log
+
+
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which a test sets."""
@@ -162,25 +177,29 @@ def test_it_counts_after_a_second_and_is_told_once_a_minute(now: list[float], ca
     counts, again = [], []
     for error, after_s in ((ConnectionError("secret"), 0), (ConnectionError("again"), 0.9), (ResponseError("no"), 0.6)):
         now[0] += after_s
-        (outage.replied if isinstance(error, ResponseError) else outage.connected)(error)
-        counts.append(outage.counts)
+        outage.replied("a", error) if isinstance(error, ResponseError) else outage.connected(error)
+        counts.append(outage.counts("a"))
         again.append(outage.keep_up(now[0], 7))
-    now[0] = again[-1]
-    again.append(outage.keep_up(now[0], 7))
+    for _ in range(12):
+        now[0] += 5
+        outage.replied("a", ResponseError("no"))
+        outage.keep_up(now[0], 7)
     outage.introduced(b"redis_version:8.0.0")
-    is_over_by_info = not outage.counts
-    outage.replied([])
+    is_over_for_others, is_over = not outage.counts("b"), not outage.counts("a")
+    outage.replied("b", [])
+    outage.replied("a", [])
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     what = "tasks with a limit are held until it is back; 7 are held here"
 
     assert counts == [False, False, True]
-    assert again == [1001, 1001, 1001.5 + TOLD_AGAIN_S, 1001.5 + 2 * TOLD_AGAIN_S]
-    assert not is_over_by_info  # it refused slots: only slots are an end of that
-    assert ends == [1061.5]
+    assert again == [1001, 1001, 1001.5 + ASKED_S]
+    assert now[0] == 1001.5 + TOLD_AGAIN_S
+    assert (is_over_for_others, is_over) == (True, False)  # only slots of its own are an end of a refusal
+    assert ends == [1061.5] * 2
     assert outage.awake_us == 0
     assert lines == [
-        f"global-rate: no answer from the Redis at redis://h (no) for 1 s: {what}",
-        f"global-rate: no answer from the Redis at redis://h (no) for 61 s: {what}",
+        f"global-rate: no answer from the Redis at redis://h (a: no) for 1 s: {what}",
+        f"global-rate: no answer from the Redis at redis://h (a: no) for 61 s: {what}",
         "global-rate: Redis answers again after 61.5 s",
     ]
 
@@ -189,7 +208,41 @@ def test_who_has_waited_for_a_second_already_does_not_wait_for_another(now: list
     outage = Outage("redis://h", Hold(), lambda: None)
     outage.connected(TimeoutError("no answer for 1.0 s"))
 
-    assert outage.counts
+    assert outage.counts("a")
+
+
+def test_a_refusal_is_that_of_one_bucket(now: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    """Another one goes on, and its slots are no end of it, nor let go. It counts, and is told of once."""
+    ends: list[float] = []
+    outage = Outage("redis://h", Hold(), lambda: ends.append(now[0]))
+    for _ in range(30):
+        now[0] += 0.1
+        outage.replied("a", ResponseError("WRONGTYPE"))
+        outage.replied("b", [])
+        outage.keep_up(now[0], 7)
+    counts = outage.counts("a"), outage.counts("b")
+    outage.replied("a", [])
+
+    assert counts == (True, False)
+    assert len(ends) == 1
+    assert [record.getMessage().partition(" for ")[0] for record in caplog.records] == [
+        "global-rate: no answer from the Redis at redis://h (a: WRONGTYPE)",
+        "global-rate: Redis answers again after 2.9 s",
+    ]
+
+
+def test_a_refusal_that_nobody_asks_about_any_more_is_over(now: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    """All that was held has been revoked, say. A bucket that holds something asks every five seconds at least."""
+    outage = Outage("redis://h", Hold(), lambda: None)
+    outage.replied("a", ResponseError("READONLY"))
+    again = outage.keep_up(now[0] + 5, 0)
+    reason = outage.reason
+    outage.keep_up(now[0] + ASKED_S, 0)
+
+    assert again <= now[0] + 5 + ASKED_S
+    assert reason == "a: READONLY"
+    assert outage.reason is None
+    assert caplog.messages[-1] == "global-rate: nothing asks any more for what the Redis at redis://h refused"
 
 
 def test_a_slow_redis_is_told_of_once_a_minute(now: list[float], caplog: pytest.LogCaptureFixture) -> None:
@@ -213,7 +266,7 @@ def test_a_blink_takes_no_saved_slots(now: list[float], caplog: pytest.LogCaptur
     outage.connected(ConnectionError())
     now[0] += 0.9
     outage.keep_up(now[0], 7)
-    outage.replied([])
+    outage.replied("a", [])
 
     assert outage.awake_us > 10**14
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
