@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 
 def wait(condition: Callable[[], bool], timeout_s: float, failure: Callable[[], str] = lambda: "") -> None:
@@ -23,17 +24,21 @@ def wait(condition: Callable[[], bool], timeout_s: float, failure: Callable[[], 
 
 @contextlib.contextmanager
 def meanwhile(action: Callable[[], object], every_s: float) -> Iterator[None]:
-    """Do something again and again, in a thread of its own, with this pause before each time."""
+    """Do something again and again, in a thread of its own, with this pause before each time.
+
+    Raises:
+        Exception: what the action has raised, at the end.
+    """
     done = threading.Event()
 
     def repeat() -> None:
         while not done.wait(every_s):
             action()
 
-    thread = threading.Thread(target=repeat)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as threads:
+        repeated = threads.submit(repeat)
+        try:
+            yield
+        finally:
+            done.set()
+        repeated.result()

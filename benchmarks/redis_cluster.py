@@ -82,10 +82,10 @@ class RedisCluster:
         share = -(-SLOTS // self._masters)
         for index, master in enumerate(self.nodes[: self._masters]):
             master.command("CLUSTER", "ADDSLOTS", *range(index * share, min((index + 1) * share, SLOTS)))
-        wait(lambda: all(len(self._known(node)) == len(self.nodes) for node in self.nodes), FORMED_S)
+        wait(lambda: all(len(self._known(node)) == len(self.nodes) for node in self.nodes), FORMED_S, lambda: "not met")
         for master, replica in zip(self.nodes, self.nodes[self._masters :]):
             replica.command("CLUSTER", "REPLICATE", master.id)
-        wait(self._is_whole, FORMED_S)
+        wait(self._is_whole, FORMED_S, lambda: "not formed")
         return self
 
     @staticmethod

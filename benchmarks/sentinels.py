@@ -19,10 +19,12 @@ from .server import Redis, free_port, redis_binary
 SECRET = "s3cret"
 SENTINEL_SECRET = "sentinel-s3cret"
 SERVICE = "shop"
-#: A Sentinel gives a silent master up after this time, in milliseconds: it may need a second to find a new process.
+#: The Sentinel gives up a master that is silent for so long, in milliseconds. One that has just restarted is silent
+#: for up to a second: the Sentinel connects once a second.
 DOWN_AFTER_MS = 1500
-#: It tries it again after twice this time, in milliseconds.
+#: A failover that does not succeed is tried again after twice this time, in milliseconds.
 RETRY_MS = 2000
+#: All that is waited for takes less, in seconds.
 FAILOVER_S = 30
 #: A server that takes longer is not there, in seconds.
 ANSWER_S = 0.1
@@ -91,10 +93,15 @@ class Sentinels:
 
     def wait_for_master(self, *others: Redis) -> Redis:
         """Wait until there is a master, and another one than these; returns it."""
-        wait(lambda: self.master() not in (None, *others), FAILOVER_S, lambda: "no new master")
-        master = self.master()
-        assert master is not None
-        return master
+        found: list[Redis | None] = []
+
+        def is_found() -> bool:
+            found.append(self.master())
+            return found[-1] not in (None, *others)
+
+        wait(is_found, FAILOVER_S, lambda: "no new master")
+        assert found[-1] is not None
+        return found[-1]
 
     def mend(self) -> None:
         """Let a server that was killed or stopped follow the master that is now there."""

@@ -16,8 +16,6 @@ from pathlib import Path
 
 import redis
 from kombu import Connection
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 
 def free_port() -> int:
@@ -75,9 +73,9 @@ class Redis:
             time.sleep(0.02)
 
     def client(self, database: int = 0, timeout_s: float | None = None) -> redis.Redis:
-        """One that does not try again by itself where it has a timeout."""
-        retry = None if timeout_s is None else Retry(NoBackoff(), 0)
-        return redis.Redis(port=self.port, db=database, password=self._password, socket_timeout=timeout_s, retry=retry)
+        """One that waits so long for an answer; with a timeout it does not ask again by itself."""
+        options = {} if timeout_s is None else {"socket_timeout": timeout_s, "retry": None}
+        return redis.Redis(port=self.port, db=database, password=self._password, **options)
 
     def restart(self) -> None:
         """KILL, and a new process a moment later."""

@@ -83,8 +83,10 @@ def rabbitmq_node(**settings: int) -> Iterator[RabbitMQ]:
     except RuntimeError as reason:
         give_up = pytest.fail if os.environ.get("CI") else pytest.skip
         give_up(str(reason))
-    yield server
-    server.close()
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture(scope="session")

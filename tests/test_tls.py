@@ -254,8 +254,8 @@ def test_a_file_that_is_not_there_is_named(tls: TLS, conf: Any, name: str) -> No
 
 def test_a_worker_limits_behind_tls(empty_redis: Server, tls: TLS) -> None:
     """The event loop reads TLS: 40 tasks at 20/s take 2 s or a little more, and none of it is an outage."""
-    conf = {"global_rate_redis_options": options(tls)}
-    with Cluster(f"{empty_redis.url}/0", f"rediss://localhost:{tls.port}/9", "20/s", conf=conf) as cluster:
+    conf, url = {"global_rate_redis_options": options(tls)}, f"rediss://localhost:{tls.port}/9"
+    with Cluster(f"{empty_redis.url}/0", url, "20/s", conf=conf, loglevel="INFO") as cluster:
         cluster.start(1)
         cluster.send("limited", 41)
         cluster.wait_for(41, 15)
@@ -282,7 +282,7 @@ def test_a_worker_limits_in_a_cluster_behind_tls(empty_redis: Server, certificat
         wait(lambda: f":{fronts[owner].port}@" in stranger.command("CLUSTER", "NODES"), FORMED_S)
         conf = {"global_rate_redis_options": options(fronts[stranger])}
         url = f"rediss+cluster://localhost:{fronts[stranger].port}"
-        cluster = stack.enter_context(Cluster(f"{empty_redis.url}/0", url, "20/s", conf=conf))
+        cluster = stack.enter_context(Cluster(f"{empty_redis.url}/0", url, "20/s", conf=conf, loglevel="INFO"))
         cluster.start(1)
         cluster.send("limited", 41)
         cluster.wait_for(41, 15)
