@@ -153,13 +153,13 @@ class Fleet:
         self.cluster.wait(is_settled, timeout, "not all workers are up")
 
     def ask(self, command: str, *places: Place, **arguments: Any) -> bool:
-        """Have these workers obey a command; whether all of them have said so within a second."""
+        """Have these workers obey a command; whether all of them have, and have said so within a second."""
         names = [f"{place.worker}@lab" for place in places]
         with contextlib.suppress(OSError, KombuError, RedisError):
             replies = self.cluster.app.control.broadcast(
                 command, arguments, names, reply=True, timeout=1, limit=len(names)
             )
-            return len(replies) == len(names)
+            return len(replies) == len(names) and all("ok" in it for reply in replies for it in reply.values())
         return False
 
     def strike(self, name: str, place: Place, event: Event | None = None) -> None:
@@ -265,13 +265,13 @@ def fleet_of(
 
     That one may be behind `sentinels`, which run already.
     """
-    broker, own = Redis(options=DURABLE), Redis()
-    limiter = sentinels or own
+    broker, limiter = Redis(options=DURABLE), sentinels or Redis()
     options = {"visibility_timeout": visibility_s, "unacked_mutex_expire": 1}
     with contextlib.ExitStack() as stack:
-        for server in (broker, own):
-            stack.callback(server.close)
-            server.start()
+        for server in (broker, limiter):
+            if server is not sentinels:
+                stack.callback(server.close)
+                server.start()
         proxies = [stack.enter_context(Proxy(broker.port)) for _ in range(count)]
         cluster = stack.enter_context(
             Cluster(

@@ -121,5 +121,6 @@ class History:
 
     @property
     def needless(self) -> set[str]:
-        """Those of them of which more than one run was struck by nothing."""
-        return {task_id for task_id in self.doubles if sum(not self.is_struck(run) for run in self.runs[task_id]) > 1}
+        """Those of them that ran again although nothing had struck the run before."""
+        runs = {task_id: sorted(self.runs[task_id], key=lambda run: run.started) for task_id in self.doubles}
+        return {task_id for task_id in runs if not all(map(self.is_struck, runs[task_id][:-1]))}

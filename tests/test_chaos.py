@@ -23,11 +23,7 @@ SEED = int(os.environ.get("GLOBAL_RATE_SEED") or random.randrange(10_000))
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["hold", pytest.param("share", marks=pytest.mark.long)])
 def test_a_short_run(figures: Figures, policy: str) -> None:
-    """Half a minute, three workers, about eight faults: the bounds of docs/guarantees hold, and nothing is lost.
-
-    From a second after a fault to the next one tasks start at their rate: 95 % at least, since the time without a fault
-    is short here, and workers that have just started are part of it.
-    """
+    """Half a minute, three workers, about eight faults: the bounds of docs/guarantees hold, and nothing is lost."""
     if redis_binary() is None:
         pytest.skip("no Redis of our own to run")
     told: list[str] = []
@@ -36,8 +32,7 @@ def test_a_short_run(figures: Figures, policy: str) -> None:
 
     assert report.worst <= 0, told
     assert (report.lost, report.needless, report.crashed) == (0, 0, 0), told
-    assert report.use >= 0.95, told
-    assert max(max(them) for them in report.recovery_s.values()) <= 1.5, told
+    assert report.is_kept, (report, told)
 
 
 instants = st.lists(st.floats(0, 20), min_size=1, max_size=30).map(sorted)
@@ -75,7 +70,8 @@ def test_use_and_recovery_are_told_from_the_starts() -> None:
     releases += [6 + index / 5 for index in range(10)]
     limits = Limits([(0.0, 10.0)])
 
-    assert use(releases, limits, [(0.0, 1.5), (4.0, 5.5)]) == (pytest.approx(1), 3.0)
-    assert use(releases, limits, [(6.0, 7.5)]) == (pytest.approx(0.5), 1.5)
+    assert use(releases, limits, [(0.0, 1.5), (4.0, 5.5)]) == pytest.approx(1)
+    assert use(releases, limits, [(6.0, 7.5), (8.5, 10.5)]) == pytest.approx(8 / 35)
     assert recovery_s(releases, 10, 2, 3.5, 6) == pytest.approx(0.5)
     assert recovery_s(releases, 10, 4.5, 5, 6) == 0
+    assert recovery_s(releases, 10, 8, 8.1, 10) == pytest.approx(1.9)  # nothing at all any more

@@ -6,6 +6,7 @@ It ends with 1 where a promise was not kept.
 from __future__ import annotations
 
 import random
+import signal
 import statistics
 import sys
 
@@ -31,6 +32,7 @@ def table(report: Report) -> Table:
 @click.option("--policy", type=click.Choice(["share", "hold"]), default="hold", show_default=True, help="In outages.")
 def main(seed: int | None, seconds: float, workers: int, policy: str) -> None:
     """Workers, a Redis with replica and Sentinel for their limits, and what goes wrong with all of them."""
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))  # servers and workers end with us
     seed = random.randrange(10_000) if seed is None else seed
     click.echo(f"seed {seed}, {workers} workers, {seconds:.0f} s, outages: {policy}")
     report = run(seed, workers, seconds, policy, click.echo)

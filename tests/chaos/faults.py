@@ -18,6 +18,7 @@ AWAY_S = 1.5
 MOMENT_S = 0.3
 #: How much later a slow one answers, at the most, in milliseconds: less than the horizon.
 SLOW_MS = 60
+#: For how long a worker stands still, in seconds.
 STOPPED_S = 2.0
 
 
@@ -28,13 +29,15 @@ class Fault(Event):
     Attributes:
         forgets: what was reserved may be forgotten with it: `b + H/T` starts more.
         is_outage: workers may be without their Redis for a second and longer.
+        recovery_s: how long after it tasks may take to start at their rate, in seconds.
     """
 
     forgets: bool = False
     is_outage: bool = False
+    recovery_s: float = 1.5
 
 
-def limiter(happen: Callable[[Sentinels, Redis], object], forgets: bool = False, is_outage: bool = False) -> Fault:
+def of_master(happen: Callable[[Sentinels, Redis], object], forgets: bool = False, is_outage: bool = False) -> Fault:
     """Something that happens to the master, and is over when one takes writes; afterwards it gets its replica again."""
 
     def to(fleet: Fleet, place: Place) -> None:
@@ -100,22 +103,24 @@ def worker_stopped(fleet: Fleet, place: Place) -> None:
 def lifecycle(name: str) -> Fault:
     """One of the events that each happen by themselves elsewhere. Celery waits 2 s before it connects again."""
     event = EVENTS[name]
-    return Fault(event.happen, event.parts, event.strikes_all, Fleet.settle if event.strikes_all else event.mend)
+    if not event.strikes_all:
+        return Fault(event.happen, event.parts)
+    return Fault(event.happen, event.parts, strikes_all=True, mend=Fleet.settle, recovery_s=4.0)
 
 
 #: Each as often as any other.
 FAULTS = {
-    "master killed": limiter(killed, forgets=True, is_outage=True),
-    "master hung": limiter(hung, forgets=True, is_outage=True),
-    "master hung for a moment": limiter(hung_for_a_moment, forgets=True, is_outage=True),
-    "master restarted empty": limiter(lambda sentinels, master: master.restart(), forgets=True, is_outage=True),
-    "failover ordered": limiter(failed_over, forgets=True, is_outage=True),
-    "FLUSHALL": limiter(lambda sentinels, master: master.client().flushall(), forgets=True),
-    "SCRIPT FLUSH": limiter(lambda sentinels, master: master.client().script_flush()),
-    "connections cut": limiter(lambda sentinels, master: master.client().client_kill_filter(_type="normal")),
-    "slow": limiter(slow),
-    "out of memory": limiter(refusing("maxmemory", 1, 0), is_outage=True),
-    "too few replicas": limiter(refusing("min-replicas-to-write", 2, 0), is_outage=True),
+    "master killed": of_master(killed, forgets=True, is_outage=True),
+    "master hung": of_master(hung, forgets=True, is_outage=True),
+    "master hung for a moment": of_master(hung_for_a_moment),
+    "master restarted empty": of_master(lambda sentinels, master: master.restart(), forgets=True, is_outage=True),
+    "failover ordered": of_master(failed_over, forgets=True, is_outage=True),
+    "FLUSHALL": of_master(lambda sentinels, master: master.client().flushall(), forgets=True),
+    "SCRIPT FLUSH": of_master(lambda sentinels, master: master.client().script_flush()),
+    "connections cut": of_master(lambda sentinels, master: master.client().client_kill_filter(_type="normal")),
+    "slow": of_master(slow),
+    "out of memory": of_master(refusing("maxmemory", 1, 0), is_outage=True),
+    "too few replicas": of_master(refusing("min-replicas-to-write", 2, 0), is_outage=True),
     "worker killed": Fault(worker_killed, parts=True),
     "worker stopped": Fault(worker_stopped),
     "worker TERM": lifecycle("TERM"),

@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.windows import since, used
+from benchmarks.windows import since
 
 #: D, and R as docs/guarantees computes with it, in seconds.
 SLACK_S = 0.025 + 0.010
@@ -36,6 +36,7 @@ class Limits:
 
     def __init__(self, changes: Sequence[tuple[float, float]]) -> None:
         self.instants, self.rates = zip(*changes)
+        assert list(self.instants) == sorted(self.instants), "two changes at once"
         lengths = [later - earlier for earlier, later in zip(self.instants, self.instants[1:])]
         self._slots = list(itertools.accumulate((r * w for r, w in zip(self.rates, lengths)), initial=0.0))
 
@@ -80,11 +81,10 @@ def worst_window(releases: Sequence[float], limits: Limits, extras: Sequence[Ext
     return worst, at
 
 
-def use(releases: Sequence[float], limits: Limits, spells: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """The share of the slots that were used in spells without a fault, and how long these were together, in seconds."""
-    lengths = [end - begin for begin, end in spells]
-    shares = [used(releases, 1 / limits.rate(begin), begin, end) for begin, end in spells]
-    return sum(share * length for share, length in zip(shares, lengths)) / sum(lengths), sum(lengths)
+def use(releases: Sequence[float], limits: Limits, spells: Sequence[tuple[float, float]]) -> float:
+    """The share of the slots that were used in spells without a fault; where there are none, all that there were."""
+    slots = sum(limits.slots(end) - limits.slots(begin) for begin, end in spells)
+    return sum(len(since(releases, begin, end)) for begin, end in spells) / slots if spells else 1.0
 
 
 def recovery_s(releases: Sequence[float], rate: float, begin: float, over: float, end: float) -> float:
@@ -97,6 +97,7 @@ def recovery_s(releases: Sequence[float], rate: float, begin: float, over: float
         over: when nothing was broken any more.
         end: when the next fault begins.
     """
-    near = since(releases, begin - 1, end)
-    gaps = [later for earlier, later in zip(near, near[1:]) if later - earlier > max(0.25, 5 / rate) and later > begin]
+    before = [instant for instant in releases if instant < begin][-1:]
+    near = [*before, *since(releases, begin, end), end]  # the next fault ends a gap that would last on
+    gaps = [later for earlier, later in zip(near, near[1:]) if later - earlier > max(0.25, 5 / rate)]
     return max(0.0, max(gaps, default=over) - over)

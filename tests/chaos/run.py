@@ -9,6 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
 from benchmarks.sentinels import Sentinels
 from celery_global_rate.bucket import HORIZON_S
 
@@ -24,11 +27,15 @@ TASK_S = 0.02
 BACKLOG = 600
 #: A fault is over, and workers have found out, in seconds: what `docs/guarantees` says of Redis' return.
 RETURN_S = 1.0
+#: An order is in force everywhere so long after its reply, in seconds, as `docs/limits` says.
+ORDERED_S = 0.25
 #: From one fault to the next, in seconds.
 CALM_S = (2.0, 5.0)
 #: For what is left at the end, in seconds.
 PATIENCE_S = 60 + 3 * VISIBILITY_S
 CHANGE = "limit changed"
+#: By fault, how long after it tasks may take to start at their rate, in seconds. A worker that hangs is killed, too.
+RECOVERY_S = {**{name: fault.recovery_s for name, fault in FAULTS.items()}, CHANGE: 1.5, "KILL": 1.5}
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class Report:
         doubled: how many ran more than once.
         needless: how many of them although nothing had happened to the workers that ran them.
         crashed: workers that have ended by themselves.
+        killed: workers that had not ended 15 s after they were told to.
         recovery_s: by fault, how long after its end the last gap between two starts lasted, in seconds.
     """
 
@@ -65,21 +73,23 @@ class Report:
     doubled: int
     needless: int
     crashed: int
+    killed: int
     recovery_s: dict[str, list[float]]
 
     @property
     def is_kept(self) -> bool:
-        """Whether all that is promised was kept."""
-        return self.worst <= 0 and not self.lost and not self.needless and not self.crashed
+        """Whether all that is promised was kept. Time without a fault is short, and new workers start in it."""
+        is_back = all(max(them) <= RECOVERY_S[fault] for fault, them in self.recovery_s.items())
+        return self.worst <= 0 and self.use >= 0.95 and is_back and not (self.lost or self.needless or self.crashed)
 
     def __str__(self) -> str:
-        longest = max(max(them) for them in self.recovery_s.values())
+        longest = max((max(them) for them in self.recovery_s.values()), default=0.0)
         return (
             f"seed {self.seed}, {self.workers} workers, {self.policy}, {self.seconds:.0f} s, "
             f"{sum(map(len, self.recovery_s.values()))} faults of {len(self.recovery_s)} kinds: {self.starts} starts, "
             f"worst window {self.worst:+.2f}, {self.use:.4f} of the slots used in {self.calm_s:.0f} s without a fault, "
             f"longest recovery {longest:.2f} s, {self.lost} of {self.tasks} lost, {self.doubled} doubled "
-            f"({self.needless} of them needlessly), {self.crashed} workers crashed"
+            f"({self.needless} of them needlessly), {self.crashed} workers crashed, {self.killed} did not end in time"
         )
 
 
@@ -96,8 +106,9 @@ class Chaos:
     def __init__(self, fleet: Fleet, seed: int, policy: str, tell: Callable[[str], object]) -> None:
         self._fleet, self._seed, self._policy, self._tell = fleet, seed, policy, tell
         self._chance = random.Random(seed)
-        self._rate = RATES[-1]
-        self._changes = [(time.monotonic(), float(self._rate))]
+        self._changes = [(time.monotonic(), float(RATES[-1]))]
+        #: What may be in force.
+        self._rates = {RATES[-1]}
         self._sent: set[str] = set()
 
     def run(self, seconds: float) -> Report:
@@ -106,17 +117,17 @@ class Chaos:
         self._feed()
         cluster.wait_for(50, 30, task=TASK)
         begin = time.monotonic()
-        while (now := time.monotonic()) < begin + seconds:
-            self._rest(min(now + self._chance.uniform(*CALM_S), begin + seconds))
+        while (until := time.monotonic() + self._chance.uniform(*CALM_S)) < begin + seconds:
+            self._rest(until)
             self._strike(begin)
-        self._rest(time.monotonic() + CALM_S[1])
+        self._rest(max(begin + seconds, time.monotonic() + CALM_S[0]))
         end = time.monotonic()
         self._drain()
         return self._judge(begin, end, cluster.instants("release", TASK), History(fleet))
 
     def _feed(self) -> None:
         """Keep messages in the queue."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, KombuError, RedisError):  # the broker may be away
             if self._fleet.broker.client().llen("celery") < BACKLOG:
                 self._sent.update(self._fleet.cluster.send(TASK, BACKLOG, args=[TASK_S]))
 
@@ -140,26 +151,28 @@ class Chaos:
 
     def _change(self, fleet: Fleet, place: Place) -> None:
         """Another limit. Where no worker has confirmed it, either may be in force: the faster one counts."""
-        before, self._rate = self._rate, self._chance.choice([rate for rate in RATES if rate != self._rate])
-        self._changes.append((time.monotonic(), float(max(before, self._rate))))
-        if fleet.ask("rate_limit", place, task_name=TASK, rate_limit=f"{self._rate}/s"):
-            self._changes.append((time.monotonic() + RETURN_S, float(self._rate)))
+        rate = self._chance.choice([rate for rate in RATES if {rate} != self._rates])
+        self._rates.add(rate)
+        self._changes.append((time.monotonic(), float(max(self._rates))))
+        if fleet.ask("rate_limit", place, task_name=TASK, rate_limit=f"{rate}/s"):
+            self._rates = {rate}
+            self._changes.append((time.monotonic() + ORDERED_S, float(rate)))
 
     def _drain(self) -> None:
         """Have all start that is left, and wait until it has ended."""
         fleet, cluster = self._fleet, self._fleet.cluster
         fleet.settle()
-        fleet.ask("rate_limit", fleet.places[0], task_name=TASK, rate_limit="0")
+        free = {"task_name": TASK, "rate_limit": "0"}
+        cluster.wait(lambda: fleet.ask("rate_limit", fleet.places[0], **free), 30, "the limit was not lifted")
         with contextlib.suppress(TimeoutError):  # what did not end is counted
             cluster.wait(lambda: {record.task_id for record in cluster.records("end", TASK)} >= self._sent, PATIENCE_S)
 
     def _judge(self, begin: float, end: float, releases: list[float], history: History) -> Report:
         limits = Limits(self._changes)
-        strikes = [strike for strike in self._fleet.strikes if begin <= strike.at < end]
+        strikes = [strike for strike in sorted(self._fleet.strikes, key=lambda it: it.at) if begin <= strike.at < end]
         releases = [instant for instant in releases if instant < end]
         worst, _ = worst_window(releases, limits, [self._extra(strike, limits) for strike in strikes])
         spells = list(self._calm(strikes, end))
-        share, calm_s = use(releases, limits, spells)
         recovery = defaultdict(list)
         for strike, later in zip(strikes, [*(strike.at for strike in strikes[1:]), end]):
             rate = min(limits.rate(strike.at), limits.rate(later))
@@ -172,12 +185,13 @@ class Chaos:
             len(self._sent),
             sum(begin <= instant for instant in releases),
             worst,
-            share,
-            calm_s,
+            use(releases, limits, spells),
+            sum(later - earlier for earlier, later in spells),
             len(self._sent - history.ended),
             len(history.doubles),
             len(history.needless),
             len(self._fleet.crashed),
+            len(self._fleet.killed),
             dict(recovery),
         )
 
@@ -189,7 +203,7 @@ class Chaos:
             starts += 1 + HORIZON_S * rate
         if fault is not None and fault.is_outage and self._policy == "share":
             count = len(self._fleet.places)
-            starts += count + rate * RETURN_S * (count - 1) / count
+            starts += count - 1 + rate * RETURN_S * (count - 1) / count
         return Extra(strike.at, strike.over + RETURN_S, starts)
 
     @staticmethod
