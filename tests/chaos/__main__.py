@@ -7,22 +7,13 @@ from __future__ import annotations
 
 import random
 import signal
-import statistics
 import sys
 
 import click
 from rich.console import Console
-from rich.table import Table
 
-from .run import Report, run
-
-
-def table(report: Report) -> Table:
-    """How long it took after each kind of fault until tasks started at their rate again."""
-    recovery = Table("fault", "times", "recovered after, median", "longest")
-    for fault, seconds in sorted(report.recovery_s.items()):
-        recovery.add_row(fault, str(len(seconds)), f"{statistics.median(seconds):.2f} s", f"{max(seconds):.2f} s")
-    return recovery
+from .report import table
+from .run import run
 
 
 @click.command()

@@ -6,8 +6,7 @@ import contextlib
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
@@ -19,6 +18,7 @@ from ..events import VISIBILITY_S, Event, Fleet, Place, Strike, fleet_of
 from ..runs import History
 from .faults import FAULTS
 from .promise import Extra, Limits, recovery_s, use, worst_window
+from .report import CHANGE, Report
 
 RATES = (20, 40, 60)
 TASK = "late"
@@ -33,64 +33,6 @@ ORDERED_S = 0.25
 CALM_S = (2.0, 5.0)
 #: For what is left at the end, in seconds.
 PATIENCE_S = 60 + 3 * VISIBILITY_S
-CHANGE = "limit changed"
-#: By fault, how long after it tasks may take to start at their rate, in seconds. A worker that hangs is killed, too.
-RECOVERY_S = {**{name: fault.recovery_s for name, fault in FAULTS.items()}, CHANGE: 1.5, "KILL": 1.5}
-
-
-@dataclass(frozen=True)
-class Report:
-    """What has come of a run.
-
-    Attributes:
-        seed: lets it happen again.
-        workers: how many at a time.
-        policy: of outages.
-        seconds: how long it was.
-        tasks: how many were sent.
-        starts: in that time.
-        worst: by how many starts the worst window exceeds what is promised; not above 0 where that is kept.
-        use: the share of the slots that were used from a second after each fault to the next one.
-        calm_s: how long that was in all, in seconds.
-        lost: how many tasks did not end.
-        doubled: how many ran more than once.
-        needless: how many of them although nothing had happened to the workers that ran them.
-        crashed: workers that have ended by themselves.
-        killed: workers that had not ended 15 s after they were told to.
-        recovery_s: by fault, how long after its end the last gap between two starts lasted, in seconds.
-    """
-
-    seed: int
-    workers: int
-    policy: str
-    seconds: float
-    tasks: int
-    starts: int
-    worst: float
-    use: float
-    calm_s: float
-    lost: int
-    doubled: int
-    needless: int
-    crashed: int
-    killed: int
-    recovery_s: dict[str, list[float]]
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether all that is promised was kept. Time without a fault is short, and new workers start in it."""
-        is_back = all(max(them) <= RECOVERY_S[fault] for fault, them in self.recovery_s.items())
-        return self.worst <= 0 and self.use >= 0.95 and is_back and not (self.lost or self.needless or self.crashed)
-
-    def __str__(self) -> str:
-        longest = max((max(them) for them in self.recovery_s.values()), default=0.0)
-        return (
-            f"seed {self.seed}, {self.workers} workers, {self.policy}, {self.seconds:.0f} s, "
-            f"{sum(map(len, self.recovery_s.values()))} faults of {len(self.recovery_s)} kinds: {self.starts} starts, "
-            f"worst window {self.worst:+.2f}, {self.use:.4f} of the slots used in {self.calm_s:.0f} s without a fault, "
-            f"longest recovery {longest:.2f} s, {self.lost} of {self.tasks} lost, {self.doubled} doubled "
-            f"({self.needless} of them needlessly), {self.crashed} workers crashed, {self.killed} did not end in time"
-        )
 
 
 class Chaos:
@@ -170,29 +112,30 @@ class Chaos:
     def _judge(self, begin: float, end: float, releases: list[float], history: History) -> Report:
         limits = Limits(self._changes)
         strikes = [strike for strike in sorted(self._fleet.strikes, key=lambda it: it.at) if begin <= strike.at < end]
+        until = list(zip(strikes, [*(strike.at for strike in strikes[1:]), end]))
+        spells = [(it.until + RETURN_S, later) for it, later in until if later - it.until > 2 * RETURN_S]
         releases = [instant for instant in releases if instant < end]
         worst, _ = worst_window(releases, limits, [self._extra(strike, limits) for strike in strikes])
-        spells = list(self._calm(strikes, end))
         recovery = defaultdict(list)
-        for strike, later in zip(strikes, [*(strike.at for strike in strikes[1:]), end]):
+        for strike, later in until:
             rate = min(limits.rate(strike.at), limits.rate(later))
             recovery[strike.event].append(recovery_s(releases, rate, strike.at, strike.over, later))
         return Report(
-            self._seed,
-            len(self._fleet.places),
-            self._policy,
-            end - begin,
-            len(self._sent),
-            sum(begin <= instant for instant in releases),
-            worst,
-            use(releases, limits, spells),
-            sum(later - earlier for earlier, later in spells),
-            len(self._sent - history.ended),
-            len(history.doubles),
-            len(history.needless),
-            len(self._fleet.crashed),
-            len(self._fleet.killed),
-            dict(recovery),
+            seed=self._seed,
+            workers=len(self._fleet.places),
+            policy=self._policy,
+            seconds=end - begin,
+            tasks=len(self._sent),
+            starts=sum(begin <= instant for instant in releases),
+            worst=worst,
+            use=use(releases, limits, spells),
+            calm_s=sum(later - earlier for earlier, later in spells),
+            lost=len(self._sent - history.ended),
+            doubled=len(history.doubles),
+            needless=len(history.needless),
+            crashed=len(self._fleet.crashed),
+            killed=len(self._fleet.killed),
+            recovery_s=dict(recovery),
         )
 
     def _extra(self, strike: Strike, limits: Limits) -> Extra:
@@ -205,12 +148,6 @@ class Chaos:
             count = len(self._fleet.places)
             starts += count - 1 + rate * RETURN_S * (count - 1) / count
         return Extra(strike.at, strike.over + RETURN_S, starts)
-
-    @staticmethod
-    def _calm(strikes: list[Strike], end: float) -> Iterator[tuple[float, float]]:
-        for strike, later in zip(strikes, [*(strike.at for strike in strikes[1:]), end]):
-            if later - strike.until > 2 * RETURN_S:
-                yield strike.until + RETURN_S, later
 
 
 def run(seed: int, workers: int, seconds: float, policy: str, tell: Callable[[str], object]) -> Report:
