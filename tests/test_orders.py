@@ -254,6 +254,7 @@ def test_the_same_limit_over_and_over(empty_redis: Server, figures: Figures) -> 
     assert changes == history == 1
 
 
+@pytest.mark.long
 def test_stock_celery_multiplies_and_forgets(empty_redis: Server, figures: Figures) -> None:
     """The same limit sent 10 times lets more pass; and a worker that starts later has the declared one."""
     with cluster_on(empty_redis, "5/s", extension=False, conf={"worker_prefetch_multiplier": 20}) as cluster:

@@ -18,7 +18,7 @@ from .conftest import Figures, Server
 GREEN = ["gevent", "eventlet"]
 
 
-@pytest.mark.parametrize("broker", ["redis", pytest.param("rabbitmq", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("broker", ["redis", pytest.param("rabbitmq", marks=pytest.mark.long)])
 @pytest.mark.parametrize("pool", GREEN)
 def test_greenlets(
     request: pytest.FixtureRequest, empty_redis: Server, figures: Figures, pool: str, broker: str
@@ -37,7 +37,7 @@ def test_greenlets(
     assert 0.99 <= run.used <= 1.005
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_stock_greenlets_do_neither(empty_redis: Server, figures: Figures) -> None:
     """The same load on stock Celery: each worker by itself, and far from its rate."""
     pytest.importorskip("gevent")
@@ -49,7 +49,7 @@ def test_stock_greenlets_do_neither(empty_redis: Server, figures: Figures) -> No
     assert not run.kept
 
 
-@pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.long)])
 def test_a_transport_without_event_loop(empty_redis: Server, figures: Figures, pool: str) -> None:
     """Messages in files, two workers at 20/s: 0.99 of the slots, every window within the promise."""
     with Cluster("filesystem://", f"{empty_redis.url}/1", "20/s") as cluster:
@@ -71,8 +71,10 @@ def resizing(cluster: Cluster) -> AbstractContextManager[None]:
     ("what", "options", "rate", "run_time_s", "least"),
     [
         ("autoscale 1 to 8", ["--autoscale=8,1"], "50/s", 0.05, 0.98),
-        ("5 tasks a process", ["--max-tasks-per-child=5", "-c", "8"], "50/s", 0.0, 0.7),
-        ("grow and shrink", [], "50/s", 0.05, 0.96),
+        pytest.param(
+            "5 tasks a process", ["--max-tasks-per-child=5", "-c", "8"], "50/s", 0.0, 0.7, marks=pytest.mark.long
+        ),
+        pytest.param("grow and shrink", [], "50/s", 0.05, 0.96, marks=pytest.mark.long),
     ],
 )
 def test_a_pool_that_changes(

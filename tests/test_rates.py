@@ -28,7 +28,7 @@ def watch(broker: str, limiter: Redis, rate: str, workers: int, seconds: float, 
 
 @pytest.mark.parametrize(
     ("rate", "workers", "seconds"),
-    [("100/s", 4, 5), *(pytest.param(*run, marks=pytest.mark.slow) for run in OTHER_RUNS)],
+    [("100/s", 4, 5), *(pytest.param(*run, marks=pytest.mark.long) for run in OTHER_RUNS)],
 )
 def test_a_limit_is_reached_and_never_exceeded(
     empty_redis: Server, own_redis: Redis, figures: Figures, rate: str, workers: int, seconds: float
@@ -61,7 +61,7 @@ def test_rabbitmq(own_redis: Redis, rabbitmq: str, figures: Figures) -> None:
     assert 0.985 <= run.used <= 1.005
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_stock_celery_does_neither(empty_redis: Server, figures: Figures) -> None:
     """The same load without the extension: two workers hold 10/s each, and under backlog not even that."""
     with Cluster(f"{empty_redis.url}/0", rate="100/s", extension=False) as cluster:

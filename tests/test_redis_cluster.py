@@ -261,7 +261,7 @@ def told(run: Run, gap_s: float, recovery_s: float) -> str:
     )
 
 
-@pytest.mark.parametrize("fail", [planned, killed, pytest.param(hung, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fail", [planned, killed, pytest.param(hung, marks=pytest.mark.long)])
 def test_a_failover_under_load(
     nodes: RedisCluster, empty_redis: Server, figures: Figures, fail: Callable[[RedisCluster, Node, Node], None]
 ) -> None:
@@ -288,7 +288,7 @@ def test_a_failover_under_load(
     assert run.release_excess <= 0
 
 
-@pytest.mark.parametrize("pause_s", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pause_s", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_resharding_under_load(nodes: RedisCluster, empty_redis: Server, figures: Figures, pause_s: float) -> None:
     """The slot of the limits moves to another master, at once and with a second between its keys and its end.
 

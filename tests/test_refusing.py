@@ -72,7 +72,7 @@ def own() -> Iterator[Redis]:
         (read_only, "read only replica"),
         (loading, "BusyLoadingError"),
         (a_password, "AuthenticationError"),
-        (out_of_memory, ""),
+        pytest.param(out_of_memory, "", marks=pytest.mark.long),
     ],
 )
 def test_a_redis_that_refuses(
@@ -118,7 +118,7 @@ def test_a_redis_that_refuses(
         assert reason in log, log
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_masters(empty_redis: Server, figures: Figures) -> None:
     """A worker has the master, the other one a replica that was promoted beside it: for p seconds each has all slots.
 

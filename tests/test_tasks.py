@@ -148,7 +148,7 @@ def test_other_tasks_behind_held_ones(
         assert started[-1] - ready <= 2
 
 
-@pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pool", ["prefork", pytest.param("threads", marks=pytest.mark.long)])
 def test_unlimited_tasks_that_fill_the_pool_leave_limited_ones_their_turn(
     empty_redis: Server, figures: Figures, pool: str
 ) -> None:

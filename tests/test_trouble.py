@@ -54,7 +54,7 @@ def test_a_stopped_worker_uses_no_old_slot(empty_redis: Server, figures: Figures
     assert lost <= max(1, HORIZON_S / limit.interval_s)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_wall_clocks_that_differ_by_minutes(empty_redis: Server, figures: Figures) -> None:
     """One worker is five minutes ahead, one five behind: the promise, all slots, fair shares, and a pause that ends.
 
@@ -89,7 +89,7 @@ def test_wall_clocks_that_differ_by_minutes(empty_redis: Server, figures: Figure
     assert pause_s - 0.25 <= gap_s <= pause_s + 0.25 + 0.01 + HORIZON_S + limit.grace_s
 
 
-@pytest.mark.parametrize("broker", ["redis", pytest.param("rabbitmq", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("broker", ["redis", pytest.param("rabbitmq", marks=pytest.mark.long)])
 def test_restarts_and_kills_lose_nothing(
     request: pytest.FixtureRequest, empty_redis: Server, figures: Figures, broker: str
 ) -> None:
@@ -167,7 +167,7 @@ def test_fifty_kills(rabbitmq: str, empty_redis: Server, figures: Figures) -> No
     assert len(starts) - len(ids) <= 50 * 4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_distant_redis(empty_redis: Server, figures: Figures) -> None:
     """25 ms more each way: still 100/s, and unlimited tasks on the same worker do not notice."""
     limit = Limit.parse("100/s")
