@@ -33,7 +33,6 @@ def read_only(redis: Redis) -> Callable[[], object]:
 
 
 def loading(redis: Redis) -> Callable[[], object]:
-    redis.client().save()
     redis.restart()
     return lambda: None
 
@@ -62,6 +61,7 @@ def own() -> Iterator[Redis]:
             for number in range(KEYS):
                 pipe.set(f"key{number}", "x")
             pipe.execute()
+        redis.client().save()
         yield redis
 
 
