@@ -66,7 +66,7 @@ class Redis:
         deadline = time.monotonic() + 10
         while True:
             with contextlib.suppress(redis.ConnectionError):
-                self.client().ping()
+                self.client(timeout_s=10).ping()  # one that asks again by itself would notice a second late
                 return self
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{binary} did not start")
