@@ -95,7 +95,7 @@ class Limiter:
         self._outage = outage
         self._policy = policy
         self._orders = orders
-        self._try_at = float("-inf")
+        self._try_at: dict[str, float] = {}
 
     def reserve(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
         """Ask for slots of a limit.
@@ -122,8 +122,8 @@ class Limiter:
     def _try(self, name: str, limit: Limit) -> None:
         """See whether Redis is back. What it grants comes too late for this call, and goes back."""
         now = time.monotonic()
-        if now >= self._try_at:
-            self._try_at = now + REPLY_TIMEOUT_S
+        if now >= self._try_at.get(name, now):
+            self._try_at[name] = now + REPLY_TIMEOUT_S
             self._ask(name, limit, 1, lambda it: self._give_back(name, it) if it and it.count else None)
 
     def _ask(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:

@@ -29,7 +29,7 @@ SLOW_S, SLOW_IN_A_ROW = 0.8 * HORIZON_S, 10
 ALL = ""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Trouble:
     """Why there are no slots.
 

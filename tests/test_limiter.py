@@ -184,6 +184,28 @@ def test_an_error_reply_is_reported_and_answered_with_nothing(client: Client, re
     assert len(client.changes) == 1
 
 
+def test_all_that_were_refused_have_slots_again_at_once(client: Client, redis_client: redis.Redis) -> None:
+    """Twenty buckets without slots for over a second, each asked every 20 ms. Each is tried again by itself.
+
+    So all are over within REPLY_TIMEOUT_S and a few turns of each other, however many they are.
+    """
+    names = [f"tasks.{number}" for number in range(20)]
+    for name in names:
+        redis_client.set(bucket_key(PREFIX, name), "rubbish")
+
+    def ask() -> None:
+        for name in names:
+            client.limiter.reserve(name, LIMIT, 1, lambda reservation: None)
+
+    client.loop.tick(0.02, ask)
+    client.loop.run_until(lambda: all(map(client.outage.counts, names)))
+    redis_client.flushdb()
+    back = time.monotonic()
+    client.loop.run_until(lambda: not any(map(client.outage.counts, names)))
+
+    assert time.monotonic() - back <= REPLY_TIMEOUT_S + NOISE_S
+
+
 def test_an_answer_that_comes_after_the_giving_up_is_not_delivered(client: Client) -> None:
     """It lies in the socket unread while the connection is given up: one reply, None, and nothing later."""
     client.limiter.reserve(NAME, LIMIT, 1, client.replies.append)
