@@ -83,10 +83,12 @@ def on_ready(sender, **kwargs):
 
 
 @app.task(name="limited", bind=True, rate_limit=SETUP.get("rate"))
-def limited(self, run_time_s=0.0):
+def limited(self, run_time_s=0.0, error=""):
     record("start", self.name, self.request.id)
     if run_time_s:
         time.sleep(run_time_s)
+    if error:
+        raise RuntimeError(error)
 
 
 if SETUP.get("burst") is not None:

@@ -127,12 +127,16 @@ class WorkerPool:
         """Hand over as Celery's own limit does, and listen for the end."""
         celery_on_success = request.on_success
 
-        def on_success(outcome: tuple[bool, Any, float], **kwargs: Any) -> None:
+        def on_success(outcome: tuple[bool, Any, float | None], **kwargs: Any) -> None:
             del request.on_success  # a cycle, and Celery's own is there again
             try:
                 celery_on_success(outcome, **kwargs)
             finally:
-                self._ended(outcome[2])
+                # Celery measures only what succeeds. A failed task has kept its process busy as well.
+                run_time_s = outcome[2]
+                if run_time_s is None:
+                    run_time_s = time.time() - request.time_start if request.time_start else 0.0
+                self._ended(run_time_s)
 
         request.on_success = on_success
         self._line.take()

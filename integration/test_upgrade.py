@@ -17,7 +17,7 @@ from .fleet import Fleet
 from .trial import Trial
 
 #: The commit of the version before, until there is a release to install.
-PREVIOUS = "682e6e4"
+PREVIOUS = "20b6650"
 
 
 @pytest.fixture(scope="session")
