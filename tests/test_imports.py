@@ -157,8 +157,3 @@ def test_only_the_step_knows_the_insides_of_the_worker() -> None:
     knows = {module for module in ARROWS if any(name.startswith("celery.worker") for name in imports(module)[1])}
 
     assert knows == {"cli", "control", "step"}  # the step, and the remote commands
-
-
-@pytest.mark.parametrize("module", ARROWS)
-def test_no_module_is_longer_than_two_hundred_and_fifty_lines(module: str) -> None:
-    assert len((PACKAGE / f"{module}.py").read_text().splitlines()) <= 250
