@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from .clock import RedisClock
+from .faults import Retry
 from .limit import Limit
 from .reservation import Reservation
 
@@ -50,6 +51,8 @@ class Bucket:
         waiting: workers that wait on it, this one among them, by the last answer.
         next_us: the next slot that was free then, on the Redis clock (epoch us).
         floor_us: before it, on the Redis clock (epoch us), nothing is released; 0 for no such time.
+        retry: when its turn comes again, after one that ended in an error.
+        aside: held requests that could not be asked or started, and are tried again; those before the queue.
     """
 
     def __init__(self, name: str, limit: Limit | None) -> None:
@@ -58,6 +61,9 @@ class Bucket:
         self.floor_us = self.next_us = 0
         self.waiting = 1
         self.held: deque[Any] = deque()
+        self.aside: list[Any] = []
+        self.retry = Retry()
+        self._retries: dict[Any, Retry] = {}
         self.reservations: deque[Reservation] = deque()
         self.call: Call | None = None
         #: Monotonic instants: when to ask next, when it last asked, and since when it waits for a slot.
@@ -77,6 +83,11 @@ class Bucket:
     def in_hand(self) -> int:
         """Slots reserved and not used."""
         return sum(reservation.left for reservation in self.reservations)
+
+    @property
+    def held_count(self) -> int:
+        """Held requests, with those set aside."""
+        return len(self.held) + len(self.aside)
 
     @property
     def unprovided(self) -> int:
@@ -101,7 +112,7 @@ class Bucket:
     @property
     def is_idle(self) -> bool:
         """Whether it needs nobody's attention."""
-        return not (self.held or self.in_hand or self.call)
+        return not (self.held or self.aside or self.in_hand or self.call)
 
     def opens(self, clock: RedisClock) -> float:
         """The monotonic instant from which requests may be released, limit or not."""
@@ -114,6 +125,31 @@ class Bucket:
             if self.is_idle:
                 self._spare_since = now
         self.held.append(request)
+
+    def set_aside(self, request: Any, now: float) -> None:
+        """Keep a request that has left the queue because of an error of its own, to be tried again."""
+        self._retries.setdefault(request, Retry()).failed(now)
+        self.aside.append(request)
+
+    def bring_back(self, now: float) -> float:
+        """Put those whose pause is over at the head of the queue; returns the instant of the next one."""
+        if not self.aside:
+            return float("inf")
+        due = [request for request in self.aside if self._retries[request].at <= now]
+        self.aside = [request for request in self.aside if self._retries[request].at > now]
+        self.held.extendleft(reversed(due))
+        return min((self._retries[request].at for request in self.aside), default=float("inf"))
+
+    def forget(self, request: Any) -> None:
+        """A request is held no longer."""
+        if self._retries:
+            self._retries.pop(request, None)
+
+    def clear(self) -> None:
+        """All of them."""
+        self.held.clear()
+        self.aside.clear()
+        self._retries.clear()
 
     def drop_gone(self, is_gone: Callable[[Any], bool], first: int, is_enough: Callable[[int], bool]) -> int:
         """Forget requests that are gone (revoked, expired).

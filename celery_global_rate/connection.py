@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from redis.exceptions import ConnectionError, RedisError, ResponseError
+from redis.exceptions import ConnectionError, ResponseError
 
 from .loop import Waker
 
@@ -82,10 +82,12 @@ class HubConnection:
             self.open()
             answer(ConnectionError("not connected"))
             return
+        # Packed first: a command that cannot be packed must not wait for an answer, or it would get the next one's.
+        parts = self._redis.pack_command(*command)
         self._answers.append((time.monotonic(), answer))
         try:
             # Not by send_packed_command: that closes the socket on an error, while the loop still listens to it.
-            for part in self._redis.pack_command(*command):
+            for part in parts:
                 self._redis._sock.sendall(part)
         except OSError as exc:
             self.lose(exc)
@@ -98,7 +100,7 @@ class HubConnection:
                 reply = self._redis.read_response(disconnect_on_error=False)
             except ResponseError as exc:
                 reply = exc
-            except (RedisError, OSError) as exc:
+            except Exception as exc:  # a reply that cannot be parsed leaves nothing to go on with
                 # redis-py reports an answer that is not complete yet like this; what has come so far is kept.
                 if not isinstance(exc.__context__, WOULD_BLOCK):
                     self.lose(exc)
@@ -115,8 +117,8 @@ class HubConnection:
         """Give the connection up. All commands without an answer are answered with the reason."""
         self._close()
         self._put_off()
-        self._on_change(reason)
         unanswered, self._answers = self._answers, deque()
+        self._waker.guard(partial(self._on_change, reason))
         for _, answer in unanswered:
             self._waker.guard(partial(answer, reason))
 

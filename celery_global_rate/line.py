@@ -44,6 +44,10 @@ class SemaphoreLine:
             self.turns -= 1
             self._semaphore.value += 1
 
+    def withdraw(self) -> None:
+        """The task that was handed over has not gone: its process is free again."""
+        self._semaphore.release()
+
     def clear(self) -> None:
         """Forget all places: Celery has cleared its semaphore."""
         self._life = object()
@@ -87,6 +91,9 @@ class PoolQueue:
 
     def take(self) -> None:
         """Use the turn for the task that is handed over next."""
+
+    def withdraw(self) -> None:
+        """The task that was handed over has not gone."""
 
     def clear(self) -> None:
         """Forget the place."""

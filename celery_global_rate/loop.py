@@ -134,7 +134,7 @@ class Alarm:
         if self._hub is None or at >= self._at:
             return
         self._forget()
-        self._at = at
+        self._at = at  # first: where a timer cannot be had, every turn of the loop looks at the clock
         self._entry = self._hub.timer.call_at(at, self._fire)
 
     def _forget(self) -> None:

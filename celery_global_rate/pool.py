@@ -44,6 +44,9 @@ class Pool(Protocol):
     def start(self, request: Any) -> None:
         """Hand a request over: to a process of our turn where there is one."""
 
+    def has_accepted(self, request: Any) -> bool:
+        """Whether a request began to run although `start` has ended in an error. Else it may be started again."""
+
     def is_gone(self, request: Any) -> bool:
         """Whether a request must not run any more (revoked, expired). Answers and acknowledges it then."""
 
@@ -99,14 +102,15 @@ class Room:
         """The deck of a limit out of reach is full: a task for each process may end before it needs another look."""
         self._may_end = self._pool.processes
 
-    def ended(self, run_time_s: float, now: float) -> bool:
+    def ended(self, run_time_s: float | None, now: float) -> bool:
         """A released task has ended; returns whether the pool needs a look.
 
         Args:
-            run_time_s: how long it ran, in seconds.
+            run_time_s: how long it ran, in seconds; None where that is not known.
             now: monotonic seconds.
         """
-        self._pace.ran(run_time_s, now)
+        if run_time_s is not None:
+            self._pace.ran(run_time_s, now)
         self._may_end -= 1
         return self._may_end < 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import random
 import threading
 import time
@@ -12,9 +11,11 @@ from functools import partial
 from typing import Any
 
 from .bucket import REPLY_TIMEOUT_S, Bucket
+from .chores import Chores
 from .clock import RedisClock
 from .connection import REOPEN_LATE_S, HubConnection
 from .credit import Credit, Renew
+from .faults import FIRST_PAUSE_S, Faults
 from .limit import Limit
 from .limiter import Limiter
 from .loop import Alarm, Waker
@@ -26,13 +27,11 @@ from .patience import Patience
 from .policy import policy_of
 from .pool import WorkerPool
 from .record import Record
-from .scheduler import FULL_POOL_POLL_S, Scheduler
+from .scheduler import Scheduler
 from .settings import Settings
 from .store import ERRORS, Store
 from .sweep import SWEEP_S, Sweep
 from .version import __version__
-
-logger = logging.getLogger(__name__)
 
 #: The most that another thread waits for the loop, in seconds.
 PATIENCE_S = 1.0
@@ -67,7 +66,7 @@ class Regulator:
         self._pool = pool
         self._qos = qos
         self._patience = patience
-        self._recoverable = recoverable
+        self._faults = Faults(passing=recoverable)
         self._thread: int | None = None
         self._database: int = settings.connection().db
         self._waker = Waker(self._guarded)
@@ -81,8 +80,21 @@ class Regulator:
         self.limiter = Limiter(self._connection, prefix, worker, clock, self._outage, policy, self.orders)
         self._news = News(settings.connection, self._waker, self._connection, prefix, self.orders)
         self._credit = Credit(settings.max_held, renewal)
-        self.scheduler = Scheduler(pool, self.limiter, self._alarm.set, self._cover, time.monotonic, random.random)
-        self._sweep = Sweep(self.scheduler.busy.values, pool.is_gone, time.monotonic)
+        self.scheduler = Scheduler(
+            pool, self.limiter, self._alarm.set, self._cover, time.monotonic, random.random, self._faults
+        )
+        sweep = Sweep(self.scheduler.busy.values, self.scheduler.is_gone, time.monotonic)
+        self._chores = Chores(
+            {
+                "keeping held messages": self._keep_patient,
+                "looking for revoked tasks": sweep.keep_up,
+                "looking for news": self._news.keep_up,
+                "counting workers": self._members.keep_up,
+                "watching Redis": self._watch,
+                "keeping orders": self.orders.keep_up,
+            },
+            self._faults,
+        )
         self._last_held = float("-inf")
         pool.listen(self._ended, self.pump)
 
@@ -120,7 +132,7 @@ class Regulator:
     def hold(self, bucket: Bucket, request: Any) -> None:
         """Take a request into a bucket."""
         self._last_held = time.monotonic()
-        self._pool.show(request)
+        self._faults.guard("showing a held task", self._pool.show, request)
         self._run(self._hold, bucket, request)
 
     def configure(self, bucket: Bucket, declared: Limit | None) -> None:
@@ -138,6 +150,9 @@ class Regulator:
         """Do what is due."""
         self._guarded(self.scheduler.pump)
         self._guarded(self._keep_up)
+
+    def _keep_up(self) -> None:
+        self._alarm.set(self._chores.keep_up(time.monotonic()))
 
     def read_orders(self) -> None:
         """Learn what was ordered before this worker began. It waits for Redis, so it is for the start of a worker.
@@ -203,34 +218,34 @@ class Regulator:
             self._waker.call(partial(action, *args))
 
     def _hold(self, bucket: Bucket, request: Any) -> None:
-        self._credit.received()
-        self._patience.hold(request)
+        self._faults.guard("lending prefetch slots", self._credit.received)
+        self._faults.guard("keeping held messages", self._patience.hold, request)
         self.scheduler.hold(bucket, request)
         self._alarm.set(time.monotonic() + SWEEP_S)
 
     def _learn(self, name: str, record: str) -> None:
         self.orders.learn(name, record)
 
-    def _keep_up(self) -> None:
-        now = time.monotonic()
+    def _keep_patient(self, now: float) -> float:
         if self._patience.until <= now and self._patience.keep_up(now, self.scheduler.requests):
             self._forget()
             self.scheduler.pump()
-        held = self.scheduler.held
-        swept = self._sweep.keep_up(now) if held else float("inf")
-        told = min(self._news.keep_up(now), self._members.keep_up(now), self._outage.keep_up(now, held))
-        if self._outage.reason is not None:
-            self._connection.open()  # nobody else may, where nothing is held
-            told = min(told, now + REOPEN_LATE_S)
-        self._alarm.set(min(self.orders.keep_up(now), told, self._patience.until, swept))
+        return self._patience.until
+
+    def _watch(self, now: float) -> float:
+        told_at = self._outage.keep_up(now, self.scheduler.held)
+        if self._outage.reason is None:
+            return told_at
+        self._connection.open()  # nobody else may, where nothing is held
+        return min(told_at, now + REOPEN_LATE_S)
 
     def _clear(self) -> None:
         self._forget()
-        self._pool.clear()
+        self._faults.guard("leaving the pool", self._pool.clear)
 
     def _forget(self) -> None:
         """What is held is delivered again."""
-        self._pool.hide(self.scheduler.requests)
+        self._faults.guard("hiding held tasks", self._pool.hide, self.scheduler.requests)
         self.scheduler.clear()
 
     def _ended(self, run_time_s: float) -> None:
@@ -238,13 +253,8 @@ class Regulator:
 
     def _guarded(self, action: Callable[..., None], *args: Any) -> None:
         """Run a part of the message path: an error of ours must not end the worker, one of the broker must reach it."""
-        try:
-            action(*args)
-        except self._recoverable:
-            raise
-        except Exception:
-            logger.exception("global-rate: held tasks will be tried again")
-            self._alarm.set(time.monotonic() + FULL_POOL_POLL_S)
+        if not self._faults.guard("the loop's turn", action, *args):
+            self._alarm.set(time.monotonic() + FIRST_PAUSE_S)
 
     def _cover(self, held: int) -> None:
         self._credit.cover(held, self._qos())

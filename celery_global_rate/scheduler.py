@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from operator import le
 from typing import Any
 
 from .bucket import HORIZON_S, SHORTEST_PAUSE_S, Bucket, Call
+from .faults import Faults
 from .limit import Limit
 from .pool import Pool, Room
 from .reservation import Limiter, Reservation
@@ -22,6 +24,8 @@ PRESSING = 0.04
 class Scheduler:
     """Holds requests until their slot is due and a process is free.
 
+    An error in the turn of one bucket stays there: the others have theirs, and its own comes again after a pause.
+
     Args:
         pool: where released requests go.
         limiter: where slots come from.
@@ -29,6 +33,7 @@ class Scheduler:
         cover: is told how many held requests need a prefetch slot of their own.
         monotonic: the clock, in seconds.
         chance: draws uniformly from [0, 1).
+        faults: where errors end.
 
     Attributes:
         missed: slots that were reserved and came too late to be used, since the start.
@@ -43,8 +48,10 @@ class Scheduler:
         cover: Callable[[int], None],
         monotonic: Callable[[], float],
         chance: Callable[[], float],
+        faults: Faults,
     ) -> None:
         self.missed = 0
+        self._faults = faults
         self._pool = pool
         self._room = Room(pool, monotonic)
         self._limiter = limiter
@@ -57,12 +64,12 @@ class Scheduler:
     @property
     def held(self) -> int:
         """Requests held in all buckets."""
-        return sum(len(bucket.held) for bucket in self.busy.values())
+        return sum(bucket.held_count for bucket in self.busy.values())
 
     @property
     def requests(self) -> list[Any]:
         """All of them."""
-        return [request for bucket in self.busy.values() for request in bucket.held]
+        return [request for bucket in self.busy.values() for request in (*bucket.aside, *bucket.held)]
 
     def hold(self, bucket: Bucket, request: Any) -> None:
         """Take a request in. It is released at once where its bucket has no limit."""
@@ -73,7 +80,7 @@ class Scheduler:
         if bucket.limit is None or not is_expected:
             self.pump()
         elif len(bucket.held) <= bucket.most_covered:
-            self._cover(self._to_cover)
+            self._cover_held()
 
     def configure(self, bucket: Bucket, limit: Limit | None, floor_us: int = 0) -> None:
         """Put a limit and a floor in force: held requests follow them, and start where the limit is None."""
@@ -91,16 +98,22 @@ class Scheduler:
 
     def clear(self) -> None:
         """Forget all held requests, which the broker delivers anew, and give their slots back."""
-        for bucket in self.busy.values():
-            bucket.held.clear()
-        self.let_go()
+        buckets = list(self.busy.values())
         self.busy.clear()
-        self._cover(0)
+        for bucket in buckets:
+            bucket.clear()
+            self._let_go(bucket)
+        self._cover_held()
 
     def ended(self, run_time_s: float) -> None:
-        """A released task has ended, and has left its process to the next one."""
+        """A released task has ended, and has left its process to the next one.
+
+        Args:
+            run_time_s: how long it ran, in seconds. What is no time, because a clock was set, is not learnt from.
+        """
         now = self._monotonic()
-        if self._room.ended(run_time_s, now) or now >= self._serve_at:
+        is_time = isinstance(run_time_s, (int, float)) and 0 <= run_time_s < math.inf
+        if self._room.ended(run_time_s if is_time else None, now) or now >= self._serve_at:
             self._pump(now >= self._serve_at)
 
     def pump(self) -> None:
@@ -115,7 +128,7 @@ class Scheduler:
         try:
             longest_wait_first = sorted(self.busy.values(), key=lambda bucket: bucket.waiting_since)
             for bucket in longest_wait_first:
-                self._release(bucket)
+                self._turn(bucket, "releasing tasks", self._release)
             if is_serving or self._serve_at == NOW:
                 self._serve_all(longest_wait_first)
         finally:
@@ -123,26 +136,48 @@ class Scheduler:
 
     def _serve_all(self, longest_wait_first: list[Bucket]) -> None:
         self._serve_at = float("inf")
-        wake_at = min(map(self._serve, longest_wait_first), default=float("inf"))
-        self._pool.line_up(self._room.places(self._of_use))
+        turns = [self._turn(bucket, "reserving slots", self._serve) for bucket in longest_wait_first]
+        self._faults.guard("lining up for the pool", self._line_up)
         for bucket in longest_wait_first:
             if bucket.is_idle:
                 self.busy.pop(bucket.name, None)
         if self.busy:
+            wake_at = min(turns, default=float("inf"))
             self._serve_at = min(self._serve_at, wake_at)
             self._wake(wake_at)
-        self._cover(self._to_cover)
+        self._cover_held()
 
-    def _release(self, bucket: Bucket) -> None:
+    def _turn(self, bucket: Bucket, place: str, part: Callable[[Bucket], float]) -> float:
+        """One part of a bucket's turn; returns the monotonic instant of the next one."""
+        now = self._monotonic()
+        return bucket.retry.at if now < bucket.retry.at else self._attempt(bucket, place, part)
+
+    def _attempt(self, bucket: Bucket, place: str, part: Callable[[Bucket], float]) -> float:
+        try:
+            return part(bucket)
+        except self._faults.passing:
+            raise
+        except Exception as exc:
+            self._faults.note(place, exc, bucket.name)
+            self._let_go(bucket)  # or what it has in hand would keep processes from the others
+            bucket.retry.failed(self._monotonic())
+            return bucket.retry.at
+
+    def _line_up(self) -> None:
+        self._pool.line_up(self._room.places(self._of_use))
+
+    def _cover_held(self) -> None:
+        self._faults.guard("lending prefetch slots", self._cover, self._to_cover)
+
+    def _release(self, bucket: Bucket) -> float:
         """Start what is due and fits into the pool; what came too late to start is missed."""
         if bucket.limit is None:
-            self._pass_on(bucket)
-            return
+            return self._pass_on(bucket)
         clock, usable_s, room = self._limiter.clock, bucket.limit.usable_s, None
         while (room is None or room > 0) and (reservation := bucket.reservation) is not None:
             if not self._is_wanted(bucket):
                 self._let_go(bucket)
-                return
+                return NOW
             # Anew for each, and after all that may take long: this worker may have been stopped as well.
             now = self._monotonic()
             late_s = reservation.late_s(clock, now)
@@ -152,29 +187,63 @@ class Scheduler:
                 self._serve_at = NOW
                 continue
             if late_s < 0:
-                return
+                return NOW
             if room is None:
                 room = self._room.left(bucket.has_spare or late_s >= usable_s * PRESSING, bucket.is_far)
             if room > 0:
                 room -= 1
                 reservation.used += 1
-                self._pool.start(bucket.held.popleft())
+                self._start(bucket)
         if not bucket.held:
             self._serve_at = NOW  # there is nothing to cover any more
         if room == 0 and bucket.is_far and len(self.busy) == 1:
             self._room.filled()
+        return NOW
 
-    def _pass_on(self, bucket: Bucket) -> None:
+    def _pass_on(self, bucket: Bucket) -> float:
         """Start what has no limit any more, as many as there are processes: a solo pool runs them right here."""
         is_open = bucket.opens(self._limiter.clock) <= self._monotonic()
         for _ in range(self._pool.processes if is_open else 0):
             if self._is_wanted(bucket):
-                self._pool.start(bucket.held.popleft())
+                self._start(bucket)
+        return NOW
+
+    def _start(self, bucket: Bucket) -> None:
+        """Start the next held request. One that cannot be started is set aside, so that the others can."""
+        request = bucket.held.popleft()
+        try:
+            self._pool.start(request)
+        except self._faults.passing:
+            raise
+        except Exception as exc:
+            self._faults.note("starting a task", exc, bucket.name)
+            if not self._pool.has_accepted(request):
+                self.missed += 1
+                bucket.set_aside(request, self._monotonic())
+                return
+        bucket.forget(request)
+
+    def is_gone(self, bucket: Bucket, request: Any) -> bool:
+        """Whether a held request is to leave the queue: it must not run any more, or cannot be asked and is set aside.
+
+        To answer and to acknowledge it takes the result backend and the broker, and either may fail.
+        """
+        try:
+            is_gone = self._pool.is_gone(request)
+        except self._faults.passing:
+            raise
+        except Exception as exc:
+            self._faults.note("looking whether a task is still wanted", exc, bucket.name)
+            bucket.set_aside(request, self._monotonic())
+            return True
+        if is_gone:
+            bucket.forget(request)
+        return is_gone
 
     def _is_wanted(self, bucket: Bucket) -> bool:
         """Whether the next held request still wants to run; those before it that do not are forgotten."""
         while bucket.held:
-            if not self._pool.is_gone(bucket.held[0]):
+            if not self.is_gone(bucket, bucket.held[0]):
                 return True
             bucket.held.popleft()
         return False
@@ -182,8 +251,9 @@ class Scheduler:
     def _serve(self, bucket: Bucket) -> float:
         """Ask for slots if it is time to; returns the monotonic instant of what comes next for this bucket."""
         now = self._monotonic()
+        back_at = bucket.bring_back(now)
         if bucket.limit is None:
-            return max(now, bucket.opens(self._limiter.clock))
+            return max(now, bucket.opens(self._limiter.clock)) if bucket.held else back_at
         if bucket.call is not None and now > bucket.call.expires:
             bucket.call = None
             bucket.unanswered(now, self._chance())
@@ -194,7 +264,7 @@ class Scheduler:
             due = self._limiter.clock.reached(reservation.due_us)
             pressing = due if bucket.has_spare else due + bucket.limit.usable_s * PRESSING
             at = min(at, due if now < due else pressing if now < pressing else now + FULL_POOL_POLL_S)
-        return at
+        return min(at, back_at)
 
     def _ask(self, bucket: Bucket, limit: Limit, now: float) -> None:
         # Slots that lie ready at once are of use for the grace, not for the horizon.
@@ -203,7 +273,7 @@ class Scheduler:
         if wanted <= 0:
             self._serve_at = NOW  # when the next task ends
         elif not bucket.has_spare:  # where there are slots to spare, one too many hurts nobody
-            wanted = bucket.drop_gone(self._pool.is_gone, bucket.in_hand, partial(le, wanted))
+            wanted = bucket.drop_gone(partial(self.is_gone, bucket), bucket.in_hand, partial(le, wanted))
         if wanted > 0:
             call = bucket.call = Call(wanted, now)
             bucket.asked_at = now
@@ -211,7 +281,7 @@ class Scheduler:
 
     @property
     def _to_cover(self) -> int:
-        return sum([min(len(bucket.held), bucket.most_covered) for bucket in self.busy.values()])
+        return sum([min(bucket.held_count, bucket.most_covered) for bucket in self.busy.values()])
 
     @property
     def _committed(self) -> int:
@@ -235,14 +305,19 @@ class Scheduler:
         if bucket.call is not call:
             return
         bucket.call = None
+        self._attempt(bucket, "taking slots", partial(self._take, call=call, reservation=reservation))
+        self.pump()
+
+    def _take(self, bucket: Bucket, call: Call, reservation: Reservation | None) -> float:
+        now = self._monotonic()
         if reservation is None:
             bucket.unanswered(now, self._chance())
         elif reservation.record:
             bucket.ask_at = now  # it is known now, and the limit is the same
         else:
             bucket.granted(reservation, call, self._limiter.clock, now, self._chance())
-        self.pump()
+        return bucket.ask_at
 
     def _let_go(self, bucket: Bucket) -> None:
         for reservation in bucket.let_go():
-            self._limiter.give_back(bucket.name, reservation)
+            self._faults.guard("giving slots back", self._limiter.give_back, bucket.name, reservation)

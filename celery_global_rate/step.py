@@ -135,14 +135,30 @@ class WorkerPool:
                 # Celery measures only what succeeds. A failed task has kept its process busy as well.
                 run_time_s = outcome[2]
                 if run_time_s is None:
-                    run_time_s = time.time() - request.time_start if request.time_start else 0.0
+                    run_time_s = time.time() - (request.time_start or time.time())
                 self._ended(run_time_s)
 
         request.on_success = on_success
         self._line.take()
         self._released.append(request)
         state.task_reserved(request)
-        self._consumer.on_task_request(request)
+        try:
+            self._consumer.on_task_request(request)
+        except Exception:
+            if not self.has_accepted(request):
+                self._withdraw(request)
+            raise
+
+    def has_accepted(self, request: Any) -> bool:
+        """Whether a request began to run although `start` has ended in an error: a solo pool runs it in there."""
+        return bool(request.time_start)
+
+    def _withdraw(self, request: Any) -> None:
+        del request.on_success
+        self._released.remove(request)
+        self._line.withdraw()
+        state.task_ready(request)
+        self.show(request)
 
     def clear(self) -> None:
         """Forget our places in the line, as Celery forgets all others."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from .bucket import Bucket
@@ -21,12 +22,15 @@ class Sweep:
 
     Args:
         busy: the buckets that hold something.
-        is_gone: whether a request must not run any more.
+        is_gone: whether a request of a bucket is to leave its queue.
         monotonic: the clock, in seconds.
     """
 
     def __init__(
-        self, busy: Callable[[], Iterable[Bucket]], is_gone: Callable[[Any], bool], monotonic: Callable[[], float]
+        self,
+        busy: Callable[[], Iterable[Bucket]],
+        is_gone: Callable[[Bucket, Any], bool],
+        monotonic: Callable[[], float],
     ) -> None:
         self._busy = busy
         self._is_gone = is_gone
@@ -36,18 +40,21 @@ class Sweep:
         self._seen = 0
 
     def keep_up(self, now: float) -> float:
-        """Sweep on, if it is time to; returns the monotonic instant of the next slice."""
+        """Sweep on, if it is time to; returns when the next slice is due (monotonic s), or infinity."""
         if now < self._at:
             return self._at
         if not self._left:
             self._left.extend(self._busy())
+        if not self._left:
+            return float("inf")
         end = now + SLICE_S
         while self._left and self._monotonic() < end:
-            bucket = self._left[0]
+            bucket, seen, self._seen = self._left.popleft(), self._seen, 0
             # What was released since the last slice lets as many slip through, to be seen half a second later.
-            self._seen += bucket.drop_gone(self._is_gone, self._seen, lambda alive: self._monotonic() >= end)
-            if self._seen >= len(bucket.held):
-                self._left.popleft()
-                self._seen = 0
+            is_gone = partial(self._is_gone, bucket)
+            seen += bucket.drop_gone(is_gone, seen, lambda alive: self._monotonic() >= end)
+            if seen < len(bucket.held):
+                self._left.appendleft(bucket)
+                self._seen = seen
         self._at = self._monotonic() + (SLICE_S if self._left else SWEEP_S)
         return self._at

@@ -12,6 +12,7 @@ from typing import Any
 
 from celery_global_rate.bucket import HORIZON_S, PATIENCE_S, REPLY_TIMEOUT_S, Bucket
 from celery_global_rate.clock import RedisClock
+from celery_global_rate.faults import Faults
 from celery_global_rate.limit import PS_PER_US, Limit
 from celery_global_rate.reservation import Reservation
 from celery_global_rate.scheduler import Scheduler
@@ -82,7 +83,10 @@ class Worker:
         self.others = 0
         self._alarm = 0
         self.covered = 0
-        self.scheduler = Scheduler(self, self, self._wake, self._cover, self.monotonic, self.world.random.random)
+        self.faults = Faults(monotonic=self.monotonic)
+        self.scheduler = Scheduler(
+            self, self, self._wake, self._cover, self.monotonic, self.world.random.random, self.faults
+        )
 
     def monotonic(self) -> float:
         return self.world.now + self._skew
@@ -158,6 +162,9 @@ class Worker:
         else:
             self._line.append(request)
             self._next()
+
+    def has_accepted(self, request: Any) -> bool:
+        return request in self._running
 
     def crowd(self, waiting: int) -> None:
         """Keep the pool busy with tasks that have no limit: so many wait at any time, as a broker sends more."""

@@ -23,7 +23,11 @@ class Floor:
         for bucket, count in zip(self.buckets, counts):
             for _ in range(count):
                 self.hold(bucket)
-        self.sweep = Sweep(lambda: [bucket for bucket in self.buckets if bucket.held], self.look, lambda: self.now)
+        self.sweep = Sweep(
+            lambda: [bucket for bucket in self.buckets if bucket.held],
+            lambda bucket, request: self.look(request),
+            lambda: self.now,
+        )
 
     @property
     def held(self) -> list[int]:
