@@ -52,7 +52,7 @@ class Bucket:
         next_us: the next slot that was free then, on the Redis clock (epoch us).
         floor_us: before it, on the Redis clock (epoch us), nothing is released; 0 for no such time.
         retry: when its turn comes again, after one that ended in an error.
-        aside: held requests that could not be asked or started, and are tried again; those before the queue.
+        retrying: held requests that could not be asked or started, and are tried again; those before the queue.
     """
 
     def __init__(self, name: str, limit: Limit | None) -> None:
@@ -61,7 +61,7 @@ class Bucket:
         self.floor_us = self.next_us = 0
         self.waiting = 1
         self.held: deque[Any] = deque()
-        self.aside: list[Any] = []
+        self.retrying: list[Any] = []
         self.retry = Retry()
         self._retries: dict[Any, Retry] = {}
         self.reservations: deque[Reservation] = deque()
@@ -86,8 +86,8 @@ class Bucket:
 
     @property
     def held_count(self) -> int:
-        """Held requests, with those set aside."""
-        return len(self.held) + len(self.aside)
+        """Held requests, with those put off."""
+        return len(self.held) + len(self.retrying)
 
     @property
     def unprovided(self) -> int:
@@ -112,7 +112,7 @@ class Bucket:
     @property
     def is_idle(self) -> bool:
         """Whether it needs nobody's attention."""
-        return not (self.held or self.aside or self.in_hand or self.call)
+        return not (self.held or self.retrying or self.in_hand or self.call)
 
     def opens(self, clock: RedisClock) -> float:
         """The monotonic instant from which requests may be released, limit or not."""
@@ -126,19 +126,19 @@ class Bucket:
                 self._spare_since = now
         self.held.append(request)
 
-    def set_aside(self, request: Any, now: float) -> None:
+    def put_off(self, request: Any, now: float) -> None:
         """Keep a request that has left the queue because of an error of its own, to be tried again."""
         self._retries.setdefault(request, Retry()).failed(now)
-        self.aside.append(request)
+        self.retrying.append(request)
 
     def bring_back(self, now: float) -> float:
         """Put those whose pause is over at the head of the queue; returns the instant of the next one."""
-        if not self.aside:
+        if not self.retrying:
             return float("inf")
-        due = [request for request in self.aside if self._retries[request].at <= now]
-        self.aside = [request for request in self.aside if self._retries[request].at > now]
+        due = [request for request in self.retrying if self._retries[request].at <= now]
+        self.retrying = [request for request in self.retrying if self._retries[request].at > now]
         self.held.extendleft(reversed(due))
-        return min((self._retries[request].at for request in self.aside), default=float("inf"))
+        return min((self._retries[request].at for request in self.retrying), default=float("inf"))
 
     def forget(self, request: Any) -> None:
         """A request is held no longer."""
@@ -148,7 +148,7 @@ class Bucket:
     def clear(self) -> None:
         """All of them."""
         self.held.clear()
-        self.aside.clear()
+        self.retrying.clear()
         self._retries.clear()
 
     def drop_gone(self, is_gone: Callable[[Any], bool], first: int, is_enough: Callable[[int], bool]) -> int:

@@ -69,7 +69,7 @@ class Scheduler:
     @property
     def requests(self) -> list[Any]:
         """All of them."""
-        return [request for bucket in self.busy.values() for request in (*bucket.aside, *bucket.held)]
+        return [request for bucket in self.busy.values() for request in (*bucket.retrying, *bucket.held)]
 
     def hold(self, bucket: Bucket, request: Any) -> None:
         """Take a request in. It is released at once where its bucket has no limit."""
@@ -209,7 +209,7 @@ class Scheduler:
         return NOW
 
     def _start(self, bucket: Bucket) -> None:
-        """Start the next held request. One that cannot be started is set aside, so that the others can."""
+        """Start the next held request. One that cannot be started is put off, so that the others can."""
         request = bucket.held.popleft()
         try:
             self._pool.start(request)
@@ -219,12 +219,12 @@ class Scheduler:
             self._faults.note("starting a task", exc, bucket.name)
             if not self._pool.has_accepted(request):
                 self.missed += 1
-                bucket.set_aside(request, self._monotonic())
+                bucket.put_off(request, self._monotonic())
                 return
         bucket.forget(request)
 
     def is_gone(self, bucket: Bucket, request: Any) -> bool:
-        """Whether a held request is to leave the queue: it must not run any more, or cannot be asked and is set aside.
+        """Whether a held request is to leave the queue: it must not run any more, or cannot be asked and is put off.
 
         To answer and to acknowledge it takes the result backend and the broker, and either may fail.
         """
@@ -234,7 +234,7 @@ class Scheduler:
             raise
         except Exception as exc:
             self._faults.note("looking whether a task is still wanted", exc, bucket.name)
-            bucket.set_aside(request, self._monotonic())
+            bucket.put_off(request, self._monotonic())
             return True
         if is_gone:
             bucket.forget(request)

@@ -182,7 +182,7 @@ def test_a_request_that_cannot_be_started_lets_the_others_pass_and_comes_again()
     assert not bucket._retries
 
 
-def test_what_is_set_aside_is_held_and_goes_with_the_others() -> None:
+def test_what_is_put_off_is_held_and_goes_with_the_others() -> None:
     """It counts, is listed, needs a prefetch slot, and is forgotten at a clear."""
     world = model_world()
     worker = Faulty(world, "w", 4)
