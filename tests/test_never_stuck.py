@@ -69,9 +69,9 @@ def hurt(
     """Let each call fail once, and then for 0.6 s, for the tasks `limited`; `late` has a limit of its own.
 
     40/s each, 10 ms each, 4 processes. Within a second after the end of an error (the longest pause of 0.8 s, and a
-    call) both start again, and use their slots in the second after it: 0.97 of them in the mean of all calls, and half
+    call) both start again, and use their slots in the second after it: 0.95 of them in the mean of all calls, and half
     of them after each, since the machine may stall once. While calls fail that know their bucket, or are beside the
-    way, `late` uses 0.99 of its slots, and all of its windows keep the promise. Log: a traceback for all, since one
+    way, `late` uses 0.99 of what it does in those calm seconds of the same run, and all of its windows keep the promise. Log: a traceback for all, since one
     line raises them, and a line a minute.
     """
     assert RATE is not None
@@ -106,16 +106,16 @@ def hurt(
         slack_s = RATE.grace_s + (stats["widest_clock_uncertainty_ms"] or 0) / 1000
         worst = excess(cluster.instants("release", "late"), RATE.interval_s, 1, slack_s)
         log = cluster.log("w0")
-    longest_s, mean = max(after)[0], sum(it[1] for it in after) / len(after)
+    longest_s, calm = max(after)[0], sum(it[1] for it in after if it[2] == "late") / len(after) * len(TASKS)
     figures(
-        f"{pool}, {len(calls)} calls: {sound:.4f} of the slots of others meanwhile, the first start after at most "
-        f"{longest_s:.2f} s, and then {mean:.4f}"
+        f"{pool}, {len(calls)} calls: {sound:.4f} of the slots of others meanwhile, {calm:.4f} without an error, the "
+        f"first start after one at most {longest_s:.2f} s later"
     )
 
     assert longest_s <= RECOVERED_S, max(after)
     assert not [it for it in after if not 0.5 <= it[1] <= 1.05], log[-3000:]
-    assert 0.97 <= mean <= 1.01
-    assert 0.99 <= sound <= 1.01
+    assert 0.95 <= calm <= 1.01
+    assert sound >= 0.99 * calm
     assert worst <= 0
     assert 1 <= log.count("Traceback") <= 2, log
     assert log.count("unexpected error") + log.count(" again, ") <= 2 + len(calls) * LONGEST_CYCLE_S / 60
