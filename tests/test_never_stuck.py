@@ -71,8 +71,8 @@ def hurt(
     40/s each, 10 ms each, 4 processes. Within a second after the end of an error (the longest pause of 0.8 s, and a
     call) both start again, and use their slots in the second after it: 0.95 of them in the mean of all calls, and half
     of them after each, since the machine may stall once. While calls fail that know their bucket, or are beside the
-    way, `late` uses 0.99 of what it does in those calm seconds of the same run, and all of its windows keep the promise. Log: a traceback for all, since one
-    line raises them, and a line a minute.
+    way, `late` uses 0.99 of what it does in those calm seconds of the same run, and all of its windows keep the
+    promise. Log: a traceback for all, since one line raises them, and a line a minute.
     """
     assert RATE is not None
     planted = directory / "planted"
