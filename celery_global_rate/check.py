@@ -44,7 +44,7 @@ class Reference:
     def ask(cls, settings: Settings) -> Reference:
         """Go and see the Redis. That it does not answer is an answer."""
         connection = settings.connection()
-        known = (settings.address, connection.db, settings.key_prefix)
+        known = (settings.address, settings.database, settings.key_prefix)
 
         def command(word: str) -> tuple[object, float]:
             sent = time.monotonic()

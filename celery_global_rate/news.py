@@ -1,7 +1,9 @@
-"""How a worker hears of new records, and sees that none was missed or lost."""
+"""How a worker hears of new records and new workers, and sees that none was missed or lost."""
 
 from __future__ import annotations
 
+import re
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -10,23 +12,28 @@ from redis.exceptions import ConnectionError, TimeoutError
 
 from .connection import HubConnection
 from .loop import Waker
+from .members import Members
 from .orders import Orders
 from .outage import SILENCE_S
-from .script import KEEP, era_key, keep_call, news_channel
+from .script import KEEP, era_key, keep_call
 
 #: Between two looks at the era, in seconds: so long an order may stay unheard where its news was lost.
 LOOK_S = 5.0
+#: News of a worker, with how many there are. All other news is of a bucket.
+NEW_WORKER = re.compile(rb"workers\n(\d{1,9})")
 
 
 class News:
-    """A second connection that hears of each new record, and a look at the first one for those it has missed.
+    """A second connection that hears of each new record and worker, and a look at the first one for missed records.
 
     Args:
         make: makes a connection of redis-py that is not open yet.
         waker: of the loop.
         connection: the one that slots are reserved on.
         prefix: of all keys.
+        channel: where the news is told.
         orders: what is known, and learns.
+        members: the workers that are known of.
     """
 
     def __init__(
@@ -35,11 +42,15 @@ class News:
         waker: Waker,
         connection: HubConnection,
         prefix: str,
+        channel: str,
         orders: Orders,
+        members: Members,
     ) -> None:
         self._connection = connection
         self._prefix = prefix
+        self._channel_name = channel
         self._orders = orders
+        self._members = members
         self._channel = HubConnection(make, waker, self._changed, self._heard)
         self._era: tuple[Any, ...] = (None, None)
         self._look_at = 0.0
@@ -89,8 +100,16 @@ class News:
 
     def _changed(self, error: Exception | None) -> None:
         if error is None:
-            self._channel.send(("SUBSCRIBE", news_channel(self._prefix)), lambda answer: self.look())
+            self._channel.send(("SUBSCRIBE", self._channel_name), self._subscribed)
+
+    def _subscribed(self, answer: object) -> None:
+        """From now on this worker hears all; see what it has not heard so far."""
+        self.look()
+        self._members.beat(time.monotonic())
 
     def _heard(self, message: Any) -> None:
+        if joined := NEW_WORKER.fullmatch(message[2]):
+            self._members.hear(time.monotonic(), int(joined[1]))
+            return
         record, _, name = message[2].partition(b"\n")
         self._orders.learn(name.decode(), record)

@@ -28,6 +28,7 @@ from .policy import policy_of
 from .pool import WorkerPool
 from .record import Record
 from .scheduler import Scheduler
+from .script import news_channel
 from .settings import Settings
 from .store import ERRORS, Store
 from .sweep import SWEEP_S, Sweep
@@ -68,17 +69,20 @@ class Regulator:
         self._patience = patience
         self._faults = Faults(passing=recoverable)
         self._thread: int | None = None
-        self._database: int = settings.connection().db
+        self._database = settings.database
         self._waker = Waker(self._guarded)
         self._alarm = Alarm(self.pump, self._waker)
         self._connection = HubConnection(settings.connection, self._waker, self._changed)
         clock, prefix = RedisClock(), settings.key_prefix
-        self._members = Members(self._connection, prefix, worker)
+        channel = news_channel(prefix, self._database)
+        self._members = Members(self._connection, prefix, worker, channel, self._alarm.set)
         policy = policy_of(settings.on_outage, self._members, clock, random.random)
         self._outage = Outage(settings.address, policy, self._recovered)
         self.orders = Orders(clock, lambda *in_force: self.scheduler.configure(*in_force), ordered)
         self.limiter = Limiter(self._connection, prefix, worker, clock, self._outage, policy, self.orders)
-        self._news = News(settings.connection, self._waker, self._connection, prefix, self.orders)
+        self._news = News(
+            settings.connection, self._waker, self._connection, prefix, channel, self.orders, self._members
+        )
         self._credit = Credit(settings.max_held, renewal)
         self.scheduler = Scheduler(
             pool, self.limiter, self._alarm.set, self._cover, time.monotonic, random.random, self._faults

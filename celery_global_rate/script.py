@@ -61,9 +61,12 @@ def history_key(prefix: str, name: str) -> str:
     return f"{{{prefix}}}:history:{name}"
 
 
-def news_channel(prefix: str) -> str:
-    """The channel on which new records are told, as ``record\\nname``."""
-    return f"{{{prefix}}}:news"
+def news_channel(prefix: str, database: int) -> str:
+    """The channel on which new records are told, as ``record\\nname``, and new workers, as ``workers\\ncount``.
+
+    Redis has its channels beside its databases: the name tells one database from another.
+    """
+    return f"{{{prefix}}}:news:{database}"
 
 
 def members_key(prefix: str) -> str:
@@ -87,15 +90,15 @@ def give_back_call(prefix: str, name: str, reservation: Reservation) -> list[str
     return [1, bucket_key(prefix, name), *interval, reservation.left, reservation.seq]
 
 
-def set_call(prefix: str, name: str, change: Mapping[str, Any], id: str, late_us: int) -> list[str | int]:
+def set_call(prefix: str, name: str, change: Mapping[str, Any], id: str, late_us: int, channel: str) -> list[str | int]:
     """Keys and arguments of set.lua, after the script itself."""
     keys = records_key(prefix), era_key(prefix), history_key(prefix, name)
-    return [len(keys), *keys, name, json.dumps(change), id, late_us, news_channel(prefix)]
+    return [len(keys), *keys, name, json.dumps(change), id, late_us, channel]
 
 
-def beat_call(prefix: str, worker: str, life_s: float) -> list[str | int]:
+def beat_call(prefix: str, worker: str, life_s: float, channel: str) -> list[str | int]:
     """Keys and arguments of beat.lua, after the script itself."""
-    return [1, members_key(prefix), worker, int(life_s * 1e6)]
+    return [1, members_key(prefix), worker, int(life_s * 1e6), channel]
 
 
 def keep_call(prefix: str, era: str, records: Mapping[str, str]) -> list[str | int]:

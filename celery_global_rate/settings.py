@@ -119,6 +119,11 @@ class Settings:
         """The Redis as logs may show it: without user, password and options."""
         return shown(self.url)
 
+    @property
+    def database(self) -> int:
+        """The number of the database."""
+        return int(self.connection().db or 0)
+
     def connection(self) -> Any:
         """A connection of redis-py to this Redis, not open yet. With Sentinel, `connect` finds the
         master, and in a Cluster the node that has our keys.

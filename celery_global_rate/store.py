@@ -17,6 +17,7 @@ from .script import (
     SET,
     bucket_key,
     history_key,
+    news_channel,
     records_key,
     set_call,
     waiting_key,
@@ -56,6 +57,7 @@ class Store:
     def __init__(self, settings: Settings, timeout_s: float | None = None, clock: RedisClock | None = None) -> None:
         self._clock = clock or RedisClock()
         self._prefix = settings.key_prefix
+        self._channel = news_channel(settings.key_prefix, settings.database)
         self._connection = settings.connection()
         if timeout_s is not None:
             self._connection.socket_timeout = self._connection.socket_connect_timeout = timeout_s
@@ -99,7 +101,7 @@ class Store:
             Whether it was written, and the record that is stored now.
         """
         entry = {**change, "by": by, "source": source, "reason": reason}
-        call = set_call(self._prefix, name, entry, id or uuid.uuid4().hex, int(late_s * 1e6))
+        call = set_call(self._prefix, name, entry, id or uuid.uuid4().hex, int(late_s * 1e6), self._channel)
         written, _, text = self._call("EVAL", SET.source, *call)
         return bool(written), Record.parse(text) if text else None
 

@@ -22,6 +22,7 @@ from celery_global_rate.script import (
     bucket_key,
     give_back_call,
     keep_call,
+    news_channel,
     reserve_call,
     set_call,
     waiting_key,
@@ -32,6 +33,7 @@ from .oracle import Answer, Oracle
 NOW = 1_800_000_000_000_000
 HORIZON_US, PATIENCE_US = 100_000, 5_000_000
 PREFIX, NAME = "test", "tasks.add"
+CHANNEL = news_channel(PREFIX, 9)
 SOURCES = {
     "reserve": RESERVE.source,
     "give_back": GIVE_BACK.source,
@@ -79,7 +81,7 @@ class Bucket:
     ) -> tuple[bool, str]:
         """Order a change; whether it was written, and the record there is then."""
         entry = {"by": "me", "source": "test", "reason": "why", **change}
-        count, *call = set_call(PREFIX, NAME, entry, id, late_us)
+        count, *call = set_call(PREFIX, NAME, entry, id, late_us, CHANNEL)
         keys, args = call[: int(count)], call[int(count) :]
         written, _, record = self._set(keys, args if now_us is None else [*args, now_us])
         return bool(written), record
@@ -92,7 +94,7 @@ class Bucket:
 
     def beat(self, now_us: int, worker: str, life_s: float = 30) -> int:
         """A worker lives; how many do."""
-        count, *call = beat_call(PREFIX, worker, life_s)
+        count, *call = beat_call(PREFIX, worker, life_s, CHANNEL)
         return int(self._beat(call[: int(count)], [*call[int(count) :], now_us]))
 
     def lose(self) -> None:

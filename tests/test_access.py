@@ -27,6 +27,7 @@ from celery_global_rate.outage import Outage
 from celery_global_rate.policy import Hold
 from celery_global_rate.record import set_limit
 from celery_global_rate.reservation import Reservation
+from celery_global_rate.script import news_channel
 from celery_global_rate.settings import Settings
 from celery_global_rate.store import Store
 
@@ -93,8 +94,9 @@ def failures(url: str, admin: redis.Redis) -> list[str]:
         clock = RedisClock()
         orders = Orders(clock, lambda *in_force: None, lambda name: None)
         limiter = Limiter(wire.connection, PREFIX, "w", clock, Outage(url, Hold(), lambda: None), Hold(), orders)
-        members = Members(wire.connection, PREFIX, "w")
-        news = News(wire.settings.connection, wire.waker, wire.connection, PREFIX, orders)
+        channel = news_channel(PREFIX, 1)
+        members = Members(wire.connection, PREFIX, "w", channel, lambda at: None)
+        news = News(wire.settings.connection, wire.waker, wire.connection, PREFIX, channel, orders, members)
         try:
             wire.open()
         except AssertionError:

@@ -563,14 +563,17 @@ def test_two_declared_limits_on_one_bucket(empty_redis: Server, figures: Figures
 
 
 def test_calls_of_an_idle_worker(empty_redis: Server, own_redis: Redis) -> None:
-    """A worker with nothing to do looks once in five seconds whether it has missed an order, and runs no script."""
+    """A worker with nothing to do looks once in five seconds whether it has missed an order.
+
+    And it tells that it lives: 1, 3 and 7 s after its start, and then every ten seconds.
+    """
     with Cluster(f"{empty_redis.url}/0", f"{own_redis.url}/1", "20/s") as cluster:
         cluster.start(1, pool="solo")
         time.sleep(1)
         scripts, looks = script_calls(own_redis.client()), looks_of(own_redis)
         time.sleep(6)
 
-        assert script_calls(own_redis.client()) == scripts
+        assert script_calls(own_redis.client()) - scripts <= 3
         assert 1 <= looks_of(own_redis) - looks <= 2
 
 

@@ -8,12 +8,14 @@ import redis
 from celery_global_rate.clock import RedisClock
 from celery_global_rate.limit import Limit
 from celery_global_rate.limiter import Limiter
+from celery_global_rate.members import Members
 from celery_global_rate.news import News
 from celery_global_rate.orders import Orders
 from celery_global_rate.outage import Outage
 from celery_global_rate.policy import Hold
 from celery_global_rate.record import LONGEST, LONGEST_REASON, Record, ordered, set_limit
 from celery_global_rate.reservation import Reservation
+from celery_global_rate.script import news_channel
 from celery_global_rate.settings import Settings
 from celery_global_rate.store import Store
 
@@ -34,7 +36,9 @@ def test_a_name_is_one_key_and_one_field(redis_server: Server, redis_client: red
         wire.settings = Settings(f"{redis_server.url}/9", {}, PREFIX, 100)
         orders = Orders(clock := RedisClock(), lambda *in_force: None, heard.append)
         limiter = Limiter(wire.connection, PREFIX, "w", clock, Outage("", Hold(), lambda: None), Hold(), orders)
-        news = News(wire.settings.connection, wire.waker, wire.connection, PREFIX, orders)
+        channel = news_channel(PREFIX, 9)
+        members = Members(wire.connection, PREFIX, "w", channel, lambda at: None)
+        news = News(wire.settings.connection, wire.waker, wire.connection, PREFIX, channel, orders, members)
         wire.open()
         news.attach(wire.loop.hub)
         wire.loop.run_for(0.1)
@@ -45,7 +49,7 @@ def test_a_name_is_one_key_and_one_field(redis_server: Server, redis_client: red
             wire.loop.run_until(lambda: heard)
             kept, told = store.records(), store.history(name)
         news.detach()
-    keys = {f"bucket:{name}", f"waiting:{name}", f"history:{name}", "records", "era"}
+    keys = {f"bucket:{name}", f"waiting:{name}", f"history:{name}", "records", "era", "workers"}
 
     assert answers[0] is not None
     assert answers[0].count == 1

@@ -6,9 +6,9 @@ import json
 
 from celery_global_rate.limit import Limit
 from celery_global_rate.record import RESUME, Record, ordered, pause, reset, set_limit
-from celery_global_rate.script import era_key, history_key, news_channel, records_key
+from celery_global_rate.script import era_key, history_key, records_key
 
-from .replay import HORIZON_US, NAME, NOW, PREFIX, Bucket, slot, slots
+from .replay import CHANNEL, HORIZON_US, NAME, NOW, PREFIX, Bucket, slot, slots
 
 SECOND = 1_000_000
 PER_S, PER_10_MS = Limit(SECOND), Limit(10_000)
@@ -179,7 +179,7 @@ def test_a_pause_without_an_end_has_the_last_floor(bucket: Bucket) -> None:
 
 def test_a_change_is_told_to_those_who_listen(bucket: Bucket) -> None:
     with bucket.client.pubsub() as listener:
-        listener.subscribe(news_channel(PREFIX))
+        listener.subscribe(CHANNEL)
         assert listener.get_message(timeout=5)["type"] == "subscribe"
         _, record = bucket.set(NOW, limited("2/s"), "a")
 

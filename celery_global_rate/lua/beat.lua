@@ -1,14 +1,17 @@
--- beat: a worker lives; how many do.
+-- beat: a worker lives; how many do. The others are told at once of one that is new.
 --
 -- KEYS[1]  the workers, a sorted set: worker -> epoch us until which it counts as living
 -- ARGV[1]  worker             a name that is unique to the calling process
 -- ARGV[2]  life, us           how long it counts without another beat
--- ARGV[3]  now, epoch us      tests only
+-- ARGV[3]  channel            where the news goes
+-- ARGV[4]  now, epoch us      tests only
 -- Returns the number of workers that live, this one among them.
 
 local workers, life_us = KEYS[1], tonumber(ARGV[2])
-local now_us = clock(ARGV[3])
-redis.call('ZADD', workers, exact(now_us + life_us), ARGV[1])
+local now_us = clock(ARGV[4])
 forget(workers, now_us, life_us)
+local joined = redis.call('ZADD', workers, exact(now_us + life_us), ARGV[1])
 redis.call('PEXPIRE', workers, exact(math.ceil(life_us / 1000)))
-return redis.call('ZCARD', workers)
+local count = redis.call('ZCARD', workers)
+if joined == 1 then redis.call('PUBLISH', ARGV[3], 'workers\n' .. count) end
+return count
