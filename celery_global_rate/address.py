@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qs, urlencode, urlsplit
+from collections.abc import Collection
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 from celery.exceptions import ImproperlyConfigured
 
@@ -27,12 +28,12 @@ EXAMPLE = "redis://localhost:6379/0"
 
 def split(text: str) -> list[str]:
     """The URLs in a text that has `;` between them. A `;` in a password stays where it is."""
-    return [url for url in re.split(r";(?=[a-z+]+://|$)", text) if url]
+    return [url for url in re.split(r";(?=[a-zA-Z+]+://|$)", text) if url]
 
 
 def scheme(url: str) -> str:
-    """What comes before `://`."""
-    return url.partition("://")[0]
+    """What comes before `://`, in small letters."""
+    return url.partition("://")[0].lower()
 
 
 def spelled(url: object, setting: str) -> str:
@@ -50,7 +51,7 @@ def spelled(url: object, setting: str) -> str:
     if not urls or not all("://" in part for part in urls):
         raise ImproperlyConfigured(f"{setting} is not a URL: write it like {EXAMPLE}")
     for part in urls:
-        name, rest = part.split("://", 1)
+        name, rest = scheme(part), part.split("://", 1)[1]
         known = (*SCHEMES, SENTINEL, *CLUSTERS)
         if name not in known:
             raise ImproperlyConfigured(f"{setting} = {name}://...: use one of {', '.join(known)}")
@@ -66,14 +67,53 @@ def spelled(url: object, setting: str) -> str:
             f"{setting} = {shown(text)}: name one Redis, or several Sentinels, each as sentinel://host:port, "
             f"or several nodes of a Cluster, each as {CLUSTER}://host:port"
         )
-    return ";".join(map(_in_redis_py, urls))
+    plain = ";".join(map(_in_redis_py, urls))
+    for part in split(plain):
+        try:
+            is_read = scheme(part) == "unix" or re.fullmatch(r"/?\d*", urlsplit(part).path)
+            urlsplit(part).port  # noqa: B018  (may raise)
+        except ValueError:
+            is_read = None
+        if not is_read:
+            raise ImproperlyConfigured(
+                f"{setting} = {shown(plain)}: check its host, port and database, each of the two a number, "
+                f"as in {EXAMPLE}"
+            )
+    return plain
 
 
 def _in_redis_py(url: str) -> str:
-    """Celery and redis-py spell two options and some schemes differently."""
-    name, rest = url.split("://", 1)
-    rest = re.sub(r"ssl_cert_reqs=CERT_(\w+)", lambda option: f"ssl_cert_reqs={option[1].lower()}", rest)
-    return f"{SCHEMES.get(name, name)}://{rest.replace('virtual_host=', 'db=')}"
+    """Celery and redis-py spell two options and some schemes differently, and Celery is not strict on databases."""
+    name = SCHEMES.get(scheme(url), scheme(url))
+    place, mark, query = url.split("://", 1)[1].partition("?")
+    query = re.sub(r"ssl_cert_reqs=CERT_(\w+)", lambda option: f"ssl_cert_reqs={option[1].lower()}", query)
+    if name != "unix":
+        place, _, path = place.partition("/")
+        database = unquote(path).strip("/")
+        place += f"/{database}" if database else ""
+    return f"{name}://{place}{mark}{query.replace('virtual_host=', 'db=')}"
+
+
+def taken_out(urls: str, names: Collection[str]) -> tuple[str, dict[str, str]]:
+    """URLs without some of their parameters, and the first value of each that they had."""
+    found: dict[str, str] = {}
+    parts = []
+    for url in split(urls):
+        place, _, query = url.partition("?")
+        kept = []
+        for pair in filter(None, query.split("&")):
+            name, _, value = pair.partition("=")
+            if name in names:
+                found.setdefault(name, unquote(value))
+            else:
+                kept.append(pair)
+        parts.append("?".join(filter(None, (place, "&".join(kept)))))
+    return ";".join(parts), found
+
+
+def without_user(urls: str) -> str:
+    """URLs without user and password."""
+    return ";".join(re.sub(r"://[^/?]*@", "://", url) for url in split(urls))
 
 
 def hosts(urls: str, port: int) -> list[tuple[str, int]]:

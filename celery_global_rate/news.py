@@ -94,7 +94,11 @@ class News:
         had_era = None not in self._era
         self._era = tuple(era)
         # All, and not any: each is to be learnt.
-        missed = [name for name, record in zip(pairs[::2], pairs[1::2]) if self._orders.learn(name.decode(), record)]
+        missed = [
+            name
+            for name, record in zip(pairs[::2], pairs[1::2])
+            if self._orders.learn(name.decode(errors="replace"), record)
+        ]
         if missed and had_era:
             self._channel.lose(ConnectionError("a record came by another way"))
 
@@ -112,4 +116,4 @@ class News:
             self._members.hear(time.monotonic(), int(joined[1]))
             return
         record, _, name = message[2].partition(b"\n")
-        self._orders.learn(name.decode(), record)
+        self._orders.learn(name.decode(errors="replace"), record)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import redis
 from celery import Celery
 from celery.exceptions import ImproperlyConfigured
+from redis.credentials import CredentialProvider
 
-from .address import CLUSTERS, EXAMPLE, SENTINEL, scheme, shown, spelled, split
+from .address import CLUSTERS, EXAMPLE, SENTINEL, scheme, shown, spelled, split, taken_out, without_user
 from .cluster import owner
+from .credentials import NamedProvider
 from .inherited import Source, inherited
 from .policy import HOLD, OPEN, SHARE
 from .script import era_key
@@ -24,6 +25,7 @@ OPTION = "--global-rate-url"
 URL, OPTIONS = "global_rate_url", "global_rate_redis_options"
 PREFIX, MAX_HELD = "global_rate_key_prefix", "global_rate_max_held"
 CONSUMER_TIMEOUT, ON_OUTAGE = "global_rate_consumer_timeout", "global_rate_on_outage"
+PROVIDER = "credential_provider"
 KNOWN = (URL, OPTIONS, PREFIX, MAX_HELD, CONSUMER_TIMEOUT, ON_OUTAGE)
 
 DEFAULT_PREFIX = "global-rate:v1:"
@@ -37,6 +39,10 @@ TIMEOUTS = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": CONNE
 #: The same for each node of a Cluster: a master that hangs must not keep us from asking the one that takes its place.
 NODE_TIMEOUT_S = 0.5
 NODE_TIMEOUTS = {"socket_connect_timeout": NODE_TIMEOUT_S, "socket_timeout": NODE_TIMEOUT_S}
+
+#: Options of redis-py that are not left to anybody: RESP3 would push messages between the answers, and the answers of
+#: scripts are read as bytes.
+FORCED = {"protocol": 2, "decode_responses": False, "encoding": "utf-8", "encoding_errors": "strict"}
 
 #: Options of redis-py that name files, and the attributes of its connection for them.
 FILES = {"ssl_ca_certs": "ca_certs", "ssl_certfile": "certfile", "ssl_keyfile": "keyfile"}
@@ -132,12 +138,8 @@ class Settings:
             TypeError, ValueError, redis.RedisError: redis-py does not accept the URL or an option. Settings of an
                 application have been tried out.
         """
-        # RESP3 would push messages between the answers.
         kind = scheme(self.url)
-        options = {**(NODE_TIMEOUTS if kind in CLUSTERS else TIMEOUTS), **self.redis_options, "protocol": 2}
-        for part in map(urlsplit, split(self.url)):
-            if not re.fullmatch(r"/?\d*", part.path) and part.scheme != "unix":
-                raise ValueError("a database is a number")
+        options = {**(NODE_TIMEOUTS if kind in CLUSTERS else TIMEOUTS), **self.redis_options, **FORCED}
         if kind == SENTINEL:
             return master(self.url, TIMEOUTS, **options)
         if kind in CLUSTERS:
@@ -155,7 +157,7 @@ class Settings:
             given = ", ".join(map(str, self.redis_options)) or "no options"
             raise ImproperlyConfigured(
                 f"redis-py does not accept {source.setting} = {self.address} with {given}: "
-                f"check its scheme, host, port and database, and the names in {names}"
+                f"check its parameters, and the names in {names}"
                 f"{'' if source.setting in (OPTION, URL) else f'; or set {URL}'}"
             ) from None
         if scheme(self.url) in CLUSTERS and connection.db:
@@ -181,7 +183,13 @@ def _server(source: Source, own: Mapping[str, Any]) -> tuple[str, dict[str, Any]
     verify = options.get("ssl_cert_reqs")
     if isinstance(verify, str):  # Celery writes CERT_REQUIRED for what redis-py calls required
         options["ssl_cert_reqs"] = verify.removeprefix("CERT_").lower()
-    url = spelled(source.url, source.setting)
+    url, _ = taken_out(spelled(source.url, source.setting), FORCED)
+    url, named = taken_out(url, {PROVIDER})
+    if provider := named.get(PROVIDER) or options.get(PROVIDER):
+        options[PROVIDER] = _provider(provider, source)
+        url = without_user(url)  # as kombu does: redis-py takes one or the other
+        for name in ("username", "password"):
+            options.pop(name, None)
     if scheme(url) != SENTINEL:
         return url, options
     name = options.pop("service_name", None)
@@ -196,6 +204,19 @@ def _server(source: Source, own: Mapping[str, Any]) -> tuple[str, dict[str, Any]
         last = split(url)[-1]
         url += f"{'&' if '?' in last else '?'}service_name={quote(name, safe='')}"
     return url, options
+
+
+def _provider(provider: Any, source: Source) -> CredentialProvider:
+    """A credential provider, or one that is named."""
+    if isinstance(provider, CredentialProvider):
+        return provider
+    try:
+        return NamedProvider(provider)
+    except Exception as exc:  # whatever the import of somebody's module raises
+        raise ImproperlyConfigured(
+            f"{source.setting}: the credential provider {provider if isinstance(provider, str) else ''} cannot be "
+            f"imported ({type(exc).__name__}): use package.module.Class of a redis.CredentialProvider"
+        ) from None
 
 
 def _refuse_unknown(conf: Any) -> None:

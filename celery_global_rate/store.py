@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError
 
 from .clock import RedisClock
 from .record import Record
@@ -63,7 +63,12 @@ class Store:
             self._connection.socket_timeout = self._connection.socket_connect_timeout = timeout_s
 
     def __enter__(self) -> Store:
-        self._connection.connect()
+        try:
+            self._connection.connect()
+        except ERRORS:
+            raise
+        except Exception as exc:  # a credential provider is somebody's code
+            raise ConnectionError(type(exc).__name__) from exc
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -74,7 +79,7 @@ class Store:
         sent = time.monotonic()
         self._clock.observe(self.now_us(), sent, time.monotonic())
         pairs = self._call("HGETALL", records_key(self._prefix))
-        return {name.decode(): record for name, record in zip(pairs[::2], pairs[1::2])}
+        return {name.decode(errors="replace"): record for name, record in zip(pairs[::2], pairs[1::2])}
 
     def change(
         self,

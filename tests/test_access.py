@@ -6,6 +6,7 @@ import contextlib
 import re
 import shlex
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from celery_global_rate.store import Store
 
 from .conftest import Figures, Server
 from .test_check import check
-from .test_orders import control, order
+from .test_orders import TOLD_S, control, order
 from .wire import Wire
 
 PREFIX = "global-rate:v1:lab"
@@ -127,8 +128,9 @@ def failures(url: str, admin: redis.Redis) -> list[str]:
             tell("give back", happens(lambda: given() == before - second.left))
         members.beat(0.0)
         tell("beat", happens(lambda: members.most == 1))
+        wire.loop.run_for(0.1)  # subscribed by now, and it has beaten once more
         members.leave()
-        wire.loop.run_for(0.1)  # subscribed by now
+        wire.loop.run_for(0.05)
         tell("leave", not admin.zcard(f"{{{PREFIX}}}:workers"))
         try:
             with Store(wire.settings) as store:
@@ -215,3 +217,26 @@ def test_a_worker_limits_over_a_unix_socket(empty_redis: Server, figures: Figure
     assert 0.99 <= run.used <= 1.005
     assert keys[:2] == [0, 0]
     assert keys[2] >= 2
+
+
+@pytest.mark.parametrize("where", ["options", "URL"])
+def test_answers_are_bytes_whatever_the_options_say(empty_redis: Server, where: str) -> None:
+    """An application may share its options with other clients. The order comes by the news alone, within 1.5 s."""
+    url, conf = f"{empty_redis.url}/1", {"worker_enable_remote_control": False}
+    if where == "options":
+        conf["global_rate_redis_options"] = {"decode_responses": True, "encoding": "utf-16", "protocol": 3}
+    else:
+        url += "?decode_responses=true&protocol=3"
+    with Cluster(f"{empty_redis.url}/0", url, "1/h", conf=conf, loglevel="INFO") as cluster:
+        cluster.start(1, pool="solo")
+        cluster.send("limited", 30)
+        cluster.wait_for(1, 10)
+        time.sleep(0.5)
+        order(cluster, "set", "limited", "50/s")
+        cluster.wait_for(20, TOLD_S)
+        shown = order(cluster, "show", "-t", "0")
+        log = cluster.log("w0")
+
+    assert "50/s" in shown
+    assert "Traceback" not in log
+    assert "no answer" not in log

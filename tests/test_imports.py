@@ -39,7 +39,8 @@ ARROWS: dict[str, set[str]] = {
     "sentinel": {"address"},
     "cluster": {"address"},
     "inherited": {"address"},
-    "settings": {"address", "cluster", "inherited", "policy", "script", "sentinel"},
+    "credentials": set(),
+    "settings": {"address", "cluster", "credentials", "inherited", "policy", "script", "sentinel"},
     "store": {"clock", "record", "script", "settings"},
     "declared": {"limit"},
     "report": {"bucket", "clock", "duration", "limit", "record"},
@@ -83,6 +84,8 @@ ARROWS: dict[str, set[str]] = {
 
 #: What each module may import of others; all that is not here uses the standard library alone.
 OUTSIDE: dict[str, set[str]] = {
+    "inherited": {"kombu"},
+    "credentials": {"kombu", "redis"},
     "loop": {"kombu"},
     "limiter": {"redis"},
     "connection": {"redis"},

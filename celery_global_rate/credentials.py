@@ -1,0 +1,31 @@
+"""Credential providers that are named by text, as kombu and Celery take them in a URL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu.utils.imports import symbol_by_name
+from redis.credentials import CredentialProvider
+
+
+class NamedProvider(CredentialProvider):
+    """A provider that is made when it is first needed, so that an error in it is one of a connection.
+
+    Args:
+        name: of its class, or of what makes it, as `package.module.Class`.
+
+    Raises:
+        ImportError, AttributeError, ValueError, TypeError: there is none of that name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._make = symbol_by_name(name)
+        if not callable(self._make):
+            raise TypeError(f"{name} is no class")
+        self._provider: Any = None
+
+    def get_credentials(self) -> Any:
+        """The password, or user and password."""
+        if self._provider is None:
+            self._provider = self._make()
+        return self._provider.get_credentials()
