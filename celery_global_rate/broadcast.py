@@ -13,13 +13,11 @@ class Broadcast:
 
     Attributes:
         id: the same in all workers that hear it, and different for any other; empty before the first message.
-        destination: the workers it is meant for, or None for all.
     """
 
     def __init__(self) -> None:
         self._node: Any = None
         self.id = ""
-        self.destination: list[str] | None = None
 
     def listen(self, node: Any) -> None:
         """See the messages of a `kombu.pidbox.Node`."""
@@ -43,4 +41,3 @@ class Broadcast:
         words = [body.get(key) for key in ("method", "arguments", "destination", "ticket")]
         words += [headers.get(key) for key in ("clock", "expires")]
         self.id = hashlib.sha1(json.dumps(words, sort_keys=True, default=str).encode()).hexdigest()
-        self.destination = body.get("destination")

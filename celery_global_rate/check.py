@@ -13,6 +13,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import ResponseError
 
+from .cause import cause
 from .server import Server
 from .settings import Settings
 from .version import __version__
@@ -59,8 +60,8 @@ class Reference:
             connection.connect()
             server = Server.parse(command("INFO")[0])
             round_trip_s = statistics.median(command("PING")[1] for _ in range(PINGS))
-        except Exception as exc:  # whatever it is; its text may quote the URL, and with it a password
-            return cls(*known, error=type(exc).__name__)
+        except Exception as exc:  # whatever it is: that it does not answer is an answer
+            return cls(*known, error=cause(exc))
         finally:
             connection.disconnect()
         return cls(*known, server, round_trip_s)

@@ -11,6 +11,7 @@ import click
 from celery.exceptions import ImproperlyConfigured
 
 from . import duration, overview
+from .cause import cause
 from .desk import Desk
 from .record import DECLARED, LONGEST_REASON, RESUME, Record, ordered, pause, reset, set_limit
 from .report import said
@@ -68,9 +69,7 @@ def with_store(command: Callable[..., None]) -> Callable[..., None]:
             with Store(desk.settings) as store:
                 command(desk, store, **options)
         except ERRORS as exc:
-            # The text of the error may quote a password.
-            reason = type(exc).__name__
-            raise click.ClickException(f"no answer from the Redis at {desk.settings.address} ({reason})") from None
+            raise click.ClickException(f"no answer from the Redis at {desk.settings.address} ({cause(exc)})") from None
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     return run

@@ -14,6 +14,7 @@ from celery.worker.control import Panel, control_command, inspect_command, nok, 
 from . import report
 from .broadcast import Broadcast
 from .bucket import REPLY_TIMEOUT_S
+from .cause import cause
 from .limit import Limit
 from .record import DECLARED, ordered, reset, set_limit
 from .regulator import Regulator
@@ -108,8 +109,7 @@ def _change(step: Step, name: str, change: dict[str, Any], source: str, done: st
                 name, change, f"control, {step.hostname}", source, id=broadcast.id, late_s=regulator.blocked_s
             )
     except ERRORS as exc:
-        # The text of the error may quote a password.
-        return nok(f"no answer from the Redis at {regulator.settings.address} ({type(exc).__name__}): try again")
+        return nok(f"no answer from the Redis at {regulator.settings.address} ({cause(exc)}): try again")
     if record is None:
         return nok("heard too late: nothing was changed")
     regulator.obey(name, record)
@@ -119,5 +119,4 @@ def _change(step: Step, name: str, change: dict[str, Any], source: str, done: st
         return nok(f"heard too late: something else was ordered meanwhile, and {in_force or 'no limit'} is in force")
     before = order.declared if order.replaced == DECLARED else order.replaced
     in_force = order.declared if order.rate == DECLARED else order.rate
-    where = "for the whole cluster, not only for the workers that were named" if broadcast.destination else "everywhere"
-    return ok(f"{done}, {where}: {in_force}, before {before}")
+    return ok(f"{done} for the whole cluster: {in_force}, before {before}")

@@ -9,10 +9,10 @@ LONGEST_S = 10 * 365 * 86400
 
 
 def shown(seconds: float) -> str:
-    """A length of time in one unit, as `3 h` or `12 s`."""
+    """A length of time in one unit, as `3 h` or `12 s`, rounded: of 15 minutes, 15 are left a moment later."""
     for unit, unit_s in UNITS_S.items():
-        if seconds >= 2 * unit_s or unit == "s":
-            return f"{max(0, int(seconds / unit_s))} {unit}"
+        if round(seconds) >= 2 * unit_s or unit == "s":
+            return f"{max(0, round(seconds / unit_s))} {unit}"
     raise AssertionError
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from redis.exceptions import ResponseError, TimeoutError
 
 from .bucket import HORIZON_S, PATIENCE_S
+from .cause import cause
 from .duration import shown
 from .limit import LONGEST_FILL_US
 from .policy import Policy
@@ -85,9 +86,7 @@ class Outage:
     def connected(self, error: Exception | None) -> None:
         """The connection has opened, or is lost with this error."""
         if error is not None:
-            # What Redis says is no secret; another error may quote the URL, and with it a password.
-            reason = str(error) if isinstance(error, ResponseError) else type(error).__name__
-            self._begin(ALL, reason, SILENCE_S if isinstance(error, TimeoutError) else 0.0)
+            self._begin(ALL, cause(error), SILENCE_S if isinstance(error, TimeoutError) else 0.0)
         elif not self._troubles:
             logger.info("global-rate: limits hold for the whole cluster, by the Redis at %s", self._address)
 
@@ -106,7 +105,7 @@ class Outage:
     def replied(self, name: str, reply: object) -> None:
         """Redis has replied for a bucket: with slots, or with an error that says why there are none."""
         if isinstance(reply, ResponseError):
-            self._begin(name, f"{name}: {reply}")
+            self._begin(name, f"{name}: {cause(reply)}")
         else:
             self._end(ALL)
             self._end(name)

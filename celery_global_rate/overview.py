@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError
 
 from .desk import Desk
 from .duration import shown
-from .limit import Limit
+from .limit import PERIODS_S, Limit
 from .record import Origin, Record
 from .store import State, Store
 
@@ -58,10 +58,9 @@ def rows(desk: Desk, store: Store, names: Sequence[str] | None, timeout_s: float
     states, sampled_s, now_us = store.states(chosen), time.monotonic() - begin, store.now_us()
     found = []
     for name, state in states.items():
-        rate = max(0.0, (state.given - before[name].given) / sampled_s)
         record, problem = _read(texts.get(name))
         holds = None if held is None else held[name]
-        row = _row(name, desk.declared(name), record, now_us, rate, holds, state)
+        row = _row(name, desk.declared(name), record, now_us, sampled_s, holds, before[name], state)
         found.append(replace(row, note=problem) if problem else row)
     return found
 
@@ -92,13 +91,15 @@ def _row(
     declared: Limit | None,
     record: Record | None,
     now_us: int,
-    rate: float,
+    sampled_s: float,
     held: int | None,
+    before: State,
     state: State,
 ) -> Row:
     order = record.order_at(now_us) if record else None
     pause = record.pause_at(now_us) if record else None
     limit = order.limit if order else declared
+    rate = effective_rate(None if pause else limit, before, state, sampled_s)
     next_us = None
     if limit and state.last_us is not None:
         next_us = max(state.last_us + round(limit.interval_s * 1e6), now_us)
@@ -129,12 +130,36 @@ def _row(
         str(facts["declared"]),
         "paused" if pause else str(facts["in_force"]),
         "ordered" if order else "declared",
-        f"{rate:.1f}/s",
+        _per(rate),
         "?" if held is None else str(held),
         str(state.waiting),
         in_s,
     )
     return Row(name, facts, cells, "; ".join(notes))
+
+
+def _per(rate: float) -> str:
+    """A rate as one writes it: per second, or per minute or hour where that is less than one."""
+    for period, seconds in PERIODS_S.items():
+        if rate * seconds >= 1 or not rate:
+            return f"{rate * seconds:.1f}/{period}"
+    return f"{rate * PERIODS_S['h']:.2f}/h"
+
+
+def effective_rate(limit: Limit | None, before: State, after: State, sampled_s: float) -> float:
+    """Slots per second between two looks at a bucket.
+
+    Counted from slot to slot where they follow each other as the limit lets them: a second has one or two slots of
+    100/m, and seldom one of 10/m.
+    """
+    given = max(0, after.given - before.given)
+    if limit and after.last_us is not None and before.last_us is not None:
+        between_s = (after.last_us - before.last_us) / 1e6
+        if 0 < between_s <= 2 * given * limit.interval_s:
+            return given / between_s
+        if not given and after.waiting and limit.interval_s > sampled_s:
+            return limit.per_second
+    return given / sampled_s
 
 
 def _note(what: str, origin: Origin, until_us: int | None, now_us: int) -> str:

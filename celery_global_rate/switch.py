@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
+from celery.app import utils
 from celery.exceptions import ImproperlyConfigured
 from celery.signals import worker_init
 
 from .declared import declared_limit
 from .limit import Limit
-from .settings import Settings
+from .settings import URL, Settings
 from .step import GlobalRateLimit
 
 logger = logging.getLogger(__name__)
+
+# Celery masks values by the names of settings, in `celery report`, `inspect conf`, and so in Flower. A URL may have a
+# password in it.
+utils.HIDDEN_SETTINGS = re.compile(f"{utils.HIDDEN_SETTINGS.pattern}|{URL}", re.IGNORECASE)
 
 #: Set by `auto`.
 on_in_every_worker = False

@@ -127,8 +127,8 @@ def test_a_redis_that_stops_and_comes_back(empty_redis: AnyRedis, own_redis: Red
 
     assert "cannot be reached (TimeoutError)" in stopped.of("Redis")[0]
     assert "no answer from its Redis (" in stopped.of("w0@lab")[0]
-    assert "cannot be reached (ConnectionError)" in ended.of("Redis")[0]
-    assert ended.of("w0@lab") == ["no answer from its Redis (ConnectionError)"]
+    assert "cannot be reached (ConnectionError: Connection refused)" in ended.of("Redis")[0]
+    assert ended.of("w0@lab") == ["no answer from its Redis (ConnectionError: Connection refused)"]
     assert stopped.verdict == ended.verdict == "Not on everywhere: see 1 of 1 workers above."
     assert (stopped.code, ended.code, again.code) == (1, 1, 0)
     assert SECRET not in log

@@ -198,8 +198,8 @@ def test_it_counts_after_a_second_and_is_told_once_a_minute(now: list[float], ca
     assert ends == [1061.5] * 2
     assert outage.awake_us == 0
     assert lines == [
-        f"global-rate: no answer from the Redis at redis://h (a: no) for 1 s: {what}",
-        f"global-rate: no answer from the Redis at redis://h (a: no) for 61 s: {what}",
+        f"global-rate: no answer from the Redis at redis://h (a: no) for 2 s: {what}",
+        f"global-rate: no answer from the Redis at redis://h (a: no) for 62 s: {what}",
         "global-rate: Redis answers again after 61.5 s",
     ]
 

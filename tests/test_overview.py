@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,8 +12,9 @@ from celery_global_rate import report
 from celery_global_rate.bucket import Bucket
 from celery_global_rate.clock import RedisClock
 from celery_global_rate.limit import Limit
-from celery_global_rate.overview import WIDTH, Row, table
+from celery_global_rate.overview import WIDTH, Row, effective_rate, table
 from celery_global_rate.reservation import Reservation
+from celery_global_rate.store import State
 
 NOW_US = 1_800_000_000_000_000
 NAMES = st.text(st.characters(min_codepoint=33, max_codepoint=0x17F), min_size=1, max_size=150)
@@ -59,3 +61,30 @@ def test_held_tasks_of_a_paused_bucket_are_expected_at_its_end_or_never() -> Non
         bucket.hold(SimpleNamespace(id="1", held_since=0.0), 100.0)
 
         assert report.held(bucket, clock, 100.0)["tasks"][0]["expected_s"] == 5.0
+
+
+def rate(limit: str, before: tuple[float, int], after: tuple[float, int], waiting: int = 1) -> float:
+    """The rate between two looks a second apart: when the last slot was, in seconds, and how many were given."""
+    looks = [State(round(last_s * 1e6), given, waiting) for last_s, given in (before, after)]
+    return effective_rate(Limit.parse(limit), *looks, 1.0)
+
+
+def test_a_rate_is_counted_from_slot_to_slot() -> None:
+    """100/m: one slot in this second or two, 0.6 s apart."""
+    assert rate("100/m", (100.0, 50), (100.6, 51)) == pytest.approx(100 / 60)
+    assert rate("100/m", (100.0, 50), (101.2, 52)) == pytest.approx(100 / 60)
+    assert rate("10/s", (100.0, 50), (101.0, 60)) == pytest.approx(10)
+    assert rate("10/s", (100.0, 50), (101.8, 59)) == pytest.approx(5)  # half of the slots are used
+
+
+def test_between_two_slots_of_a_slow_limit_it_is_the_limit_while_somebody_waits() -> None:
+    assert rate("1/m", (100.0, 5), (100.0, 5)) == pytest.approx(1 / 60)
+    assert rate("1/m", (100.0, 5), (160.0, 6)) == pytest.approx(1 / 60)
+    assert rate("1/m", (100.0, 5), (100.0, 5), waiting=0) == 0
+    assert rate("10/s", (100.0, 5), (100.0, 5)) == 0
+
+
+def test_after_a_pause_it_is_counted_for_the_second() -> None:
+    """And in one of a burst the slots lie before it."""
+    assert rate("10/s", (40.0, 5), (101.0, 8)) == 3
+    assert rate("10/s", (100.0, 5), (100.0, 0)) == 0

@@ -148,7 +148,10 @@ def test_what_is_no_length_of_time(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(-1, "0 s"), (0.9, "0 s"), (119, "119 s"), (120, "2 m"), (7199, "119 m"), (7200, "2 h"), (172800, "2 d")],
+    [
+        *((-1, "0 s"), (0.4, "0 s"), (1.6, "2 s"), (119.4, "119 s"), (120, "2 m")),
+        *((899.9, "15 m"), (5400, "90 m"), (7199.9, "2 h"), (172799.9, "2 d")),
+    ],
 )
 def test_a_length_of_time_has_one_unit(seconds: float, text: str) -> None:
     assert duration.shown(seconds) == text
