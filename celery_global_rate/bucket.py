@@ -11,6 +11,7 @@ from typing import Any
 
 from .clock import RedisClock
 from .faults import Retry
+from .held_queue import HeldQueue, same_rank
 from .limit import Limit
 from .reservation import Reservation
 
@@ -46,6 +47,7 @@ class Bucket:
     Args:
         name: the bucket's name, by default the task's.
         limit: the limit in force, or None to let everything pass.
+        rank: of a request; the lowest starts first.
 
     Attributes:
         waiting: workers that wait on it, this one among them, by the last answer.
@@ -55,12 +57,12 @@ class Bucket:
         retrying: held requests that could not be asked or started, and are tried again; those before the queue.
     """
 
-    def __init__(self, name: str, limit: Limit | None) -> None:
+    def __init__(self, name: str, limit: Limit | None, rank: Callable[[Any], int] = same_rank) -> None:
         self.name = name
         self.limit = limit
         self.floor_us = self.next_us = 0
         self.waiting = 1
-        self.held: deque[Any] = deque()
+        self.held = HeldQueue(rank)
         self.retrying: list[Any] = []
         self.retry = Retry()
         self._retries: dict[Any, Retry] = {}
@@ -119,7 +121,7 @@ class Bucket:
         return clock.reached(self.floor_us) if self.floor_us else float("-inf")
 
     def hold(self, request: Any, now: float) -> None:
-        """Take a request in, at the end of the queue."""
+        """Take a request in, as the last of its rank."""
         if not self.held:
             self.waiting_since = now
             if self.is_idle:
@@ -137,7 +139,7 @@ class Bucket:
             return float("inf")
         due = [request for request in self.retrying if self._retries[request].at <= now]
         self.retrying = [request for request in self.retrying if self._retries[request].at > now]
-        self.held.extendleft(reversed(due))
+        self.held.put_first(due)
         return min((self._retries[request].at for request in self.retrying), default=float("inf"))
 
     def forget(self, request: Any) -> None:
@@ -162,18 +164,18 @@ class Bucket:
         Returns:
             How many were looked at that are not gone.
         """
-        alive: list[Any] = []
-        seen = 0
+        gone: list[Any] = []
+        alive = 0
         for request in islice(self.held, first, None):
-            seen += 1
-            if not is_gone(request):
-                alive.append(request)
-            if is_enough(len(alive)):
+            if is_gone(request):
+                gone.append(request)
+            else:
+                alive += 1
+            if is_enough(alive):
                 break
-        if len(alive) < seen:
-            held = list(self.held)
-            self.held = deque(held[:first] + alive + held[first + seen :])
-        return len(alive)
+        if gone:
+            self.held.remove(gone)
+        return alive
 
     def let_go(self) -> Iterable[Reservation]:
         """Let go of all slots in hand and of the call under way; returns the reservations that have slots left."""

@@ -91,7 +91,9 @@ def rate_held(state: Any, **kwargs: Any) -> Any:
         return nok(OFF)
     clock, now = step.regulator.limiter.clock, time.monotonic()
     return {
-        name: report.held(known.bucket, clock, now) for name, known in sorted(step.buckets.items()) if known.bucket.held
+        name: report.held(known.bucket, clock, now)
+        for name, known in sorted(step.buckets.items())
+        if known.bucket.held_count
     }
 
 

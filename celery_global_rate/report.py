@@ -122,7 +122,7 @@ def held(bucket: Bucket, clock: RedisClock, now: float) -> dict[str, Any]:
     first = (due[-1] if due else max(now, clock.reached(bucket.next_us))) if bucket.limit else now
     opens = bucket.opens(clock)
     tasks = []
-    for place, request in zip(range(LISTED), bucket.held):
+    for place, request in zip(range(LISTED), (*bucket.retrying, *bucket.held)):
         at = due[place] if place < len(due) else first + (place - len(due) + bool(due)) * interval_s
         expected_s = max(at, opens) - now
         tasks.append(
@@ -132,4 +132,4 @@ def held(bucket: Bucket, clock: RedisClock, now: float) -> dict[str, Any]:
                 "expected_s": round(max(0.0, expected_s), 3) if expected_s < float("inf") else None,
             }
         )
-    return {"count": len(bucket.held), "tasks": tasks}
+    return {"count": bucket.held_count, "tasks": tasks}

@@ -243,7 +243,7 @@ class Scheduler:
     def _is_wanted(self, bucket: Bucket) -> bool:
         """Whether the next held request still wants to run; those before it that do not are forgotten."""
         while bucket.held:
-            if not self.is_gone(bucket, bucket.held[0]):
+            if not self.is_gone(bucket, bucket.held.first):
                 return True
             bucket.held.popleft()
         return False
