@@ -17,8 +17,8 @@ from .reservation import Reservation
 
 #: H: how far ahead slots are reserved.
 HORIZON_S = 0.1
-#: Between two calls for a bucket. Shorter than the grace: slots that a full bucket has saved are renewed in time.
-SHORTEST_PAUSE_S = 0.02
+#: Between two calls for a bucket, on average. Shorter than the grace: slots that lie ready are renewed in time.
+SHORTEST_PAUSE_S = 0.01
 #: Nobody sleeps longer on a bucket than this, whatever its rate.
 PATIENCE_S = 5.0
 #: An answer that takes longer is given up.
@@ -70,6 +70,8 @@ class Bucket:
         self.call: Call | None = None
         #: Monotonic instants: when to ask next, when it last asked, and since when it waits for a slot.
         self.ask_at = self.asked_at = self.waiting_since = float("-inf")
+        #: From when on a call keeps the pause on average: one may come early after a rest.
+        self._paced_at = float("-inf")
         #: Whether the last answer had a slot at once: the limit is not what this worker waits for. And since when.
         self.has_spare = False
         self._spare_since = 0.0
@@ -119,6 +121,17 @@ class Bucket:
     def opens(self, clock: RedisClock) -> float:
         """The monotonic instant from which requests may be released, limit or not."""
         return clock.reached(self.floor_us) if self.floor_us else float("-inf")
+
+    def lead_s(self, clock: RedisClock, now: float) -> float:
+        """How far ahead the next slot lies that the last answer left, in seconds, up to H; 0 where it lies ready."""
+        return min(max(0.0, clock.reached(self.next_us) - now), HORIZON_S)
+
+    def asks(self, wanted: int, now: float) -> Call:
+        """A call for so many slots begins."""
+        self.asked_at = now
+        self._paced_at = max(self._paced_at, now - SHORTEST_PAUSE_S) + SHORTEST_PAUSE_S
+        self.call = Call(wanted, now)
+        return self.call
 
     def hold(self, request: Any, now: float) -> None:
         """Take a request in, as the last of its rank."""
@@ -212,7 +225,7 @@ class Bucket:
         interval_s = self.limit.interval_s
         if interval_s < HORIZON_S:
             got_all = reservation.count == call.wanted
-            self.ask_at = call.sent + (SHORTEST_PAUSE_S if got_all else HORIZON_S * (1 + chance) / 2)
+            self.ask_at = self._paced_at if got_all else call.sent + HORIZON_S * (1 + chance) / 2
         else:
             enters = clock.reached(self.next_us) - HORIZON_S
             turn = (now - self.waiting_since) / (interval_s * reservation.waiting)
@@ -220,7 +233,7 @@ class Bucket:
 
     def missed(self, now: float) -> None:
         """Ask anew for a slot that came too late."""
-        self.ask_at = min(self.ask_at, max(now, self.asked_at + SHORTEST_PAUSE_S))
+        self.ask_at = min(self.ask_at, max(now, self._paced_at))
 
     def unanswered(self, now: float, chance: float) -> None:
         """Ask again after a call without an answer, at an instant drawn so that workers do not come together."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
 from .pace import QUICK_S, Pace
 
 #: Tasks on deck for each process where the limit is out of reach: fewer looks per task.
 FAR_DECK = 3
+#: An end that is expected with this much less than certainty counts.
+SURE = 0.3
+#: How often a full pool is looked at, in seconds. The end of a task says so at once, the loss of a process does not.
+FULL_POOL_POLL_S = 0.05
+SHORTEST_LOOK_S = 0.005
 
 
 class Pool(Protocol):
@@ -35,8 +40,8 @@ class Pool(Protocol):
         """Processes that are kept for us, because our turn in the line of those that wait has come."""
 
     @property
-    def oldest_s(self) -> float:
-        """How long the oldest task has been running, in seconds; 0 where none is."""
+    def started(self) -> Collection[float]:
+        """When our tasks that run now began to, in monotonic seconds: the oldest first."""
 
     def line_up(self, places: int) -> None:
         """Have this many places in the line for a process, turns among them; those beyond go to who is next."""
@@ -114,15 +119,33 @@ class Room:
         self._may_end -= 1
         return self._may_end < 0
 
-    def slots(self, within_s: float) -> int:
-        """How many slots could be used within this time, in seconds; those in hand are not taken off."""
+    def slots(self, within_s: float, deviations: float = 0.0) -> int:
+        """How many slots could be used within this time; those in hand are not taken off.
+
+        Args:
+            within_s: in seconds; 0 counts only the processes that are free now, or kept for us.
+            deviations: so many standard deviations fewer than what is to be expected.
+        """
         pool = self._pool
         free = pool.free
-        if free <= 0 and not self._is_quick:
-            return pool.turns
         if free < 0 and -free > pool.on_deck:  # others wait there as well: how fast the line moves is up to them
-            return pool.processes - pool.on_deck
-        return free + self._pace.starts(pool.processes, pool.oldest_s, within_s)
+            return pool.processes - pool.on_deck if self._is_quick else pool.turns
+        if not within_s:
+            return max(pool.turns, free)
+        now = self._monotonic()
+        ages_s = [now - started for started in pool.started]
+        ages_s += [0.0] * (free + pool.on_deck)  # without a task, or with one that is on its way
+        expected, deviation = self._pace.ends(ages_s, within_s)
+        return max(pool.turns, free + max(0, int(expected - deviations * deviation + SURE)))
+
+    @property
+    def look_s(self) -> float:
+        """How long what was foretold holds good, in seconds: a part of a run time."""
+        return (
+            min(max(self._pace.mean_s / 20, SHORTEST_LOOK_S), FULL_POOL_POLL_S)
+            if self._pace.mean_s
+            else FULL_POOL_POLL_S
+        )
 
     def places(self, of_use: int) -> int:
         """How many places in the line to have, where a process is of use for so many tasks."""
@@ -135,4 +158,5 @@ class Room:
         """Whether a full pool will have a process for us in a moment."""
         if not (self._pool.has_deck and self._pace.are_quick()):
             return False
-        return self._pace.has_just_ended(self._monotonic()) or self._pool.oldest_s <= QUICK_S
+        now = self._monotonic()
+        return self._pace.has_just_ended(now) or now - max(self._pool.started, default=now) <= QUICK_S

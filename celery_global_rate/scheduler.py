@@ -11,14 +11,14 @@ from typing import Any
 from .bucket import HORIZON_S, SHORTEST_PAUSE_S, Bucket, Call
 from .faults import Faults
 from .limit import Limit
-from .pool import Pool, Room
+from .pool import FULL_POOL_POLL_S, Pool, Room
 from .reservation import Limiter, Reservation
 
-#: How often a full pool is looked at, in seconds. The end of a task says so at once, the loss of a process does not.
-FULL_POOL_POLL_S = 0.05
 NOW = float("-inf")
 #: The share of its usable time after which a due slot lets its task wait on deck rather than wait for a free process.
 PRESSING = 0.04
+#: What is in hand suffices if it does for this long, in seconds: about a pause between two calls.
+ENOUGH_S = 0.01
 
 
 class Scheduler:
@@ -182,7 +182,9 @@ class Scheduler:
             now = self._monotonic()
             late_s = reservation.late_s(clock, now)
             if late_s > usable_s or late_s < -2 * HORIZON_S:  # so early only on a clock that has stepped back since
-                self.missed += reservation.miss(clock, now - usable_s)
+                missed = reservation.miss(clock, now - usable_s)
+                if not bucket.has_spare:  # else nobody has lost anything
+                    self.missed += missed
                 bucket.missed(now)
                 self._serve_at = NOW
                 continue
@@ -259,7 +261,7 @@ class Scheduler:
             bucket.unanswered(now, self._chance())
         if bucket.call is None and now >= bucket.ask_at and bucket.unprovided:
             self._ask(bucket, bucket.limit, now)
-        at = bucket.call.expires if bucket.call else bucket.ask_at if now < bucket.ask_at else now + FULL_POOL_POLL_S
+        at = bucket.call.expires if bucket.call else bucket.ask_at if now < bucket.ask_at else now + self._room.look_s
         if (reservation := bucket.reservation) is not None:
             due = self._limiter.clock.reached(reservation.due_us)
             pressing = due if bucket.has_spare else due + bucket.limit.usable_s * PRESSING
@@ -267,17 +269,32 @@ class Scheduler:
         return min(at, back_at)
 
     def _ask(self, bucket: Bucket, limit: Limit, now: float) -> None:
-        # Slots that lie ready at once are of use for the grace, not for the horizon.
-        within_s = limit.usable_s if bucket.has_spare else HORIZON_S
-        wanted = min(bucket.unprovided, self._room.slots(within_s) - self._committed)
+        wanted = min(bucket.unprovided, self._of_use_soon(bucket, limit, now) - self._committed)
         if wanted <= 0:
-            self._serve_at = NOW  # when the next task ends
+            if not bucket.committed:
+                self._serve_at = NOW  # when the next task ends
         elif not bucket.has_spare:  # where there are slots to spare, one too many hurts nobody
             wanted = bucket.drop_gone(partial(self.is_gone, bucket), bucket.in_hand, partial(le, wanted))
         if wanted > 0:
-            call = bucket.call = Call(wanted, now)
-            bucket.asked_at = now
+            call = bucket.asks(wanted, now)
             self._limiter.reserve(bucket.name, limit, wanted, partial(self._reply, bucket, call))
+
+    def _of_use_soon(self, bucket: Bucket, limit: Limit, now: float) -> int:
+        """For how many slots a process will be there in time, those in hand among them.
+
+        A slot can be used until its grace ends, so that is when processes count, those whose task will probably end
+        by then among them. How sure that must be depends on what becomes of the slot otherwise. One that lies ready is
+        lost if nobody takes it now. One that lies ahead can be had later, by us or by who has a process for it then:
+        where others wait, two standard deviations from what is to be expected, as soon as it lies a grace ahead.
+        Where slots come no faster than the horizon, each is asked for by itself, once a process is free.
+        """
+        if limit.interval_s >= HORIZON_S:
+            return self._room.slots(0.0)
+        if 0 < bucket.committed >= self._room.slots(ENOUGH_S):
+            return 0
+        lead_s = bucket.lead_s(self._limiter.clock, now)
+        deviations = 0.3 + (1.7 * min(1.0, lead_s / limit.usable_s) if bucket.waiting > 1 else 0.0)
+        return self._room.slots(lead_s + limit.usable_s, deviations)
 
     @property
     def _to_cover(self) -> int:

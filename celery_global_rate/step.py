@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -45,7 +44,9 @@ class WorkerPool:
         self._consumer = consumer
         self._ended: Callable[[float], None] = lambda run_time_s: None
         self._line: SemaphoreLine | PoolQueue
-        self._released: deque[Any] = deque()
+        #: Released tasks that the pool has not begun, and those that it has: when, in monotonic seconds.
+        self._waiting: dict[Any, None] = {}
+        self._running: dict[Any, float] = {}
         controller, hub = consumer.controller, consumer.hub
         is_guarded = controller.pool_cls.uses_semaphore and controller.pool_putlocks
         self.has_deck = bool(hub or not is_guarded) and not consumer.pool.is_green
@@ -74,12 +75,8 @@ class WorkerPool:
     @property
     def on_deck(self) -> int:
         """Released tasks that wait for a process."""
-        while self._released:
-            first = self._released[0]
-            if first in state.reserved_requests and not first.time_start:
-                break
-            self._released.popleft()
-        return len(self._released)
+        self._drop(self._waiting, state.reserved_requests)
+        return len(self._waiting)
 
     @property
     def turns(self) -> int:
@@ -87,13 +84,18 @@ class WorkerPool:
         return self._line.turns
 
     @property
-    def oldest_s(self) -> float:
-        """How long the oldest running task has been running, limited or not."""
-        try:
-            started = [request.time_start for request in state.active_requests if request.time_start]
-        except RuntimeError:  # a thread of the pool has changed the set meanwhile
-            return 0.0
-        return max(0.0, time.time() - min(started)) if started else 0.0
+    def started(self) -> list[float]:
+        """When our tasks that run now began to, in monotonic seconds: the oldest first."""
+        self._drop(self._running, state.active_requests)
+        return list(self._running.values())  # at once: threads of the pool change it meanwhile
+
+    @staticmethod
+    def _drop(ours: dict[Any, Any], celerys: Any) -> None:
+        """Forget the first ones of ours that Celery has done with, and never told: revoked, lost with their process."""
+        for first in list(ours):
+            if first in celerys:
+                break
+            ours.pop(first, None)
 
     def is_gone(self, request: Any) -> bool:
         """Whether it was revoked or has expired; Celery then announces and acknowledges it."""
@@ -124,23 +126,11 @@ class WorkerPool:
                 scaler.pool.maintain_pool()
 
     def start(self, request: Any) -> None:
-        """Hand over as Celery's own limit does, and listen for the end."""
-        celery_on_success = request.on_success
-
-        def on_success(outcome: tuple[bool, Any, float | None], **kwargs: Any) -> None:
-            del request.on_success  # a cycle, and Celery's own is there again
-            try:
-                celery_on_success(outcome, **kwargs)
-            finally:
-                # Celery measures only what succeeds. A failed task has kept its process busy as well.
-                run_time_s = outcome[2]
-                if run_time_s is None:
-                    run_time_s = time.time() - (request.time_start or time.time())
-                self._ended(run_time_s)
-
-        request.on_success = on_success
+        """Hand over as Celery's own limit does, and listen for the begin and the end."""
+        request.on_accepted = partial(self._on_accepted, request, request.on_accepted)
+        request.on_success = partial(self._on_success, request, request.on_success)
         self._line.take()
-        self._released.append(request)
+        self._waiting[request] = None
         state.task_reserved(request)
         try:
             self._consumer.on_task_request(request)
@@ -149,13 +139,33 @@ class WorkerPool:
                 self._withdraw(request)
             raise
 
+    def _on_accepted(self, request: Any, celerys: Callable[..., None], pid: int, time_accepted: float) -> None:
+        del request.on_accepted  # a cycle, and Celery's own is there again
+        self._waiting.pop(request, None)
+        self._running[request] = time_accepted
+        celerys(pid, time_accepted)
+
+    def _on_success(self, request: Any, celerys: Callable[..., None], outcome: Any, **kwargs: Any) -> None:
+        """A task has ended, in whatever way but with its process."""
+        del request.on_success
+        self._waiting.pop(request, None)
+        started = self._running.pop(request, None)
+        try:
+            celerys(outcome, **kwargs)
+        finally:
+            # Celery measures only what succeeds. A failed task has kept its process busy as well.
+            run_time_s = outcome[2]
+            if run_time_s is None:
+                run_time_s = time.monotonic() - (float("nan") if started is None else started)
+            self._ended(run_time_s)
+
     def has_accepted(self, request: Any) -> bool:
         """Whether a request began to run although `start` has ended in an error: a solo pool runs it in there."""
         return bool(request.time_start)
 
     def _withdraw(self, request: Any) -> None:
-        del request.on_success
-        self._released.remove(request)
+        del request.on_accepted, request.on_success
+        self._waiting.pop(request, None)
         self._line.withdraw()
         state.task_ready(request)
         self.show(request)
@@ -163,7 +173,8 @@ class WorkerPool:
     def clear(self) -> None:
         """Forget our places in the line, as Celery forgets all others."""
         self._line.clear()
-        self._released.clear()
+        self._waiting.clear()
+        self._running.clear()
 
 
 class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types

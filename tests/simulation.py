@@ -78,6 +78,7 @@ class Worker:
         self.clock = RedisClock()
         self._skew = self.world.random.uniform(-1e5, 1e5)
         self._running: dict[Any, float] = {}
+        self._ends: dict[Any, float] = {}
         self._line: list[Any] = []
         self.turns = 0
         self.others = 0
@@ -140,8 +141,13 @@ class Worker:
         return sum(not str(entry).startswith(OTHER) for entry in self._line if entry is not PLACE)
 
     @property
-    def oldest_s(self) -> float:
-        return max((self.world.now - started for started in self._running.values()), default=0.0)
+    def started(self) -> list[float]:
+        return [at + self._skew for request, at in self._running.items() if not str(request).startswith(OTHER)]
+
+    @property
+    def ends(self) -> list[float]:
+        """When our running tasks will have ended, which no pool knows."""
+        return [at + self._skew for request, at in self._ends.items() if not str(request).startswith(OTHER)]
 
     def is_gone(self, request: Any) -> bool:
         return request in self.revoked
@@ -186,10 +192,11 @@ class Worker:
     def _run(self, request: Any) -> None:
         self._running[request] = self.world.now
         run_time = self.run_time()
+        self._ends[request] = self.world.now + run_time
         self.world.after(run_time, partial(self.run_soon, partial(self._end, request, run_time)))
 
     def _end(self, request: Any, run_time: float) -> None:
-        del self._running[request]
+        del self._running[request], self._ends[request]
         if str(request).startswith(OTHER):
             self._line.append(f"{OTHER}{self.others}")
             self.others += 1

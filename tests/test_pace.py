@@ -1,14 +1,18 @@
-"""How many slots the pool can use: what the last run times promise."""
+"""When running tasks will end: what the last run times promise."""
 
 from __future__ import annotations
 
+import random
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_global_rate.bucket import HORIZON_S
-from celery_global_rate.pace import KNOWN_RUNS, QUICK_S, Pace
+from celery_global_rate.pace import GAP_S, KNOWN_RUNS, MOST_RUNS, QUICK_S, Pace
 
-RUN_TIMES = st.lists(st.floats(0, 0.1), min_size=KNOWN_RUNS, max_size=40)
+RUN_TIMES = st.lists(st.floats(0, 10), min_size=KNOWN_RUNS, max_size=60)
+AGES = st.lists(st.floats(0, 20), max_size=100)
 
 
 def paced(*run_times_s: float) -> Pace:
@@ -19,50 +23,80 @@ def paced(*run_times_s: float) -> Pace:
 
 
 def test_nothing_is_promised_before_ten_run_times() -> None:
-    for known in range(10):
-        pace = paced(*[0.001] * known)
-
-        assert pace.starts(8, 0.0, HORIZON_S) == 0
-        assert not pace.are_quick()
-    assert paced(*[0.001] * 10).starts(8, 0.0, HORIZON_S) > 0
+    assert paced(*[0.001] * 9).ends([0.0] * 8, HORIZON_S) == (0.0, 0.0)
+    assert not paced(*[0.001] * 9).are_quick()
+    assert paced(*[0.001] * 10).ends([0.0] * 8, HORIZON_S)[0] > 0
 
 
-def test_each_process_starts_one_after_the_other() -> None:
-    """In 100 ms with tasks of 7.8 ms, 12 for each process: 12.8 is not rounded up, for one process or for all four."""
-    pace = paced(*[0.0078] * 10)
+@pytest.mark.parametrize(("age_s", "within_s", "least", "most"), [(0, 0.019, 0, 0), (0.012, 0.02, 0.97, 1.1)])
+def test_equal_tasks_end_when_they_are_as_old_as_the_others_were(
+    age_s: float, within_s: float, least: float, most: float
+) -> None:
+    """Tasks of 20 ms: none that begins now ends within 19 ms; one that has run for 12 ms does, within 20 ms, once.
 
-    assert pace.starts(1, 0.0, 0.1) == 12
-    assert pace.starts(4, 0.0, 0.1) == 48
+    The one begun after it would end 8.5 + 20.5 ms from now. 40 run times promise 40 of 41.
+    """
+    expected, deviation = paced(*[0.02] * 40).ends([age_s], within_s)
 
-
-@given(RUN_TIMES, st.integers(1, 64), st.just(0.0) | st.floats(0, 10), st.floats(0, 1))
-def test_nothing_is_rounded_up(run_times: list[float], processes: int, oldest_s: float, within_s: float) -> None:
-    """What is promised fits: that many runs, each as long as the longest that is known, end within the time."""
-    starts = paced(*run_times).starts(processes, oldest_s, within_s)
-    longest_s = max(*run_times[-10:], oldest_s)
-
-    assert starts % processes == 0
-    assert starts // processes * longest_s <= within_s * (1 + 1e-9)
+    assert least <= expected <= most
+    assert deviation <= 0.2
 
 
-def test_the_longest_of_the_last_ten_counts() -> None:
-    """One long run holds the promise back until ten others have ended."""
-    pace = paced(*[0.001] * 20, 0.05)
-    held_back = pace.starts(1, 0.0, 0.1)
-    for _ in range(9):
-        pace.ran(0.001, 0.0)
-    still = pace.starts(1, 0.0, 0.1)
-    pace.ran(0.001, 0.0)
-
-    assert held_back == still == 2
-    assert pace.starts(1, 0.0, 0.1) >= 99
+def test_a_task_that_has_outlived_all_others_promises_nothing() -> None:
+    assert paced(*[0.005] * 40).ends([1.0], HORIZON_S) == (0.0, 0.0)
 
 
-def test_the_oldest_running_task_counts() -> None:
-    """Quick tasks until now, and one that has been running for 30 ms, 60 ms and 200 ms: 3, 1 and 0 in 100 ms."""
-    pace = paced(*[0.001] * 10)
+def test_only_those_that_ran_for_longer_count_for_a_task_that_runs() -> None:
+    """5 ms or a second, half of them each: one that has run for 10 ms will not end soon, one that begins now may."""
+    pace = paced(*[0.005, 1.0] * 20)
 
-    assert [pace.starts(1, oldest_s, 0.1) for oldest_s in (0.03, 0.06, 0.2)] == [3, 1, 0]
+    assert pace.ends([0.01], 0.1)[0] == 0
+    assert 0.4 <= pace.ends([0.0], 0.02)[0]
+
+
+@pytest.mark.parametrize("within_s", [0.01, 0.02, 0.1, 0.5])
+def test_random_run_times_promise_their_mean_rate(within_s: float) -> None:
+    """Exponential ones of 100 ms mean, whatever the ages: one end each 100 ms and process. 40 say it to 16 %."""
+    chance = random.Random(1)
+    figures = []
+    for _ in range(50):
+        pace = paced(*[chance.expovariate(10) for _ in range(40)])
+        figures.append(pace.ends([chance.expovariate(10) for _ in range(8)], within_s)[0])
+    expected = sum(figures) / len(figures)
+
+    assert 0.8 <= expected / (8 * within_s / (0.1 + GAP_S)) <= 1.2
+
+
+@given(RUN_TIMES, AGES, st.floats(0, 1))
+def test_what_is_promised_is_bounded(run_times: list[float], ages: list[float], within_s: float) -> None:
+    """Not more than back-to-back runs of the mean would end, and one for each that runs; a longer time promises more."""
+    pace = paced(*run_times)
+    known = run_times[-MOST_RUNS:]
+    mean_s = sum(known) / len(known) + GAP_S
+    expected, deviation = pace.ends(ages, within_s)
+
+    assert 0 <= expected <= (len(ages) + 1) * (1 + within_s / mean_s) + 1e-6
+    assert deviation >= 0
+    assert pace.ends(ages, within_s + 0.01)[0] >= expected - len(ages) * 0.5 - 1e-6
+    assert pace.mean_s == pytest.approx(mean_s)
+
+
+def test_of_very_many_tasks_a_part_stands_for_all() -> None:
+    """A thousand greenlets cost as much to look at as 64, and promise as much as a thousand."""
+    pace = paced(*[0.02] * 40)
+    all_of_them, of_one = pace.ends([0.012] * 1000, 0.02)[0], pace.ends([0.012], 0.02)[0]
+
+    assert all_of_them == pytest.approx(1000 * of_one, rel=0.02)
+
+
+def test_the_last_forty_count() -> None:
+    """Where tasks become slower, forty later nothing is expected of what the quick ones promised."""
+    pace = paced(*[0.005] * 40, *[0.3] * 39)
+    still = pace.ends([0.0], 0.02)[0]
+    pace.ran(0.3, 0.0)
+
+    assert still > 0
+    assert pace.ends([0.0], 0.02)[0] == 0
 
 
 def test_only_quick_tasks_may_wait_on_deck() -> None:
@@ -71,6 +105,7 @@ def test_only_quick_tasks_may_wait_on_deck() -> None:
 
     assert paced(*[quick] * 10).are_quick()
     assert not paced(*[quick] * 9, slow).are_quick()
+    assert paced(slow, *[quick] * 10).are_quick()
 
 
 def test_an_end_is_recent_for_as_long_as_a_quick_task_takes() -> None:
@@ -82,4 +117,4 @@ def test_an_end_is_recent_for_as_long_as_a_quick_task_takes() -> None:
 
 
 def test_tasks_that_take_no_time_promise_a_finite_number() -> None:
-    assert 0 < paced(*[0.0] * 10).starts(1, 0.0, HORIZON_S) < 1_000_000
+    assert 0 < paced(*[0.0] * 10).ends([0.0], HORIZON_S)[0] < 1000
