@@ -22,12 +22,14 @@ class Credit:
     many as have come, and the last time when nothing is held any more.
 
     Args:
-        most: no more is lent than this.
+        most: no more is lent than this where the broker counts for each consumer.
+        room: tells how much may be lent where it counts for the channel.
         renewal: tells for a QoS how its consumer is begun anew, or None where its window follows each change.
     """
 
-    def __init__(self, most: int, renewal: Callable[[Any], Renew | None]) -> None:
+    def __init__(self, most: int, room: Callable[[], int], renewal: Callable[[Any], Renew | None]) -> None:
         self._most = most
+        self._shared_room = room
         self._renewal = renewal
         self._qos: Any = None
         self._renew: Renew | None = None
@@ -50,15 +52,16 @@ class Credit:
         """
         if qos is not self._qos:
             self._attach(qos)
-        if held >= self._room > 0 and not self._is_told:
+        room = self._shared_room() if self._room and self._renew is None else self._room
+        if held >= room > 0 and not self._is_told:
             self._is_told = True
             logger.warning(
                 "global-rate: this worker holds all the tasks that it may (%d, global_rate_max_held): others behind "
                 "them in its queues wait. Give tasks with a limit a queue of their own, or raise the setting",
-                self._room,
+                self._most,
             )
         if self._renew is None:
-            self._lend(self._wanted(held))
+            self._lend(self._wanted(held, room))
         elif self._room and (more := self._wanted_anew(held)) is not None:
             self._lend(more)
             self._received = 0
@@ -72,11 +75,11 @@ class Credit:
             self._room = self._most
             self._renew = self._renewal(qos)
 
-    def _wanted(self, held: int) -> int:
+    def _wanted(self, held: int, room: int) -> int:
         """What to lend where the window follows."""
         if 0 < held <= self.lent < held + 2 * self._step:
             return self.lent
-        return min(-(-held // self._step) * self._step, self._room)
+        return min(-(-held // self._step) * self._step, room)
 
     def _wanted_anew(self, held: int) -> int | None:
         """What to lend to a new consumer, or None where the one in place will do."""

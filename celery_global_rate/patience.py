@@ -112,24 +112,22 @@ class Patience:
         self._consumer.call_soon(partial(self._hand_back, held))
 
     def _received(self, request: Any, **kwargs: Any) -> None:
-        """Note when a message has come, because one with an ETA is held much later; and whether it is worn."""
+        """Note when a message has come, because one with an ETA is held much later."""
         request.received = time.monotonic()
-        request.worn_in = self._worn_in(request.message)
 
-    def _worn_in(self, message: Any) -> str | None:
-        """The queue that would soon drop this message, or None."""
-        count = message.headers.get("x-delivery-count")
-        tasks = self._consumer.task_consumer
-        for queue in tasks.queues if count else ():
-            if tasks._active_tags.get(queue.name) == message.delivery_info["consumer_tag"]:
+    def _is_worn(self, request: Any) -> bool:
+        """Whether its queue would soon drop this message."""
+        count = request.message.headers.get("x-delivery-count")
+        for queue in self._consumer.task_consumer.queues if count else ():
+            if queue.name == request.queue_name:
                 limit = _argument(queue, "x-delivery-limit", DELIVERY_LIMIT)
-                return queue.name if 0 < limit <= 2 * count else None
-        return None
+                return bool(0 < limit <= 2 * count)
+        return False
 
     def _hand_back(self, requests: Sequence[Any]) -> None:
         consumer = self._consumer
         try:
-            self._copy([request for request in requests if request.worn_in])
+            self._copy([request for request in requests if self._is_worn(request)])
             for request in requests:
                 if not request.message.acknowledged:
                     request.message.requeue()
@@ -144,7 +142,7 @@ class Patience:
             logging.WARNING,
             "global-rate: queue %s may drop messages that come too often (x-delivery-limit): copies of held ones go to "
             "its end. Raise its x-delivery-limit or the consumer_timeout of RabbitMQ to keep them in order",
-            requests[0].worn_in,
+            requests[0].queue_name,
         )
         with self._consumer.connection.channel() as channel:
             for request in requests:
@@ -154,7 +152,7 @@ class Patience:
                 named = {name: properties.pop(name, None) for name in ("priority", "content_type", "content_encoding")}
                 headers = {name: value for name, value in headers.items() if name not in GONE}
                 copy = channel.prepare_message(message.body, headers=headers, properties=properties, **named)
-                channel.basic_publish_confirm(copy, "", request.worn_in, confirm_timeout=CONFIRM_S)
+                channel.basic_publish_confirm(copy, "", request.queue_name, confirm_timeout=CONFIRM_S)
                 message.ack()
 
     def _tell(self, level: int, text: str, *args: object) -> None:

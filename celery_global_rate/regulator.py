@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from .aside import Aside, Queues
 from .bucket import REPLY_TIMEOUT_S, Bucket
 from .chores import Chores
 from .clock import RedisClock
@@ -46,6 +47,7 @@ class Regulator:
         worker: a name that is unique to this process.
         pool: where released requests go.
         qos: the consumer's `kombu.common.QoS` of this moment, or None.
+        queues: the consumer's.
         renewal: tells for it how its consumer is begun anew, or None where its window follows each change.
         patience: the broker's.
         recoverable: errors of the broker, which must reach the worker where its own loop is ours.
@@ -58,6 +60,7 @@ class Regulator:
         worker: str,
         pool: WorkerPool,
         qos: Callable[[], Any],
+        queues: Queues,
         renewal: Callable[[Any], Renew | None],
         patience: Patience,
         recoverable: tuple[type[BaseException], ...],
@@ -83,13 +86,15 @@ class Regulator:
         self._news = News(
             settings.connection, self._waker, self._connection, prefix, channel, self.orders, self._members
         )
-        self._credit = Credit(settings.max_held, renewal)
+        self.aside = Aside(settings.max_held, queues, lambda: self.scheduler.busy.values(), clock, time.monotonic)
+        self._credit = Credit(settings.max_held, self.aside.room, renewal)
         self.scheduler = Scheduler(
             pool, self.limiter, self._alarm.set, self._cover, time.monotonic, random.random, self._faults
         )
         sweep = Sweep(self.scheduler.busy.values, self.scheduler.is_gone, time.monotonic)
         self._chores = Chores(
             {
+                "putting queues aside": self.aside.keep_up,
                 "keeping held messages": self._keep_patient,
                 "looking for revoked tasks": sweep.keep_up,
                 "looking for news": self._news.keep_up,
@@ -116,6 +121,7 @@ class Regulator:
         self._alarm.attach(hub)
         self._connection.attach(hub)
         self._news.attach(hub)
+        self.aside.begin()
         self._patience.until = time.monotonic()  # another broker, perhaps
         self._alarm.set(self._patience.until)
 
@@ -194,6 +200,7 @@ class Regulator:
             "held": self.scheduler.held,
             "missed_slots": self.scheduler.missed,
             "prefetch_lent": self._credit.lent,
+            "queues_aside": sorted(self.aside.names),
             "clock_uncertainty_ms": round(clock.uncertainty_s * 1000, 3) if clock.widest_s else None,
             "widest_clock_uncertainty_ms": round(clock.widest_s * 1000, 3) if clock.widest_s else None,
         }
@@ -223,6 +230,7 @@ class Regulator:
 
     def _hold(self, bucket: Bucket, request: Any) -> None:
         self._faults.guard("lending prefetch slots", self._credit.received)
+        self.aside.received()
         self._faults.guard("keeping held messages", self._patience.hold, request)
         self.scheduler.hold(bucket, request)
         self._alarm.set(time.monotonic() + SWEEP_S)
@@ -244,6 +252,7 @@ class Regulator:
         return min(told_at, now + REOPEN_LATE_S)
 
     def _clear(self) -> None:
+        self.aside.forget()
         self._forget()
         self._faults.guard("leaving the pool", self._pool.clear)
 

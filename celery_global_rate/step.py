@@ -26,6 +26,7 @@ from .limit import Limit
 from .line import PoolQueue, SemaphoreLine
 from .loop import HubThread
 from .patience import Patience
+from .queues import Queues
 from .recycling import leave_to_fork, replaces_processes
 from .regulator import Regulator
 from .report import announce
@@ -205,12 +206,14 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         self.buckets: dict[str, TaskBucket] = {}
         self._thread = None if consumer.hub else HubThread("global-rate")
         settings = Settings.from_app(consumer.app, self._url)
+        self._queues = Queues(consumer)
         self._patience = Patience(consumer, settings.consumer_timeout_s)
         self.regulator = Regulator(
             settings,
             f"{consumer.hostname}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
             WorkerPool(consumer),
             lambda: consumer.qos,
+            self._queues,
             partial(renewal, consumer),
             self._patience,
             () if self._thread else consumer.connection_errors + consumer.channel_errors,
@@ -231,6 +234,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
 
     def start(self, consumer: Any) -> None:
         """The worker is connected to its broker. Where it has no event loop, begin one."""
+        self._queues.begin()
         self._losses.give_back(consumer.connection)
         self._losses.watch(consumer.connection)
         self._patience.begin()
@@ -245,6 +249,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
 
     def stop(self, consumer: Any) -> None:
         """Give slots back and let go of the loop: at shutdown, and when the broker connection is lost."""
+        self._queues.forget()
         if self._thread:
             self._thread.stop(self.regulator.detach)
         elif consumer.hub:

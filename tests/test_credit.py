@@ -37,7 +37,7 @@ class Lender:
     """A credit that lends from one channel."""
 
     def __init__(self, channel: Channel, most: int = 100) -> None:
-        self.credit, self.channel = Credit(most, lambda qos: None), channel
+        self.credit, self.channel = Credit(most, lambda: most, lambda qos: None), channel
 
     @property
     def lent(self) -> int:
@@ -223,7 +223,7 @@ def test_after_a_reconnect_it_starts_from_nothing() -> None:
 
 
 def test_without_a_connection_nothing_happens() -> None:
-    credit = Credit(100, lambda qos: None)
+    credit = Credit(100, lambda: 100, lambda qos: None)
     credit.cover(10, None)
     credit.cover(0, None)
 
@@ -238,7 +238,7 @@ class FixedConsumer:
 
     def __init__(self, prefetch: int, most: int) -> None:
         self.qos = QoS(lambda prefetch_count: None, prefetch)
-        self.credit = Credit(most, self._renewal)
+        self.credit = Credit(most, lambda: most, self._renewal)
         self.own = self.window = prefetch
         self.held: list[int] = []
         self.consumer = 0

@@ -37,6 +37,7 @@ ARROWS: dict[str, set[str]] = {
     "orders": {"bucket", "clock", "limit", "record"},
     "news": {"connection", "loop", "members", "orders", "outage", "script"},
     "credit": set(),
+    "aside": {"bucket", "clock"},
     "address": set(),
     "sentinel": {"address"},
     "cluster": {"address"},
@@ -49,10 +50,11 @@ ARROWS: dict[str, set[str]] = {
     "broadcast": set(),
     "broker": set(),
     "patience": set(),
+    "queues": set(),
     "sweep": {"bucket"},
     "recycling": set(),
     "regulator": {
-        *("bucket", "chores", "clock", "connection", "credit", "faults", "limit", "limiter", "loop", "news", "orders"),
+        *("aside", "bucket", "chores", "clock", "connection", "credit", "faults", "limit", "limiter", "loop", "news", "orders"),
         *(
             "members",
             "outage",
@@ -72,7 +74,7 @@ ARROWS: dict[str, set[str]] = {
     "control": {"broadcast", "bucket", "cause", "limit", "record", "regulator", "report", "store", "task_bucket"},
     "step": {
         *("broadcast", "broker", "bucket", "control", "declared", "limit", "line", "loop"),
-        *("patience", "recycling", "regulator", "report", "settings", "task_bucket"),
+        *("patience", "recycling", "queues", "regulator", "report", "settings", "task_bucket"),
     },
     "switch": {"declared", "limit", "settings", "step"},
     "auto": {"switch"},
@@ -101,6 +103,7 @@ OUTSIDE: dict[str, set[str]] = {
     "outage": {"redis"},
     "declared": {"celery"},
     "patience": {"celery"},
+    "queues": {"celery", "kombu"},
     "control": {"celery"},
     "step": {"celery"},
     "switch": {"celery"},
