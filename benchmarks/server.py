@@ -187,7 +187,7 @@ class RabbitMQ:
     def purge(self) -> None:
         """Delete the queues that the workers of a test have used."""
         with Connection(self.url) as connection, connection.channel() as channel:
-            for queue in ("celery", "quorum"):
+            for queue in ("celery", "quorum", "slow", "others", "third"):
                 channel.queue_delete(queue)
 
     def close(self) -> None:

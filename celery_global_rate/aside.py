@@ -110,10 +110,14 @@ class Aside:
             self._look_at = now + LOOK_S
         return self._look_at
 
-    def aside_for(self, bucket: Bucket) -> dict[str, int]:
-        """The queues aside that have brought what a bucket holds, and how much of it."""
-        count = _count(bucket)
-        return {name: count[name] for name in sorted(self.names) if count[name]}
+    def why(self, bucket: Bucket) -> dict[str, str]:
+        """Which of the queues that have brought what a bucket holds are aside, and why."""
+        count: Counter[str | None] = sum(map(_count, self._busy()), Counter())
+        return {
+            name: f"put aside: {count[name]} of its tasks are held, and {self._most} is the most "
+            f"(global_rate_max_held); consumed again at {self.again_at}"
+            for name in sorted(self.names.intersection(_count(bucket)))
+        }
 
     def _look(self) -> None:
         self._came = 0

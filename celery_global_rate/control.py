@@ -85,13 +85,14 @@ def rate_limits(state: Any, **kwargs: Any) -> Any:
 
 @inspect_command()  # type: ignore[untyped-decorator]
 def rate_held(state: Any, **kwargs: Any) -> Any:
-    """Tasks held for their rate limits: how many, and of the first ones since when and for how long."""
+    """Tasks held for their rate limits: how many, the first ones since when and for how long, and queues put aside."""
     step = _step(state)
     if step is None:
         return nok(OFF)
     clock, now = step.regulator.limiter.clock, time.monotonic()
+    why = step.regulator.aside.why
     return {
-        name: report.held(known.bucket, clock, now)
+        name: {**report.held(known.bucket, clock, now), "queues_aside": why(known.bucket)}
         for name, known in sorted(step.buckets.items())
         if known.bucket.held_count
     }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kombu.exceptions import OperationalError
@@ -29,13 +29,26 @@ class Row:
         name: of the bucket.
         facts: all there is, for programs.
         cells: what a person sees of it.
-        note: who ordered what is in force, and a pause.
+        note: who ordered what is in force, a pause, and queues that are put aside.
     """
 
     name: str
     facts: dict[str, Any]
     cells: tuple[str, ...]
     note: str
+
+
+@dataclass
+class Holding:
+    """What all workers hold of a bucket.
+
+    Attributes:
+        tasks: how many.
+        aside: how many of the workers have put a queue aside that they came from, by queue.
+    """
+
+    tasks: int = 0
+    aside: Counter[str] = field(default_factory=Counter)
 
 
 HEAD = ("TASK", "DECLARED", "IN FORCE", "SOURCE", "RATE", "HELD", "WAITING", "NEXT SLOT")
@@ -72,18 +85,19 @@ def _read(text: bytes | None) -> tuple[Record | None, str]:
         return None, f"its record cannot be read ({exc}): nothing starts until `set` or `reset` writes another one"
 
 
-def _held(app: Any, timeout_s: float) -> Counter[str] | None:
-    """How many tasks workers hold, by bucket; None where the broker cannot be reached."""
+def _held(app: Any, timeout_s: float) -> defaultdict[str, Holding] | None:
+    """What workers hold, by bucket; None where the broker cannot be reached."""
     try:
         replies = app.control.broadcast("rate_held", reply=True, timeout=timeout_s) or []
     except (OperationalError, OSError):
         return None
-    count: Counter[str] = Counter()
-    for reply in replies:
-        for answer in reply.values():
-            if isinstance(answer, dict):
-                count.update({name: entry["count"] for name, entry in answer.items() if isinstance(entry, dict)})
-    return count
+    found: defaultdict[str, Holding] = defaultdict(Holding)
+    for answer in (answer for reply in replies for answer in reply.values() if isinstance(answer, dict)):
+        for name, entry in answer.items():
+            if isinstance(entry, dict):
+                found[name].tasks += entry["count"]
+                found[name].aside.update(entry.get("queues_aside", ()))  # 0.2.0 has none
+    return found
 
 
 def _row(
@@ -92,7 +106,7 @@ def _row(
     record: Record | None,
     now_us: int,
     sampled_s: float,
-    held: int | None,
+    held: Holding | None,
     before: State,
     state: State,
 ) -> Row:
@@ -110,6 +124,8 @@ def _row(
         notes.append(_note("", order.origin, order.until_us, now_us))
     if pause:
         notes.append(_note("paused ", pause.origin, pause.until_us, now_us))
+    for queue, workers in sorted(held.aside.items()) if held else ():
+        notes.append(f"queue {queue} is put aside by {workers} worker{'s' * (workers > 1)}: global_rate_max_held")
     facts = {
         "task": name,
         "declared": str(declared or "none"),
@@ -118,7 +134,8 @@ def _row(
         "ordered": _origin(order.origin, order.until_us) if order else None,
         "paused": _origin(pause.origin, pause.until_us) if pause else None,
         "rate_per_s": round(rate, 3),
-        "held": held,
+        "held": held and held.tasks,
+        "queues_aside": held and dict(held.aside),
         "waiting_workers": state.waiting,
         "next_slot_us": next_us,
     }
@@ -131,7 +148,7 @@ def _row(
         "paused" if pause else str(facts["in_force"]),
         "ordered" if order else "declared",
         _per(rate),
-        "?" if held is None else str(held),
+        "?" if held is None else str(held.tasks),
         str(state.waiting),
         in_s,
     )

@@ -213,7 +213,7 @@ def test_whatever_comes_and_goes(most: int, spared: tuple[str, ...], events: lis
         elif rate in world.buckets:
             world.release(rate, min(count, len(world.buckets[rate].held)))
         world.look()
-        held = {name: 0 for name in "abc"}
+        held = dict.fromkeys("abc", 0)
         for bucket in world.buckets.values():
             for request in bucket.held:
                 held[request.queue_name] += 1

@@ -54,7 +54,20 @@ ARROWS: dict[str, set[str]] = {
     "sweep": {"bucket"},
     "recycling": set(),
     "regulator": {
-        *("aside", "bucket", "chores", "clock", "connection", "credit", "faults", "limit", "limiter", "loop", "news", "orders"),
+        *(
+            "aside",
+            "bucket",
+            "chores",
+            "clock",
+            "connection",
+            "credit",
+            "faults",
+            "limit",
+            "limiter",
+            "loop",
+            "news",
+            "orders",
+        ),
         *(
             "members",
             "outage",
