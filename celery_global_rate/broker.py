@@ -92,6 +92,19 @@ class Losses:
             self._lost.pop()
 
 
+def can_begin_anew(queue: Any) -> bool:
+    """Whether a new consumer of a queue goes on where the old one ends.
+
+    A single active consumer would pass to another worker, and a stream begins anew for each consumer.
+    """
+    arguments = (queue.queue_arguments or {}) if queue is not None else {}
+    return (
+        queue is not None
+        and not arguments.get("x-single-active-consumer")
+        and arguments.get("x-queue-type") != "stream"
+    )
+
+
 def renewal(consumer: Any, qos: Any) -> Callable[[int], None] | None:
     """How the worker's consumer is begun anew with another window, where that stays as it was at its beginning.
 
@@ -105,7 +118,7 @@ def renewal(consumer: Any, qos: Any) -> Callable[[int], None] | None:
     Returns:
         A function that has it done the next time Celery's loop turns, and takes how many slots more than Celery asks
         for the window has; or None where the window follows each change. The messages that the old consumer has
-        brought stay with the worker, and are none of the new one's.
+        brought stay with the worker, and are none of the new one's. The new one begins before the old one ends.
     """
     tell = qos.callback
     if consumer.connection is None or consumer.connection.transport.driver_type != "amqp":  # None: it is lost
@@ -121,9 +134,14 @@ def renewal(consumer: Any, qos: Any) -> Callable[[int], None] | None:
             return
         more, lent = lent, None
         tasks = consumer.task_consumer
-        tasks.cancel()
         tasks.qos(prefetch_count=consumer.initial_prefetch_count + more, apply_global=False)
+        old = {name: tag for name, tag in tasks._active_tags.items() if can_begin_anew(tasks._queues.get(name))}
+        for name in old:
+            del tasks._active_tags[name]
         tasks.consume()
+        # Only now: RabbitMQ deletes a queue with auto_delete, and all that is in it, when it has no consumer.
+        for tag in old.values():
+            tasks.channel.basic_cancel(tag)
 
     def renew(more: int) -> None:
         nonlocal lent

@@ -9,6 +9,8 @@ from typing import Any
 from celery import signals
 from kombu.transport import virtual
 
+from .broker import can_begin_anew
+
 
 class Queues:
     """Tells the queue of each request, and puts queues aside.
@@ -62,10 +64,7 @@ class Queues:
         queue = tasks._queues.get(name) if tasks else None
         if queue is None or queue.auto_delete or queue.expires:
             return False
-        arguments = queue.queue_arguments or {}
-        if arguments.get("x-queue-type") == "stream":
-            return False
-        if arguments.get("x-expires") or arguments.get("x-single-active-consumer"):
+        if not can_begin_anew(queue) or (queue.queue_arguments or {}).get("x-expires"):
             return False
         if self._is_amqp:
             return True

@@ -50,7 +50,7 @@ ARROWS: dict[str, set[str]] = {
     "broadcast": set(),
     "broker": set(),
     "patience": set(),
-    "queues": set(),
+    "queues": {"broker"},
     "sweep": {"bucket"},
     "recycling": set(),
     "regulator": {

@@ -20,7 +20,7 @@ from benchmarks.proxy import Proxy
 from benchmarks.server import RabbitMQ
 from celery_global_rate.queues import Queues
 
-from .conftest import Figures, Server
+from .conftest import KNOWS_QUORUM_QUEUES, Figures, Server
 
 #: Workers of this file consume these two.
 BOTH = ("-Q", "slow,others")
@@ -307,6 +307,67 @@ def test_a_lost_connection_and_the_end_of_a_worker_while_a_queue_is_aside(
     figures(f"{kind}, {pool}: a worker with a queue aside ended in {ended_s:.1f} s")
 
     assert runs == Counter(ids)
+
+
+@KNOWS_QUORUM_QUEUES
+@pytest.mark.parametrize("most", [100, 0])
+def test_a_queue_that_is_deleted_with_its_last_consumer_outlives_lending(
+    rabbitmq_server: RabbitMQ, empty_redis: Server, figures: Figures, most: int
+) -> None:
+    """60 tasks at 1/m, then 20 without a limit, in a queue with `auto_delete`; a quorum queue beside it.
+
+    With that RabbitMQ counts for each consumer, as kombu 5.7 asks it to from RabbitMQ 4 on: to lend slots the worker
+    begins its consumers anew. The queue and all messages in it were gone, and the worker ended with NotFound (404).
+    With 0 nothing is lent: the worker takes its own 8 messages, and another one that it acknowledges.
+    """
+    rabbitmq_server.purge()
+    arguments = {"x-queue-type": "quorum"}
+    queues = {
+        "celery": {"exchange": "celery", "routing_key": "celery", "auto_delete": True},
+        "quorum": {"exchange": "quorum", "routing_key": "quorum", "queue_arguments": arguments},
+    }
+    conf = {"task_queues": queues, "global_rate_max_held": most}
+    with Cluster(rabbitmq_server.url, f"{empty_redis.url}/1", "1/m", conf=conf) as cluster:
+        cluster.start(1)
+        cluster.send("limited", 60)
+        cluster.send("free", 20)
+        if most:
+            cluster.wait_for(20, 10, task="free")
+        else:
+            cluster.wait(lambda: cluster.stats()["w0"]["held"] == 8, 10)
+        with Connection(rabbitmq_server.url) as connection, connection.channel() as channel:
+            ready, consumers = channel.queue_declare("celery", passive=True)[1:]
+        held = cluster.stats()["w0"]["held"]
+    figures(f"auto_delete, max_held {most}: {held} held, {ready} left in the queue, {consumers} consumer")
+
+    assert consumers == 1
+    assert held + ready == (59 if most else 79)
+
+
+@KNOWS_QUORUM_QUEUES
+def test_lending_leaves_a_single_active_consumer_where_it_is(rabbitmq_server: RabbitMQ, empty_redis: Server) -> None:
+    """30 tasks at 1/m in such a queue, two workers, a quorum queue with as many: the first one keeps the former.
+
+    It holds what its prefetch count lets it. Where its consumer began anew, the other worker became the active one,
+    took messages before what this one holds was done, and the order was lost.
+    """
+    rabbitmq_server.purge()
+    queues = {
+        "third": {"exchange": "third", "queue_arguments": {"x-single-active-consumer": True}},
+        "quorum": {"exchange": "quorum", "queue_arguments": {"x-queue-type": "quorum"}},
+    }
+    for name, queue in queues.items():
+        queue["routing_key"] = name
+    with Cluster(rabbitmq_server.url, f"{empty_redis.url}/1", "1/m", conf={"task_queues": queues}) as cluster:
+        cluster.start(2)
+        cluster.send("limited", 30, queue="third")
+        cluster.send("limited", 30, queue="quorum")
+        cluster.wait(lambda: sum(said["held"] for said in cluster.stats().values()) >= 30 + 7, 10)
+        time.sleep(0.5)
+        with Connection(rabbitmq_server.url) as connection, connection.channel() as channel:
+            left = channel.queue_declare("third", passive=True, arguments={"x-single-active-consumer": True})[1]
+
+    assert 30 - left <= 8 + 1
 
 
 def run(
