@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 logger = logging.getLogger(__name__)
+
+#: A larger prefetch count cannot be sent.
+LARGEST = 65535
 
 #: Begins the consumer anew, soon, with a window of its own: so many slots more than Celery asks for.
 Renew = Callable[[int], None]
 
 
 class Credit:
-    """Raises the consumer's prefetch count while messages are held, and takes back exactly what was granted.
+    """Raises the consumer's prefetch count while messages are held, beside what Celery itself asks for.
+
+    The broker is told the sum. Celery's own counter holds nothing of it: after a lost connection Celery sets it, and
+    what we had added was gone, or what we took back was never there.
 
     Where the broker counts for the channel, in steps, because on RabbitMQ each change is a round trip: up as soon as
     more is held than was lent, down only when two steps too many are out. Where it counts for each consumer and the
@@ -74,6 +81,8 @@ class Credit:
             self._step = min(16, qos.value)
             self._room = self._most
             self._renew = self._renewal(qos)
+            if self._renew is None:
+                qos.callback = partial(self._tell, qos, qos.callback)
 
     def _wanted(self, held: int, room: int) -> int:
         """What to lend where the window follows."""
@@ -92,11 +101,17 @@ class Credit:
         return min(room, max(self._step, 2 * brought))
 
     def _lend(self, wanted: int) -> None:
-        # The ceiling of `worker_eta_task_limit` moves along, or Celery's tasks with an ETA would find no room below it.
-        if getattr(self._qos, "max_prefetch", None):
-            self._qos.max_prefetch += wanted - self.lent
-        if wanted > self.lent:
-            self._qos.increment_eventually(wanted - self.lent)
-        elif wanted < self.lent:
-            self._qos.decrement_eventually(self.lent - wanted)
-        self.lent = wanted
+        if wanted != self.lent:
+            with self._qos._mutex:
+                self.lent = wanted
+                self._qos.prev = None  # the loop's sign that something has changed
+
+    def _tell(self, qos: Any, tell: Callable[..., None], prefetch_count: int) -> None:
+        """Tell the broker what Celery asks for and what is lent. Celery's own count is its own: it may be set anew."""
+        if not prefetch_count or qos is not self._qos:
+            tell(prefetch_count=prefetch_count)
+            return
+        told = -1
+        while told != self.lent:  # RabbitMQ may deliver more messages before it confirms the change
+            told = self.lent
+            tell(prefetch_count=min(prefetch_count + told, LARGEST))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import time
+from urllib.parse import urlsplit
 
 import pytest
 
 from benchmarks.cluster import Cluster
+from benchmarks.proxy import Proxy
 from benchmarks.server import Redis
 
 from .conftest import Figures, Server
@@ -123,6 +125,44 @@ def test_a_thousand_cycles_leave_the_prefetch_count_where_it_was(empty_redis: Se
 
     assert before == after == 8
     assert lent == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["redis", "rabbitmq"])
+def test_the_prefetch_count_after_a_lost_connection_is_that_of_stock(
+    request: pytest.FixtureRequest, empty_redis: Server, figures: Figures, kind: str
+) -> None:
+    """4 tasks of 3 s run and others are held when the connection is cut: then 16 of a second on 4 processes take 4 s.
+
+    Celery begins with less than its 16 and adds 4 with each task that ends. It sets the counter that our part was in.
+    """
+    url = str(request.getfixturevalue("rabbitmq")) if kind == "rabbitmq" else f"{empty_redis.url}/0"
+    port = urlsplit(url).port or 0
+    with Proxy(port) as proxy, Cluster(url, f"{empty_redis.url}/1", "20/s", lifelines=True) as cluster:
+        cluster.send("free", 4, args=[3.0])
+        cluster.start(1, concurrency=4, broker=url.replace(f":{port}", f":{proxy.port}"))
+        cluster.wait_for(4, 5, task="free")
+        cluster.app.control.rate_limit("limited", "1/m", reply=True, timeout=2, limit=1)
+        cluster.send("limited", 60)
+        cluster.wait(lambda: held(cluster) > 50, 5)
+        time.sleep(0.5)
+        proxy.cut()
+        cluster.wait_for(2, 20, "connected", "-")
+        cluster.wait(lambda: held(cluster) > 50, 10)
+        cluster.app.control.rate_limit("limited", "50/s", reply=True, timeout=2, limit=1)
+        cluster.wait_for(60, 15)
+        cluster.wait(lambda: held(cluster) == 0, 2)
+        before = len(cluster.records("start", "free"))
+        begin = time.monotonic()
+        cluster.send("free", 16, args=[1.0])
+        cluster.wait_for(before + 16, 30, task="free")
+        took_s = time.monotonic() - begin
+        cluster.wait(lambda: prefetch(cluster) == 16, 3)
+    figures(
+        f"{kind}: after a lost connection the last of 16 tasks of a second on 4 processes began after {took_s:.1f} s"
+    )
+
+    assert 3 <= took_s <= 4.5
 
 
 def prefetch(cluster: Cluster) -> int:
