@@ -81,15 +81,22 @@ class Losses:
             qos, tags, lost_at = self._lost[-1]
             channel, brought = connection.default_channel, qos._delivered
             with channel.conn_or_acquire() as client:
+                index = _key(channel, client, "ZSCORE", channel.unacked_index_key)
                 while tags:
                     tag = tags[-1]  # each goes to the head of its queue
                     if tag in brought:  # kombu has not given it back
-                        taken_at = client.zscore(channel.unacked_index_key, tag)
+                        taken_at = client.zscore(index, tag)
                         if taken_at is not None and taken_at <= lost_at:
                             channel.qos.restore_by_tag(tag, client)
                         del brought[tag]
                     tags.pop()
             self._lost.pop()
+
+
+def _key(channel: Any, client: Any, command: str, key: str) -> str:
+    """A key of kombu's, for a command of ours: with `global_keyprefix`, kombu prefixes only the commands that it uses."""
+    prefix: str = getattr(channel, "global_keyprefix", "")
+    return key if command in getattr(client, "PREFIXED_SIMPLE_COMMANDS", ()) else prefix + key
 
 
 def can_begin_anew(queue: Any) -> bool:

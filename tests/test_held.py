@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
 
 from benchmarks.cluster import Cluster
 from benchmarks.proxy import Proxy
-from benchmarks.server import Redis
+from benchmarks.server import DURABLE, Redis
 
 from .conftest import Figures, Server
 
@@ -214,3 +216,34 @@ def ends_after_s(cluster: Cluster) -> float:
     begin = time.monotonic()
     assert cluster.stop("w0") == 0
     return time.monotonic() - begin
+
+
+@pytest.mark.parametrize("prefix", ["", pytest.param("shop:", id="prefix")])
+def test_what_is_held_comes_again_with_a_redis_broker_that_restarts(
+    empty_redis: Server, figures: Figures, prefix: str
+) -> None:
+    """24 tasks at 4/s, a restart of the broker after six: the others run within 5 s of slots and the reconnect.
+
+    With `global_keyprefix`, 18 of them stayed in `unacked` until the visibility timeout.
+    """
+    broker = Redis(options=DURABLE)
+    conf = {"broker_transport_options": {"global_keyprefix": prefix}}
+    try:
+        broker.start()
+        with Cluster(f"{broker.url}/0", f"{empty_redis.url}/1", "4/s", conf=conf) as cluster:
+            cluster.send("limited", 24)
+            cluster.start(1)
+            cluster.wait_for(6, 5)
+            cluster.wait(lambda: held(cluster) >= 17, 3)
+            broker.restart()
+            with suppress(TimeoutError):
+                cluster.wait_for(24, 20)
+            time.sleep(0.5)
+            runs = Counter(record.task_id for record in cluster.records("start", "limited"))
+            left = broker.client().hlen(f"{prefix}unacked")
+    finally:
+        broker.close()
+    figures(f"{prefix or 'no prefix'}: {len(runs)} of 24 have run, {left} are left unacknowledged")
+
+    assert sorted(runs.values()) == [1] * 24
+    assert left == 0
