@@ -103,7 +103,7 @@ class Aside:
 
     def keep_up(self, now: float) -> float:
         """Look after queues that are aside, or full; returns the monotonic instant of the next look."""
-        if not self._is_on or not (self.names or sum(len(bucket.held) for bucket in self._busy()) >= self._most):
+        if not self._is_on or not (self.names or sum(bucket.held_count for bucket in self._busy()) >= self._most):
             return float("inf")
         if now >= self._look_at:
             self._look()
@@ -175,4 +175,4 @@ class Aside:
 
 def _count(bucket: Bucket) -> Counter[str | None]:
     """The held messages of a bucket by the queues they came from."""
-    return Counter([getattr(request, "queue_name", None) for request in bucket.held])
+    return Counter([getattr(request, "queue_name", None) for request in (*bucket.retrying, *bucket.held)])

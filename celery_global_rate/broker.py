@@ -94,7 +94,7 @@ class Losses:
 
 
 def _key(channel: Any, client: Any, command: str, key: str) -> str:
-    """A key of kombu's, for a command of ours: with `global_keyprefix`, kombu prefixes only the commands that it uses."""
+    """A key of kombu's, for a command of ours: kombu puts its `global_keyprefix` only to the commands that it uses."""
     prefix: str = getattr(channel, "global_keyprefix", "")
     return key if command in getattr(client, "PREFIXED_SIMPLE_COMMANDS", ()) else prefix + key
 
