@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from queue import Empty
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 #: How soon a worker without event loop sees that it may take more messages, in seconds.
 LOOK_UP_S = 0.1
@@ -91,6 +96,55 @@ class Losses:
                         del brought[tag]
                     tags.pop()
             self._lost.pop()
+
+
+def give_back(consumer: Any, requests: Sequence[Any]) -> None:
+    """Return held messages to the broker at once, in their order, where the worker ends and waits for its tasks.
+
+    Args:
+        consumer: the worker's, which takes no more messages then.
+        requests: what was held.
+    """
+    messages = [request.message for request in requests if not request.message.acknowledged]
+    tasks = consumer.task_consumer
+    if not messages or tasks is None:
+        return
+    try:
+        tasks.cancel()  # or they would come here again
+        if hasattr(tasks.channel, "unacked_index_key"):
+            _restore(tasks, messages)
+        else:
+            for message in messages:
+                message.requeue()
+    except consumer.connection_errors + consumer.channel_errors as exc:  # then they return with the connection
+        logger.warning("global-rate: held messages could not be given back to the broker: %s", type(exc).__name__)
+
+
+def _restore(tasks: Any, messages: Sequence[Any]) -> None:
+    channel = tasks.channel
+    qos = channel.qos
+    with channel.conn_or_acquire() as client:
+
+        def restore(tag: str) -> None:
+            qos.restore_by_tag(tag, client)  # to the head of its queue; rejecting it would put it at the end
+            qos._delivered.pop(tag, None)
+
+        def return_late(raw: Any) -> None:
+            message = channel.Message(raw, channel=channel)
+            qos.append(message, message.delivery_tag)
+            restore(message.delivery_tag)
+
+        for message in reversed(messages):
+            restore(message.delivery_tag)
+        if channel._in_poll:  # a call that waits for a message has brought one of these, and nobody would read it
+            late = {queue.name: return_late for queue in tasks.queues}
+            channel.connection._callbacks.update(late)
+            try:
+                with suppress(Empty):
+                    channel._brpop_read()
+            finally:
+                for name in late:
+                    channel.connection._callbacks.pop(name, None)
 
 
 def _key(channel: Any, client: Any, command: str, key: str) -> str:

@@ -105,6 +105,8 @@ class Regulator:
             self._faults,
         )
         self._last_held = float("-inf")
+        #: What was held when the connection to the broker was lost, or the worker began to end.
+        self.dropped: list[Any] = []
         pool.listen(self._ended, self.pump)
 
     @property
@@ -122,6 +124,7 @@ class Regulator:
         self._connection.attach(hub)
         self._news.attach(hub)
         self.aside.begin()
+        self.dropped = []
         self._patience.until = time.monotonic()  # another broker, perhaps
         self._alarm.set(self._patience.until)
 
@@ -252,6 +255,7 @@ class Regulator:
         return min(told_at, now + REOPEN_LATE_S)
 
     def _clear(self) -> None:
+        self.dropped += self.scheduler.requests
         self.aside.forget()
         self._forget()
         self._faults.guard("leaving the pool", self._pool.clear)

@@ -19,7 +19,7 @@ from celery.worker import state
 
 from . import control  # noqa: F401  (commands)
 from .broadcast import Broadcast
-from .broker import Losses, look_up_often, renewal
+from .broker import Losses, give_back, look_up_often, renewal
 from .bucket import Bucket
 from .declared import declared_limit
 from .limit import Limit
@@ -254,6 +254,8 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             self._thread.stop(self.regulator.detach)
         elif consumer.hub:
             self.regulator.detach(consumer.hub)
+        if consumer.blueprint.state == bootsteps.CLOSE:  # it ends, and waits for its tasks before it lets go
+            give_back(consumer, self.regulator.dropped)
 
     def shutdown(self, consumer: Any) -> None:
         """The worker ends."""
