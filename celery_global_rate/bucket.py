@@ -122,7 +122,7 @@ class Bucket:
         """The monotonic instant from which requests may be released, limit or not."""
         return clock.reached(self.floor_us) if self.floor_us else float("-inf")
 
-    def lead_s(self, clock: RedisClock, now: float) -> float:
+    def ahead_s(self, clock: RedisClock, now: float) -> float:
         """How far ahead the next slot lies that the last answer left, in seconds, up to H; 0 where it lies ready."""
         return min(max(0.0, clock.reached(self.next_us) - now), HORIZON_S)
 
@@ -231,9 +231,10 @@ class Bucket:
             turn = (now - self.waiting_since) / (interval_s * reservation.waiting)
             self.ask_at = min(enters + HORIZON_S / 4 * max(0.0, 1 - turn), now + PATIENCE_S)
 
-    def missed(self, now: float) -> None:
-        """Ask anew for a slot that came too late."""
+    def missed(self, slots: int, now: float) -> int:
+        """Ask anew for slots that came too late; returns how many are lost: none where there are slots to spare."""
         self.ask_at = min(self.ask_at, max(now, self._paced_at))
+        return 0 if self.has_spare else slots
 
     def unanswered(self, now: float, chance: float) -> None:
         """Ask again after a call without an answer, at an instant drawn so that workers do not come together."""

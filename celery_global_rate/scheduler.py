@@ -182,10 +182,7 @@ class Scheduler:
             now = self._monotonic()
             late_s = reservation.late_s(clock, now)
             if late_s > usable_s or late_s < -2 * HORIZON_S:  # so early only on a clock that has stepped back since
-                missed = reservation.miss(clock, now - usable_s)
-                if not bucket.has_spare:  # else nobody has lost anything
-                    self.missed += missed
-                bucket.missed(now)
+                self.missed += bucket.missed(reservation.miss(clock, now - usable_s), now)
                 self._serve_at = NOW
                 continue
             if late_s < 0:
@@ -292,9 +289,9 @@ class Scheduler:
             return self._room.slots(0.0)
         if 0 < bucket.committed >= self._room.slots(ENOUGH_S):
             return 0
-        lead_s = bucket.lead_s(self._limiter.clock, now)
-        deviations = 0.3 + (1.7 * min(1.0, lead_s / limit.usable_s) if bucket.waiting > 1 else 0.0)
-        return self._room.slots(lead_s + limit.usable_s, deviations)
+        ahead_s = bucket.ahead_s(self._limiter.clock, now)
+        deviations = 0.3 + (1.7 * min(1.0, ahead_s / limit.usable_s) if bucket.waiting > 1 else 0.0)
+        return self._room.slots(ahead_s + limit.usable_s, deviations)
 
     @property
     def _to_cover(self) -> int:

@@ -69,7 +69,7 @@ def test_random_run_times_promise_their_mean_rate(within_s: float) -> None:
 
 @given(RUN_TIMES, AGES, st.floats(0, 1))
 def test_what_is_promised_is_bounded(run_times: list[float], ages: list[float], within_s: float) -> None:
-    """Not more than back-to-back runs of the mean would end, and one for each that runs; a longer time promises more."""
+    """One for each that runs, and what fits after it on average, at the most; a longer time promises more."""
     pace = paced(*run_times)
     known = run_times[-MOST_RUNS:]
     mean_s = sum(known) / len(known) + GAP_S
