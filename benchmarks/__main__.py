@@ -1,7 +1,7 @@
 """The same loads here and on stock Celery, on real workers: JSON, and with it the tables and the chart.
 
 python -m benchmarks                 all of it, about half an hour
-python -m benchmarks rates fast      some of it: rates, slow, fast, overhead
+python -m benchmarks rates fast      some of it: rates, slow, fast, overhead, busy, instant_tasks, lone
 python -m benchmarks --draw          nothing is measured: tables and chart anew from benchmarks/report.json
 """
 
@@ -23,10 +23,12 @@ from typing import Any
 
 import click
 
+from .busy import LOADS, compare, instant, latency
 from .cluster import Cluster
 from .figures import draw
 from .scenarios import WARM_UP_S, Run, backlog
 from .server import Redis, root
+from .windows import percentile
 
 REPORT = root() / "benchmarks" / "report.json"
 
@@ -101,7 +103,27 @@ def overhead() -> Iterator[dict[str, Any]]:
         yield {"pairs": pairs, "ratio": ratio, "text": text}
 
 
-PARTS = {part.__name__: part for part in (rates, slow, fast, overhead)}
+def busy() -> Iterator[dict[str, Any]]:
+    """Limits near and beyond what the pool can do, against stock Celery without one."""
+    for load in LOADS:
+        yield from compare(load)
+
+
+def instant_tasks() -> Iterator[dict[str, Any]]:
+    """Tasks that take no time under a limit out of reach, starts and processor time, against stock Celery."""
+    for processes in (1, 2, 4, 8):
+        yield instant(processes)
+
+
+def lone() -> Iterator[dict[str, Any]]:
+    """What a limit adds to the way of a task that nobody waits before."""
+    here, stock = latency("100000/s"), latency(None)
+    added = {share: percentile(here, share) - percentile(stock, share) for share in (0.5, 0.99)}
+    text = "a lone task: " + ", ".join(f"p{share * 100:.0f} {s * 1000:+.2f} ms" for share, s in added.items())
+    yield {"added_s": list(added.values()), "text": text}
+
+
+PARTS = {part.__name__: part for part in (rates, slow, fast, overhead, busy, instant_tasks, lone)}
 
 
 def commit() -> str:
