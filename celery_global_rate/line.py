@@ -7,94 +7,157 @@ its slot once its turn has come, because a slot does not keep.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+#: The wait for a process is a moving mean of about so many claims.
+CLAIMS_KNOWN = 5
 
 
 class SemaphoreLine:
     """Places in the line of kombu's semaphore, by which Celery hands prefork processes out.
 
+    A limited task lines up when it comes, as it would without a limit. When its turn comes and there is no slot, it
+    lets the others pass, and stays in front: once it has a slot, the next process is its own.
+
     Args:
         semaphore: a `LaxBoundedSemaphore`; first come, first served.
+        monotonic: the clock, in seconds.
 
     Attributes:
         turns: processes that are kept for us.
+        in_front: places whose turn has come. Once it is claimed, such a place takes the next process.
+        wait_s: how long a claim has taken of late, in seconds.
         ready: called when a turn has come.
     """
 
-    def __init__(self, semaphore: Any) -> None:
+    def __init__(self, semaphore: Any, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.ready: Callable[[], None] = lambda: None
         self._semaphore = semaphore
+        self._monotonic = monotonic
+        self.wait_s = 0.0
         self._life = object()
-        self._waiting = 0
-        self.turns = 0
+        self.turns = self.in_front = self._waiting = self._claims = self._wanted = 0
 
-    def line_up(self, places: int) -> None:
-        """Have this many places, turns among them. One in the line cannot be left before its turn has come."""
-        while self.turns and self.turns + self._waiting > places:
+    def line_up(self, places: int, wanted: int) -> None:
+        """Have this many places, turns among them, and claim processes for those in front.
+
+        Args:
+            places: of tasks that wait, whether they have a slot or not. One cannot leave before its turn has come.
+            wanted: processes that we could use at once.
+        """
+        self._wanted = wanted
+        while self.turns > wanted:
             self.turns -= 1
+            self.in_front += 1
             self._semaphore.release()
-        for _ in range(places - self.turns - self._waiting):
+        while self._claims < self.in_front and self.turns + self._claims < wanted:
+            self._claims += 1
+            self._acquire_next(partial(self._claimed, self._life, self._monotonic()))
+        self.in_front = max(self._claims, min(self.in_front, places - self._waiting - self.turns))
+        for _ in range(places - self._waiting - self.in_front - self.turns):
             self._waiting += 1
             self._semaphore.acquire(self._come, self._life)
 
     def take(self) -> None:
-        """Use a turn, if there is one, for the task that is handed over next."""
+        """Use a turn, if there is one, for the task that is released next."""
         if self.turns:
             self.turns -= 1
+            # Not release(): that would serve the next in line. Celery's acquire for this task takes it back at once.
             self._semaphore.value += 1
 
     def withdraw(self) -> None:
-        """The task that was handed over has not gone: its process is free again."""
+        """The task that was released has not gone: its process is free again."""
         self._semaphore.release()
 
     def clear(self) -> None:
         """Forget all places: Celery has cleared its semaphore."""
         self._life = object()
-        self._waiting = self.turns = 0
+        self.turns = self.in_front = self._waiting = self._claims = self._wanted = 0
+
+    def _acquire_next(self, callback: Callable[[], None]) -> None:
+        """Acquire the semaphore before all that wait for it."""
+        if self._semaphore.value > 0:
+            self._semaphore.acquire(callback)
+        else:
+            self._semaphore._waiting.appendleft((callback, (), {}))
 
     def _come(self, life: object) -> None:
-        if life is self._life:
-            self._waiting -= 1
+        if life is not self._life:
+            self._semaphore.release()
+            return
+        self._waiting -= 1
+        if self.turns + self._claims < self._wanted:
             self.turns += 1
             self.ready()
+            return
+        self.in_front += 1
+        self._semaphore.release()
+        if self.in_front == 1:
+            self.ready()  # a slot is of use now
+
+    def _claimed(self, life: object, since: float) -> None:
+        if life is not self._life:
+            self._semaphore.release()
+            return
+        self._claims -= 1
+        self.in_front -= 1
+        self.turns += 1
+        self.wait_s += (self._monotonic() - since - self.wait_s) / CLAIMS_KNOWN
+        self.ready()
 
 
 class PoolQueue:
     """A place in the queue inside a pool that hands no processes out: threads, greenlets.
 
-    The only way into that queue is with a task, which then starts some time after its slot. So it is one at a time,
-    and only where other tasks wait there too.
+    The only way into that queue is with a task, so a limited one goes there in its slot, and waits as all others do.
 
     Args:
         free: the pool's processes without a task; negative by the number of tasks that wait.
         on_deck: how many of these are ours.
+        most: how many of ours may wait there.
 
     Attributes:
+        wait_s: always 0: what is released is in the queue at once.
         ready: never called; the scheduler looks again by itself.
     """
 
-    def __init__(self, free: Callable[[], int], on_deck: Callable[[], int]) -> None:
+    wait_s = 0.0
+
+    def __init__(self, free: Callable[[], int], on_deck: Callable[[], int], most: Callable[[], int]) -> None:
         self.ready: Callable[[], None] = lambda: None
         self._free = free
         self._on_deck = on_deck
-        self._places = 0
+        self._most = most
+        self._places = self._wanted = 0
 
     @property
     def turns(self) -> int:
-        """1 where a task may go into the queue, else 0."""
-        return int(self._places > 0 > self._free() and self._on_deck() == 0)
+        """How many tasks may go into the queue now."""
+        return min(self._wanted, self._room)
 
-    def line_up(self, places: int) -> None:
-        """Have a place, if any is wanted."""
-        self._places = places
+    @property
+    def in_front(self) -> int:
+        """How many could, if they had a slot."""
+        return min(self._places, self._room)
+
+    def line_up(self, places: int, wanted: int) -> None:
+        """Have so many places, and go into the queue with what is wanted at once."""
+        self._places, self._wanted = places, wanted
 
     def take(self) -> None:
-        """Use the turn for the task that is handed over next."""
+        """Use the turn for the task that is released next."""
 
     def withdraw(self) -> None:
-        """The task that was handed over has not gone."""
+        """The task that was released has not gone."""
 
     def clear(self) -> None:
-        """Forget the place."""
-        self._places = 0
+        """Forget the places."""
+        self._places = self._wanted = 0
+
+    @property
+    def _room(self) -> int:
+        """How many of ours may still go into the queue; nobody waits there where a process is free."""
+        return max(0, self._most() - self._on_deck()) if self._free() < 0 else 0

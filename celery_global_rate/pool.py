@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
+from .limit import Limit
 from .pace import QUICK_S, Pace
 
 #: Tasks on deck for each process where the limit is out of reach: fewer looks per task.
 FAR_DECK = 3
+#: A long wait for a process, by what it is in the mean.
+LONG_WAIT = 3.0
+#: Places in the line for each process, as many as Celery's own window has tasks; and never more than this.
+PLACES, MOST_PLACES = 4, 200
 #: An end that is expected with this much less than certainty counts.
 SURE = 0.3
 #: How often a full pool is looked at, in seconds. The end of a task says so at once, the loss of a process does not.
@@ -43,8 +48,16 @@ class Pool(Protocol):
     def started(self) -> Collection[float]:
         """When our tasks that run now began to, in monotonic seconds: the oldest first."""
 
-    def line_up(self, places: int) -> None:
-        """Have this many places in the line for a process, turns among them; those beyond go to who is next."""
+    @property
+    def in_front(self) -> int:
+        """Places in the line whose turn has come, and which have let others pass for want of a slot."""
+
+    @property
+    def wait_s(self) -> float:
+        """How long such a place waits for a process, in seconds, once it wants one."""
+
+    def line_up(self, places: int, wanted: int) -> None:
+        """Have this many places in the line for a process, and keep so many processes as soon as our turn comes."""
 
     def start(self, request: Any) -> None:
         """Hand a request over: to a process of our turn where there is one."""
@@ -128,8 +141,8 @@ class Room:
         """
         pool = self._pool
         free = pool.free
-        if free < 0 and -free > pool.on_deck:  # others wait there as well: how fast the line moves is up to them
-            return pool.processes - pool.on_deck if self._is_quick else pool.turns
+        if self.is_crowded:  # how fast the line moves is up to others
+            return pool.processes - pool.on_deck if self._is_quick else self._in_line(within_s)
         if not within_s:
             return max(pool.turns, free)
         now = self._monotonic()
@@ -147,11 +160,36 @@ class Room:
             else FULL_POOL_POLL_S
         )
 
-    def places(self, of_use: int) -> int:
-        """How many places in the line to have, where a process is of use for so many tasks."""
-        if of_use <= 0 or self._pool.free > 0 or self._is_quick:
-            return 0
-        return min(self._pool.processes, of_use)
+    @property
+    def is_crowded(self) -> bool:
+        """Whether tasks without a limit wait for a process as well."""
+        return -self._pool.free > max(0, self._pool.on_deck)
+
+    def claim_s(self, limit: Limit) -> float:
+        """How long before a slot of a limit a process is claimed for it, in seconds.
+
+        The process then comes before the grace of the slot ends, nineteen times of twenty: processes end one after the
+        other, and so a wait is seldom three times as long as in the mean.
+        """
+        wait_s = self._pool.wait_s
+        return max(wait_s, LONG_WAIT * wait_s - limit.usable_s)
+
+    def places(self, waiting: int, of_use: int) -> tuple[int, int]:
+        """How many places in the line to have, and how many processes to keep once they come.
+
+        Args:
+            waiting: limited tasks that are held.
+            of_use: so many of them could use a process at once.
+        """
+        if self._pool.free > 0 or self._is_quick:
+            return 0, 0
+        processes = self._pool.processes
+        return min(waiting, PLACES * processes, MOST_PLACES), min(of_use, processes)
+
+    def _in_line(self, within_s: float) -> int:
+        pool = self._pool
+        may_come = int(within_s / pool.wait_s) if pool.wait_s else pool.in_front
+        return pool.turns + min(pool.in_front, may_come)
 
     @property
     def _is_quick(self) -> bool:

@@ -74,6 +74,13 @@ class Reservation:
         """The instant of the last slot, epoch us."""
         return self.slot_us(self.count - 1)
 
+    def due_by(self, redis_us: float) -> int:
+        """How many slots in hand are due at an instant of the Redis clock (epoch us)."""
+        if redis_us < self.due_us:
+            return 0
+        interval_us = self.interval_us + self.interval_ps / PS_PER_US
+        return min(self.left, int((redis_us - self.due_us) / interval_us) + 1) if interval_us else self.left
+
     @property
     def has_spare(self) -> bool:
         """Whether the bucket had a slot at once: the limit is not what this worker waits for."""

@@ -164,7 +164,9 @@ class Scheduler:
             return bucket.retry.at
 
     def _line_up(self) -> None:
-        self._pool.line_up(self._room.places(self._of_use))
+        waiting = sum(len(bucket.held) for bucket in self.busy.values() if bucket.limit)
+        now = self._monotonic()
+        self._pool.line_up(*self._room.places(waiting, sum(self._of_use(bucket, now) for bucket in self.busy.values())))
 
     def _cover_held(self) -> None:
         self._faults.guard("lending prefetch slots", self._cover, self._to_cover)
@@ -263,7 +265,9 @@ class Scheduler:
             due = self._limiter.clock.reached(reservation.due_us)
             pressing = due if bucket.has_spare else due + bucket.limit.usable_s * PRESSING
             at = min(at, due if now < due else pressing if now < pressing else now + FULL_POOL_POLL_S)
-        return min(at, back_at)
+        next_us = reservation.due_us if reservation else bucket.next_us
+        claim_at = self._limiter.clock.reached(next_us) - self._room.claim_s(bucket.limit)
+        return min(at, back_at, claim_at if claim_at > now else at)
 
     def _ask(self, bucket: Bucket, limit: Limit, now: float) -> None:
         wanted = min(bucket.unprovided, self._of_use_soon(bucket, limit, now) - self._committed)
@@ -285,7 +289,7 @@ class Scheduler:
         where others wait, two standard deviations from what is to be expected, as soon as it lies a grace ahead.
         Where slots come no faster than the horizon, each is asked for by itself, once a process is free.
         """
-        if limit.interval_s >= HORIZON_S:
+        if limit.interval_s >= HORIZON_S and not self._room.is_crowded:
             return self._room.slots(0.0)
         if 0 < bucket.committed >= self._room.slots(ENOUGH_S):
             return 0
@@ -302,19 +306,27 @@ class Scheduler:
         """Slots in hand or asked for, of all buckets."""
         return sum(bucket.committed for bucket in self.busy.values())
 
-    @property
-    def _of_use(self) -> int:
-        """Processes that we could use in a moment: for slots in hand, and for requests that will ask for one."""
-        soon = self._monotonic() + SHORTEST_PAUSE_S
-        asking = (bucket for bucket in self.busy.values() if bucket.call is None and bucket.ask_at <= soon)
-        return self._committed + sum(bucket.unprovided for bucket in asking)
+    def _of_use(self, bucket: Bucket, now: float) -> int:
+        """Processes that a bucket could use in a moment: for slots that are due by the time that one comes.
+
+        Where slots lie ready, for those in hand, and for requests that are about to ask for one.
+        """
+        if bucket.limit is None:
+            return 0
+        if bucket.has_spare:
+            is_asking = bucket.call is None and bucket.ask_at <= now + SHORTEST_PAUSE_S
+            return bucket.committed + (bucket.unprovided if is_asking else 0)
+        by_us = self._limiter.clock.now_us(now + self._room.claim_s(bucket.limit))
+        if bucket.in_hand:
+            return sum(reservation.due_by(by_us) for reservation in bucket.reservations)
+        return int(bucket.call is None and bucket.unprovided > 0 and 0 < bucket.next_us <= by_us)
 
     def _reply(self, bucket: Bucket, call: Call, reservation: Reservation | None) -> None:
         now = self._monotonic()
         # Late where this worker was stopped between sending and reading; otherwise given up, or the limit has changed.
         if now > call.expires or bucket.call is not call:
             if reservation is not None and reservation.count:
-                self._limiter.give_back(bucket.name, reservation)
+                self._faults.guard("giving slots back", self._limiter.give_back, bucket.name, reservation)
             reservation = None
         if bucket.call is not call:
             return

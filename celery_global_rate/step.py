@@ -26,6 +26,7 @@ from .limit import Limit
 from .line import PoolQueue, SemaphoreLine
 from .loop import HubThread
 from .patience import Patience
+from .pool import PLACES
 from .queues import Queues
 from .recycling import leave_to_fork, replaces_processes
 from .regulator import Regulator
@@ -54,7 +55,9 @@ class WorkerPool:
         if is_guarded and hub:
             self._line = SemaphoreLine(controller.semaphore)
         else:
-            self._line = PoolQueue(lambda: self.free, lambda: self.on_deck)
+            # To hand over to greenlets waits for one of them, so ours would wait in our own loop.
+            most = 1 if consumer.pool.is_green else PLACES * self.processes
+            self._line = PoolQueue(lambda: self.free, lambda: self.on_deck, lambda: most)
 
     def listen(self, ended: Callable[[float], None], ready: Callable[[], None]) -> None:
         """Call `ended` with the run time of each released task, in any thread; `ready` when a turn has come."""
@@ -83,6 +86,16 @@ class WorkerPool:
     def turns(self) -> int:
         """Processes that are kept for us."""
         return self._line.turns
+
+    @property
+    def in_front(self) -> int:
+        """Places whose turn has come."""
+        return self._line.in_front
+
+    @property
+    def wait_s(self) -> float:
+        """How long one of them waits for a process, in seconds."""
+        return self._line.wait_s
 
     @property
     def started(self) -> list[float]:
@@ -116,11 +129,11 @@ class WorkerPool:
         for request in requests:
             state.task_ready(request)
 
-    def line_up(self, places: int) -> None:
-        """Take places in the line for a process. Celery's autoscaler counts only what has been handed over."""
-        self._line.line_up(places)
+    def line_up(self, places: int, wanted: int) -> None:
+        """Take places in the line for a process. Celery's autoscaler counts only what has been released."""
+        self._line.line_up(places, wanted)
         scaler = self._consumer.controller.autoscaler
-        more = min(places, scaler.max_concurrency - self.processes) if places and scaler else 0
+        more = min(wanted, scaler.max_concurrency - self.processes) if wanted and scaler else 0
         if more > 0:
             with scaler.mutex:
                 scaler.scale_up(more)

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from kombu.asynchronous.semaphore import LaxBoundedSemaphore
+
 from celery_global_rate.bucket import HORIZON_S, PATIENCE_S, REPLY_TIMEOUT_S, Bucket
 from celery_global_rate.clock import RedisClock
 from celery_global_rate.faults import Faults
 from celery_global_rate.limit import PS_PER_US, Limit
+from celery_global_rate.line import SemaphoreLine
 from celery_global_rate.reservation import Reservation
 from celery_global_rate.scheduler import Scheduler
 
@@ -22,8 +25,8 @@ from .oracle import Oracle
 #: Redis' clock at virtual second 0.
 EPOCH_US = 1_800_000_000_000_000
 
-#: A place in the line for a process, and what the names of tasks without a limit begin with.
-PLACE, OTHER = object(), "other "
+#: What the names of tasks without a limit begin with.
+OTHER = "other "
 
 Reserve = Callable[[str, Limit, int, str, int], Reservation]
 GiveBack = Callable[[str, Reservation, int], None]
@@ -79,8 +82,11 @@ class Worker:
         self._skew = self.world.random.uniform(-1e5, 1e5)
         self._running: dict[Any, float] = {}
         self._ends: dict[Any, float] = {}
-        self._line: list[Any] = []
-        self.turns = 0
+        #: Released and not running: they wait for a process.
+        self._waiting: set[Any] = set()
+        self._semaphore = LaxBoundedSemaphore(self.processes)
+        self._line = SemaphoreLine(self._semaphore, self.monotonic)
+        self._line.ready = lambda: self.run_soon(lambda: self.scheduler.pump())
         self.others = 0
         self._alarm = 0
         self.covered = 0
@@ -132,13 +138,25 @@ class Worker:
 
     @property
     def free(self) -> int:
-        return self.processes - len(self._running) - sum(entry is not PLACE for entry in self._line)
+        return self.processes - len(self._running) - len(self._waiting)
 
     has_deck = True
 
     @property
     def on_deck(self) -> int:
-        return sum(not str(entry).startswith(OTHER) for entry in self._line if entry is not PLACE)
+        return sum(not str(request).startswith(OTHER) for request in self._waiting)
+
+    @property
+    def turns(self) -> int:
+        return self._line.turns
+
+    @property
+    def in_front(self) -> int:
+        return self._line.in_front
+
+    @property
+    def wait_s(self) -> float:
+        return self._line.wait_s
 
     @property
     def started(self) -> list[float]:
@@ -152,22 +170,13 @@ class Worker:
     def is_gone(self, request: Any) -> bool:
         return request in self.revoked
 
-    def line_up(self, places: int) -> None:
-        while self.turns and self.turns + self._line.count(PLACE) > places:
-            self.turns -= 1
-            self._next()
-        for _ in range(places - self.turns - self._line.count(PLACE)):
-            self._line.append(PLACE)
-        self._next()
+    def line_up(self, places: int, wanted: int) -> None:
+        self._line.line_up(places, wanted)
 
     def start(self, request: Any) -> None:
         self.releases.append((self.world.now, request))
-        if self.turns:
-            self.turns -= 1
-            self._run(request)
-        else:
-            self._line.append(request)
-            self._next()
+        self._line.take()
+        self._send(request)
 
     def has_accepted(self, request: Any) -> bool:
         return request in self._running
@@ -175,21 +184,18 @@ class Worker:
     def crowd(self, waiting: int) -> None:
         """Keep the pool busy with tasks that have no limit: so many wait at any time, as a broker sends more."""
         for _ in range(waiting + self.processes):
-            self._line.append(f"{OTHER}{self.others}")
-            self.others += 1
-        self._next()
+            self._send_other()
 
-    def _next(self) -> None:
-        """Give free processes to those that are first in the line."""
-        while self._line and len(self._running) + self.turns < self.processes:
-            entry = self._line.pop(0)
-            if entry is PLACE:
-                self.turns += 1
-                self.run_soon(self.scheduler.pump)
-            else:
-                self._run(entry)
+    def _send_other(self) -> None:
+        self.others += 1
+        self._send(f"{OTHER}{self.others}")
+
+    def _send(self, request: Any) -> None:
+        self._waiting.add(request)
+        self._semaphore.acquire(self._run, request)
 
     def _run(self, request: Any) -> None:
+        self._waiting.discard(request)
         self._running[request] = self.world.now
         run_time = self.run_time()
         self._ends[request] = self.world.now + run_time
@@ -198,11 +204,10 @@ class Worker:
     def _end(self, request: Any, run_time: float) -> None:
         del self._running[request], self._ends[request]
         if str(request).startswith(OTHER):
-            self._line.append(f"{OTHER}{self.others}")
-            self.others += 1
-            self._next()
+            self._send_other()
+            self._semaphore.release()
             return
-        self._next()
+        self._semaphore.release()
         self.scheduler.ended(run_time)
 
     # the limiter

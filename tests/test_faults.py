@@ -58,9 +58,9 @@ class Faulty(Worker):
         self.fail("free")
         return super().free
 
-    def line_up(self, places: int) -> None:
+    def line_up(self, places: int, wanted: int) -> None:
         self.fail("line_up")
-        super().line_up(places)
+        super().line_up(places, wanted)
 
     def is_gone(self, request: Any) -> bool:
         self.fail("is_gone", str(request[0]))

@@ -21,7 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "held_queue": set(),
     "bucket": {"clock", "faults", "held_queue", "limit", "reservation"},
     "pace": {"bucket"},
-    "pool": {"pace"},
+    "pool": {"limit", "pace"},
     "script": {"bucket", "limit", "reservation"},
     "scheduler": {"bucket", "faults", "limit", "pool", "reservation"},
     "chores": {"faults"},
@@ -87,7 +87,7 @@ ARROWS: dict[str, set[str]] = {
     "control": {"broadcast", "bucket", "cause", "limit", "record", "regulator", "report", "store", "task_bucket"},
     "step": {
         *("broadcast", "broker", "bucket", "control", "declared", "limit", "line", "loop"),
-        *("patience", "recycling", "queues", "regulator", "report", "settings", "task_bucket"),
+        *("patience", "pool", "recycling", "queues", "regulator", "report", "settings", "task_bucket"),
     },
     "switch": {"declared", "limit", "settings", "step"},
     "auto": {"switch"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
 from celery_global_rate.line import PoolQueue, SemaphoreLine
+from celery_global_rate.pool import MOST_PLACES
 
 
 class Pool:
@@ -29,7 +30,7 @@ def test_a_place_waits_its_turn_and_its_task_passes_nobody() -> None:
     """Behind what came before, before what comes after; the task then takes the process although others wait."""
     pool = Pool()
     pool.send("a", "b", "c")
-    pool.line.line_up(1)
+    pool.line.line_up(1, 1)
     pool.send("d")
     pool.end()
     before = list(pool.started), pool.line.turns
@@ -45,18 +46,49 @@ def test_a_place_waits_its_turn_and_its_task_passes_nobody() -> None:
     assert pool.line.turns == 0
 
 
-def test_a_turn_that_is_not_wanted_goes_to_who_is_next() -> None:
+def test_a_place_without_a_slot_lets_others_pass_and_stays_in_front() -> None:
+    """Its turn comes, "c" passes, and once there is a slot the next process is ours, although "d" waits."""
     pool = Pool()
     pool.send("a", "b")
-    pool.line.line_up(2)
+    pool.line.line_up(1, 0)
+    pool.send("c", "d")
+    pool.end()
+    passed = list(pool.started), pool.line.turns, pool.line.in_front
+    pool.line.line_up(1, 1)
+    pool.end()
+    claimed = list(pool.started), pool.line.turns, pool.line.in_front
+
+    assert passed == (["a", "b", "c", "turn"], 0, 1)  # it is told: a slot would be of use
+    assert claimed == (["a", "b", "c", "turn", "turn"], 1, 0)
+
+
+def test_a_claim_remembers_how_long_it_waited() -> None:
+    """A fifth of the way to 10 s from nothing."""
+    pool, now = Pool(), [100.0]
+    pool.line = SemaphoreLine(pool.semaphore, lambda: now[0])
+    pool.send("a", "b")
+    pool.line.line_up(1, 0)
+    pool.send("c")
+    pool.end()
+    pool.line.line_up(1, 1)
+    now[0] += 10
+    pool.end()
+
+    assert pool.line.wait_s == 2.0
+
+
+def test_a_turn_that_is_not_wanted_goes_to_who_is_next_and_can_be_claimed_again() -> None:
+    pool = Pool()
+    pool.send("a", "b")
+    pool.line.line_up(2, 2)
     pool.send("c")
     pool.end(2)
-    pool.line.line_up(1)
-    after_one = list(pool.started), pool.line.turns
-    pool.line.line_up(0)
+    pool.line.line_up(2, 1)
+    after_one = list(pool.started), pool.line.turns, pool.line.in_front
+    pool.line.line_up(0, 0)
 
-    assert after_one == (["a", "b", "turn", "turn", "c"], 1)
-    assert pool.line.turns == 0
+    assert after_one == (["a", "b", "turn", "turn", "c"], 1, 1)
+    assert (pool.line.turns, pool.line.in_front) == (0, 0)
     assert pool.semaphore.value == 1
 
 
@@ -65,33 +97,54 @@ def test_it_lines_up_no_more_often_than_it_was_told() -> None:
     pool = Pool()
     pool.send("a")
     for _ in range(100):
-        pool.line.line_up(2)
+        pool.line.line_up(2, 2)
     pool.end()
     both = pool.line.turns
-    pool.line.line_up(0)
+    pool.line.line_up(0, 0)
 
     assert both == 2
     assert pool.semaphore.value == 2
+
+
+def test_two_hundred_places_in_a_row_let_one_process_pass() -> None:
+    """Each passes it on to the next, which calls back in turn: the stack holds them."""
+    pool = Pool()
+    pool.send("a", "b")
+    pool.line.line_up(MOST_PLACES, 0)
+    pool.send("c")
+    pool.end()
+
+    assert pool.started[:3] == ["a", "b", "c"]
+    assert pool.line.in_front == MOST_PLACES
 
 
 def test_after_a_reconnect_nothing_of_before_counts() -> None:
     """Celery clears its semaphore; a place that came through nevertheless is nobody's."""
     pool = Pool()
     pool.send("a", "b")
-    pool.line.line_up(1)
+    pool.line.line_up(1, 1)
     pool.line.clear()
     pool.end()
 
     assert pool.line.turns == 0
     assert pool.started == ["a", "b"]
+    assert pool.semaphore.value == 1
 
 
-def test_a_queue_inside_the_pool_takes_one_at_a_time_and_only_where_others_wait() -> None:
+def test_a_queue_inside_the_pool_takes_so_many_and_only_where_others_wait() -> None:
+    """(free, on deck, wanted): the turns, of places for five, where two may wait there."""
     free, on_deck = 0, 0
-    queue = PoolQueue(lambda: free, lambda: on_deck)
+    queue = PoolQueue(lambda: free, lambda: on_deck, lambda: 2)
     turns = {}
-    for free, on_deck, places in ((0, 0, 1), (-1, 0, 1), (-2, 1, 1), (-1, 0, 0)):
-        queue.line_up(places)
-        turns[free, on_deck, places] = queue.turns
+    for free, on_deck, wanted in ((0, 0, 1), (-1, 0, 1), (-1, 0, 4), (-2, 1, 4), (-3, 2, 4), (-1, 0, 0)):
+        queue.line_up(5, wanted)
+        turns[free, on_deck, wanted] = queue.turns, queue.in_front
 
-    assert turns == {(0, 0, 1): 0, (-1, 0, 1): 1, (-2, 1, 1): 0, (-1, 0, 0): 0}
+    assert turns == {
+        (0, 0, 1): (0, 0),
+        (-1, 0, 1): (1, 2),
+        (-1, 0, 4): (2, 2),
+        (-2, 1, 4): (1, 1),
+        (-3, 2, 4): (0, 0),
+        (-1, 0, 0): (0, 2),
+    }

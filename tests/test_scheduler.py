@@ -177,6 +177,39 @@ def test_tasks_without_a_limit_that_fill_the_pool_share_it(rate: str, run_time: 
     assert worker.others * run_time / 2 + len(starts) * (run_time / 2 + HORIZON_S) >= 0.9 * 60
 
 
+@pytest.mark.parametrize(
+    ("rate", "run_time", "processes", "share"),
+    [
+        ("20/s", 0.1, 8, 0.97),
+        ("5/s", 0.1, 8, 0.97),
+        ("40/s", 0.1, 8, 0.97),
+        ("100/s", 0.02, 8, 0.97),
+        ("2/s", 1, 8, 0.8),
+    ],
+)
+def test_a_limited_task_takes_its_turn_as_if_it_had_gone_to_the_pool_when_it_came(
+    rate: str, run_time: float, processes: int, share: float
+) -> None:
+    """24 tasks without a limit wait at any time: limited ones have their rate, and the pool is busy all the same.
+
+    Without a limit they would have four of seven places in the line, more than their rate. A slot is lost if no
+    process ends between the claim and the end of the slot's grace: seldom where one ends every 12.5 ms, and for one
+    in five slots where that is 125 ms. The pool idles from a claim that came early until the slot: 0.95 is left.
+    """
+    limit = Limit.parse(rate)
+    world = model_world(1)
+    worker = Worker(world, "w", processes, lambda: run_time * world.random.uniform(0.95, 1.05))
+    worker.crowd(24)
+    fill(worker, Bucket("t", limit), range(7000))
+    begin, end = 3 + 8 * run_time, 60
+    world.run(end)
+
+    starts = releases([worker])
+    assert share <= used(starts, limit.interval_s, begin, end - 1) <= 1.01
+    assert (worker.others - 24 - processes + len(starts)) * run_time / processes >= 0.95 * end
+    assert excess_of([worker], limit) <= 0
+
+
 def test_after_a_rest_all_that_is_held_needs_a_prefetch_slot() -> None:
     """A far limit lends little after a second of work; a burst after five seconds of idling waits for its slots."""
     world = model_world()
