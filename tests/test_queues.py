@@ -419,7 +419,7 @@ def test_others_do_as_they_would_alone(
 ) -> None:
     """5000 tasks with a limit in one queue, 5000 without one in another, against these alone: three pairs.
 
-    The limited ones have 0.99 of their rate (0.95 with greenlets), from the first start to the last.
+    The limited ones have 0.99 of their rate (0.9 with greenlets, and on files), from the first start to the last.
     Stock Celery, beside it, starts what it takes from both queues in turn until its window is full, and then no more.
     """
     limiter = f"{empty_redis.url}/1"
@@ -440,4 +440,4 @@ def test_others_do_as_they_would_alone(
     assert share >= least
     assert stock < tasks / 10
     if rate == "5/s":
-        assert 5 * (0.99 if pool == "prefork" else 0.95) <= median(limited) <= 5.05
+        assert 5 * (0.99 if pool == "prefork" and kind != "filesystem" else 0.9) <= median(limited) <= 5.05
