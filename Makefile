@@ -6,7 +6,7 @@ T ?= tests
 # Where pyenv keeps Pythons that are not on the path.
 PYTHONS ?= $(wildcard $(HOME)/.pyenv/versions/3.*/bin/python)
 
-.PHONY: venv demo test long chaos integration matrix lint types docs bench dist check-all clean
+.PHONY: venv demo test long chaos celery-suite integration matrix lint types docs bench dist check-all clean
 
 venv: .venv/ready
 
@@ -36,6 +36,13 @@ long: venv
 # Random faults for five minutes, from a seed that is told. C='--seed 7 --seconds 60 --policy share' for another run.
 chaos: venv
 	$(BIN)/python -m tests.chaos $(C)
+
+# Celery's own integration tests, on stock Celery and with a limit on every task: fifteen minutes.
+# C=--brief for those that are worth most, in four and a half, C='--broker redis -k test_chord' for some.
+# RabbitMQ has to be installed.
+celery-suite: venv
+	@$(BIN)/pip install -q -e '.[celery-suite]'
+	$(BIN)/python -m tests.celery_suite $(C)
 
 # Workers, brokers and Redis in containers: six minutes, and a Docker daemon is needed. I='-m brief' for a short pass
 integration: venv
@@ -70,7 +77,7 @@ dist: venv
 	$(BIN)/python -m build -q
 	$(BIN)/python -m twine check --strict dist/*
 
-check-all: lint types test long chaos integration matrix docs bench
+check-all: lint types test long chaos celery-suite integration matrix docs bench
 
 clean:
 	rm -rf .venv .tox docs/_build build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,58 @@
+"""A plugin of pytest, and a module that workers include: every worker limits every task, far above what it needs.
+
+It counts what workers in this process receive and what goes to the pool in a slot of ours, and tells both.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from celery.signals import task_received, worker_init
+
+from .watch import tell
+
+#: A slot every ten microseconds.
+RATE = "100000/s"
+
+
+class Count:
+    """Tasks with a limit since the process began."""
+
+    received = 0
+    released = 0
+
+
+@worker_init.connect(weak=False)
+def limit_every_task(sender: Any, **kwargs: Any) -> None:
+    """All but Celery's own, which have no limit unless they are named. Some applications have no Redis of their own."""
+    sender.app.conf.global_rate_url = os.environ["TEST_BACKEND"]
+    for task in sender.app.tasks.values():
+        if not task.name.startswith("celery."):
+            task.rate_limit = RATE
+
+
+@task_received.connect(weak=False)
+def count_received(request: Any, **kwargs: Any) -> None:
+    if not request.name.startswith("celery."):
+        Count.received += 1
+
+
+# The extension reads settings and rates when it hears the same signal, and it listens as soon as it is imported.
+import celery_global_rate.auto  # noqa: E402, F401
+from celery_global_rate.step import WorkerPool  # noqa: E402
+
+start = WorkerPool.start
+
+
+def count_released(pool: WorkerPool, request: Any) -> None:
+    """In place of `WorkerPool.start`."""
+    Count.released += 1
+    start(pool, request)
+
+
+WorkerPool.start = count_released  # type: ignore[method-assign]
+
+
+def pytest_runtest_logfinish() -> None:
+    tell(received=Count.received, released=Count.released)
