@@ -13,7 +13,7 @@ from celery import Celery, bootsteps, signals
 
 SETUP = json.loads(os.environ.get("GLOBAL_RATE_SETUP", "{}"))
 
-app = Celery("lab", broker=SETUP.get("broker", "memory://"))
+app = Celery("lab", broker=SETUP.get("broker", "memory://"), task_cls=SETUP.get("task_cls"))
 app.conf.update(
     worker_hijack_root_logger=False,
     broker_connection_retry_on_startup=True,

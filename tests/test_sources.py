@@ -27,8 +27,15 @@ class ByName:
         return {"rate_limit": "3/s"} if task.name.startswith("proj.") else None
 
 
-def application(**conf: Any) -> Celery:
-    app = Celery("proj", broker="redis://localhost:6379/0", set_as_current=False)
+class Base(Task):  # type: ignore[misc]
+    """Of all tasks of an application: `Celery(task_cls=Base)`."""
+
+    rate_limit = "2/s"
+    rate_burst = 3
+
+
+def application(task_cls: Any = None, **conf: Any) -> Celery:
+    app = Celery("proj", broker="redis://localhost:6379/0", set_as_current=False, task_cls=task_cls)
     app.conf.update(conf)
     return app
 
@@ -121,6 +128,18 @@ def test_tasks_of_celery_itself_have_a_limit_only_where_they_are_named(conf: Any
     assert declared_limit(app, app.tasks["celery.backend_cleanup"]) is None
 
 
+@pytest.mark.parametrize("way", ["argument", "name", "attribute"])
+def test_a_base_class_for_all_tasks_does_not_limit_those_of_celery_itself(way: str) -> None:
+    app = application(None if way == "attribute" else Base if way == "argument" else f"{__name__}:Base")
+    if way == "attribute":  # as for Flask
+        app.Task = Base
+    app.conf.task_annotations = {"celery.group": {"rate_limit": "5/s"}}
+
+    assert limit_of(app) == Limit.parse("2/s", 3)
+    limited = {name for name in app.tasks if name.startswith("celery.") and declared_limit(app, app.tasks[name])}
+    assert limited == {"celery.group"}
+
+
 def test_a_bad_rate_in_an_autodiscovered_module_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "found_by_global_rate"
     package.mkdir()
@@ -168,17 +187,24 @@ def test_a_retry_is_a_start_like_any_other(empty_redis: Server, figures: Figures
     assert max(gaps) <= 1
 
 
+@pytest.mark.parametrize("given", ["by a default", "by a base class"])
 @pytest.mark.parametrize("joined", ["by Redis", "by chord_unlock", "by chord_unlock, stock"])
-def test_a_default_rate_stalls_no_chord(empty_redis: Server, figures: Figures, tmp_path: Path, joined: str) -> None:
-    """Default 1/m, parts at 50/s: a chain, a group and a chord are done at once; two tasks at the default are not.
+def test_a_rate_for_all_tasks_stalls_no_chord(
+    empty_redis: Server, figures: Figures, tmp_path: Path, joined: str, given: str
+) -> None:
+    """1/m for all, parts at 50/s: a chain, a group and a chord are done at once; two tasks at 1/m are not.
 
     Redis joins a chord by itself. A backend of files needs `celery.chord_unlock`, which looks after 1 s, and then every
-    0.2 s until the header, 1.3 s long, is done; in stock Celery the second look has to wait for a minute.
+    0.2 s until the header, 2 s long, is done; a process is free for the first look. In stock Celery the second look has
+    to wait for a minute.
     """
-    stock = "stock" in joined
+    stock, is_default = "stock" in joined, given == "by a default"
     backend = f"{empty_redis.url}/0" if joined == "by Redis" else f"file://{tmp_path}"
-    conf = {"result_backend": backend, "task_default_rate_limit": "1/m", "result_chord_retry_interval": 0.2}
+    conf = {"result_backend": backend, "result_chord_retry_interval": 0.2}
+    conf.update({"task_default_rate_limit": "1/m"} if is_default else {})
     with Cluster(f"{empty_redis.url}/0", f"{empty_redis.url}/1", extension=not stock, conf=conf) as cluster:
+        if not is_default:
+            cluster.setup["task_cls"] = "tests.apps.base:Base"
         app = cluster.app
         app.conf.result_backend = backend
         cluster.start(1, options=INCLUDE)
@@ -187,7 +213,7 @@ def test_a_default_rate_stalls_no_chord(empty_redis: Server, figures: Figures, t
         results = [
             chain(add.clone((1, 2)), add.clone((3,))).apply_async(),
             group(add.clone((number, 1)) for number in range(3)).apply_async(),
-            chord([add.clone((number, 1, 1.3)) for number in range(2)], total).apply_async(),
+            chord([add.clone((number, 1, number * 2.0)) for number in range(2)], total).apply_async(),
         ]
         values = [result.get(timeout=15) for result in results[: 2 if stock else 3]]
         if stock:
@@ -195,7 +221,7 @@ def test_a_default_rate_stalls_no_chord(empty_redis: Server, figures: Figures, t
             time.sleep(3)
         took = time.monotonic() - begin
         at_the_default, joins = len(cluster.instants("start", "free")), len(cluster.instants("start", "total"))
-    figures(f"chain, group and chord under a default of 1/m: {took:.2f} s, the chord joined {joins} time(s)")
+    figures(f"chain, group and chord under 1/m {given}: {took:.2f} s, the chord joined {joins} time(s)")
 
     assert values == [6, [1, 2, 3], 3][: len(values)]
     assert joins == (0 if stock else 1)

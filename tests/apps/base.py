@@ -1,0 +1,9 @@
+"""A class for all tasks of an application, with a rate."""
+
+from celery import Task
+
+
+class Base(Task):  # type: ignore[misc]
+    """For `Celery(task_cls=...)`."""
+
+    rate_limit = "1/m"
