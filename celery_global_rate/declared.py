@@ -21,7 +21,55 @@ def declared_limit(app: Any, task: Any) -> Limit | None:
     Raises:
         ValueError: a rate or burst that cannot be meant.
     """
-    rate = getattr(task, "rate_limit", None)
+    return _limit(app, task, getattr(task, "rate_limit", None))
+
+
+class Declared:
+    """What the tasks of a worker declare, while their attributes show the rate in force.
+
+    `inspect registered` and Flower show a task's `rate_limit`, and stock Celery writes a new rate there.
+
+    Args:
+        app: the application.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        #: By the names of tasks: the task, what it declares and what its attribute was made to show.
+        self._shown: dict[str, tuple[Any, Any, str | None]] = {}
+
+    def limit(self, task: Any) -> Limit | None:
+        """The limit that a task declares, whatever it shows.
+
+        Raises:
+            ValueError: a rate or burst that cannot be meant.
+        """
+        return _limit(self._app, task, self._rate(task))
+
+    def show(self, task: Any, rate: str | None) -> None:
+        """Let the attribute of a task show another rate; None for no limit."""
+        self._shown[task.name] = (task, self._rate(task), rate)
+        task.rate_limit = rate
+
+    def restore(self, task: Any) -> None:
+        """Let the attribute of a task show what it declares."""
+        if task.name in self._shown:
+            task.rate_limit = self._rate(task)
+            del self._shown[task.name]
+
+    def restore_all(self) -> None:
+        """Leave all tasks as they were: another worker of this process would take what they show for declared."""
+        for task, _, _ in list(self._shown.values()):
+            self.restore(task)
+
+    def _rate(self, task: Any) -> Any:
+        """What a task declares: also one that was loaded anew, or was given another rate meanwhile."""
+        rate = getattr(task, "rate_limit", None)
+        known, declared, shown = self._shown.get(task.name, (None, None, None))
+        return declared if known is task and shown == rate else rate
+
+
+def _limit(app: Any, task: Any, rate: Any) -> Limit | None:
     if task.name.startswith("celery."):
         for_all = annotation_for_all(app.annotations) or {}
         of_base = getattr(app.Task, "rate_limit", None)

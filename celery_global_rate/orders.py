@@ -9,7 +9,7 @@ from collections.abc import Callable
 from .bucket import Bucket
 from .clock import RedisClock
 from .limit import Limit
-from .record import Record
+from .record import Order, Record
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,11 @@ class Orders:
     def get(self, name: str) -> Record | None:
         """The record of a bucket."""
         return self._records.get(name)
+
+    def in_force(self, name: str) -> Order | None:
+        """What an operator has ordered for a bucket, where that is in force now."""
+        record = self.get(name)
+        return record.order_at(self._clock.now_us(time.monotonic())) if record else None
 
     def is_open(self, name: str, now_us: float) -> bool:
         """Whether a bucket has slots at an instant of the Redis clock, or is paused."""

@@ -21,7 +21,7 @@ from . import control  # noqa: F401  (commands)
 from .broadcast import Broadcast
 from .broker import Losses, give_back, look_up_often, renewal
 from .bucket import Bucket
-from .declared import declared_limit
+from .declared import Declared
 from .limit import Limit
 from .line import PoolQueue, SemaphoreLine
 from .loop import HubThread
@@ -213,6 +213,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
     def create(self, consumer: Any) -> None:
         """Take the seam. Buckets that Celery has built already are replaced by ours."""
         self._app = consumer.app
+        self._declared = Declared(consumer.app)
         self.hostname: str = consumer.hostname
         self._celery_buckets = consumer.task_buckets
         #: By the names of their tasks: of all that have a limit, or had one, or an order.
@@ -273,6 +274,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
     def shutdown(self, consumer: Any) -> None:
         """The worker ends."""
         self.regulator.close()
+        self._declared.restore_all()
 
     def info(self, consumer: Any) -> dict[str, Any]:
         """What `celery inspect stats` shows."""
@@ -280,11 +282,11 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
 
     def declared(self, name: str) -> Limit | None:
         """The limit that a task declares."""
-        return declared_limit(self._app, self._app.tasks[name])
+        return self._declared.limit(self._app.tasks[name])
 
     def _bucket_for_task(self, task: Any) -> TaskBucket | None:
         """In Celery's place: the bucket of a task, or None for one that never had a limit."""
-        limit = declared_limit(self._app, task)
+        limit = self._declared.limit(task)
         known = self.buckets.get(task.name)
         if known is None:
             if limit is None and self.regulator.orders.get(task.name) is None:
@@ -292,6 +294,10 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             known = self.buckets[task.name] = TaskBucket(self.regulator, Bucket(task.name, limit))
         known.declared = limit
         self.regulator.configure(known.bucket, limit)
+        if order := self.regulator.orders.in_force(task.name):
+            self._declared.show(task, order.rate if order.limit else None)
+        else:
+            self._declared.restore(task)
         return known
 
     def _on_record(self, name: str) -> None:

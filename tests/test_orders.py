@@ -464,6 +464,41 @@ def test_what_workers_tell(empty_redis: Server) -> None:
     assert (again["in_force"], again["source"]) == ("1/h", "declared")
 
 
+def shown(cluster: Cluster) -> str:
+    """The rate of `limited` that `inspect registered` tells, and Flower with it; empty where it tells none."""
+    replies = cluster.app.control.inspect(timeout=2, limit=1).registered("rate_limit") or {}
+    lines = [str(line) for lines in replies.values() for line in lines if line.split()[0] == "limited"]
+    return lines[0].partition("=")[2].rstrip("]") if lines else "no reply"
+
+
+def test_others_show_the_rate_in_force(empty_redis: Server) -> None:
+    """After `control`, `set`, its end, `reset` and a restart, as stock Celery shows a rate after `control`.
+
+    The declared one is not lost by it: orders say what it is, and go back to it.
+    """
+    with cluster_on(empty_redis, "5/s") as cluster:
+        cluster.start(1)
+        assert shown(cluster) == "5/s"
+        control(cluster, "20/s")
+        assert shown(cluster) == "20/s"
+        order(cluster, "set", "limited", "30/m", "--expires", "3s")
+        cluster.wait(lambda: shown(cluster) == "30/m", 5)
+        cluster.wait(lambda: shown(cluster) == "5/s", 8)
+        control(cluster, "0")
+        assert shown(cluster) == ""
+        control(cluster, "40/s")
+        cluster.ended.add("w0")
+        cluster.stop("w0")
+        cluster.start(1)
+        cluster.wait(lambda: shown(cluster) == "40/s", 10)
+        (reply,) = cluster.app.control.broadcast("rate_limits", reply=True, timeout=2, limit=1)
+        (limits,) = reply.values()
+        assert (limits["limited"]["declared"], limits["limited"]["in_force"]) == ("5/s", "40/s")
+        order(cluster, "reset", "limited")
+        cluster.wait(lambda: shown(cluster) == "5/s", 5)
+        assert records(empty_redis)["limited"]["limit"]["declared"] == "5/s"
+
+
 def test_show_fits_a_terminal(empty_redis: Server, figures: Figures) -> None:
     """With and without workers: at most 100 columns, whatever names and reasons there are; and the same as JSON."""
     with cluster_on(empty_redis, "50/s", conf={}) as cluster:

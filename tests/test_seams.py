@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import redis
-from celery import Celery, signals
+from celery import Celery, Task, signals
 from celery.bin.base import CeleryOption
 from celery.bin.worker import worker as worker_command
 from celery.worker import state
@@ -200,6 +200,23 @@ def test_annotations_for_all_tasks_can_be_asked_for() -> None:
     app.conf.task_annotations = [{"*": {"rate_limit": "1/s"}}, {"other": {"rate_limit": "2/s"}}]
     found = [annotation.annotate_any() for annotation in app.annotations]
     seam(found == [{"rate_limit": "1/s"}, None], "annotate_any", "declared.py", "celery/app/annotations.py")
+
+
+def test_the_base_class_of_all_tasks_tells_its_rate() -> None:
+    class Base(Task):  # type: ignore[misc]
+        rate_limit = "2/s"
+
+    app = Celery("seams", set_as_current=False, task_cls=Base)
+    where = "celery/app/base.py"
+    seam(app.Task.rate_limit == "2/s", "app.Task", "declared.py", where)
+    seam(app.tasks["celery.chord_unlock"].rate_limit == "2/s", "Celery's own tasks inherit it", "declared.py", where)
+
+
+def test_what_is_registered_is_told_by_an_attribute() -> None:
+    app = Celery("seams", set_as_current=False)
+    app.tasks["celery.chord_unlock"].rate_limit = "7/d"
+    told = Panel.data["registered"](SimpleNamespace(app=app), ["rate_limit"], builtins=True)
+    seam("celery.chord_unlock [rate_limit=7/d]" in told, "registered", "declared.py", "celery/worker/control.py")
 
 
 def test_the_namespace_of_settings_is_their_prefix_once_they_are_read() -> None:

@@ -11,7 +11,7 @@ from celery import Celery, Task, _state, chain, chord, group
 from celery.exceptions import ImproperlyConfigured
 
 from benchmarks.cluster import Cluster
-from celery_global_rate.declared import declared_limit
+from celery_global_rate.declared import Declared, declared_limit
 from celery_global_rate.limit import Limit
 from celery_global_rate.switch import check
 
@@ -138,6 +138,25 @@ def test_a_base_class_for_all_tasks_does_not_limit_those_of_celery_itself(way: s
     assert limit_of(app) == Limit.parse("2/s", 3)
     limited = {name for name in app.tasks if name.startswith("celery.") and declared_limit(app, app.tasks[name])}
     assert limited == {"celery.group"}
+
+
+def test_a_task_that_shows_another_rate_declares_what_it_did() -> None:
+    app = application()
+    declared, five = Declared(app), Limit.parse("5/s")
+    assert limit_of(app, rate_limit="5/s") == five
+    task = app.tasks["proj.send"]
+    for rate in ("7/s", None, "100/d"):
+        declared.show(task, rate)
+        assert task.rate_limit == rate
+        assert declared.limit(task) == five
+    declared.restore_all()
+    assert task.rate_limit == "5/s"
+
+    declared.show(task, "7/s")
+    task.rate_limit = "6/s"  # by the application
+    assert declared.limit(task) == Limit.parse("6/s")
+    declared.restore(task)
+    assert task.rate_limit == "6/s"
 
 
 def test_a_bad_rate_in_an_autodiscovered_module_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
