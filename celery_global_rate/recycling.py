@@ -1,4 +1,4 @@
-"""Pool processes that are replaced while the worker works."""
+"""Pool processes that are replaced while the worker works, because they are old, or were lost."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 
 def replaces_processes(controller: Any) -> bool:
-    """Whether a worker forks after its start: `--max-tasks-per-child`, `--max-memory-per-child` or `--autoscale`."""
-    return bool(controller.max_tasks_per_child or controller.max_memory_per_child or controller.autoscaler)
+    """Whether a worker forks after its start: a pool of processes does whenever one is lost."""
+    return bool(controller.pool_cls.uses_semaphore)
 
 
 def leave_to_fork() -> None:

@@ -25,6 +25,7 @@ from .declared import Declared
 from .limit import Limit
 from .line import PoolQueue, SemaphoreLine
 from .loop import HubThread
+from .lost_tasks import fail_lost_tasks
 from .patience import Patience
 from .pool import PLACES
 from .queues import Queues
@@ -58,6 +59,8 @@ class WorkerPool:
             # To hand over to greenlets waits for one of them, so ours would wait in our own loop.
             most = 1 if consumer.pool.is_green else PLACES * self.processes
             self._line = PoolQueue(lambda: self.free, lambda: self.on_deck, lambda: most)
+        if not controller.pool_cls.uses_semaphore:
+            fail_lost_tasks(consumer.pool)
 
     def listen(self, ended: Callable[[float], None], ready: Callable[[], None]) -> None:
         """Call `ended` with the run time of each released task, in any thread; `ready` when a turn has come."""

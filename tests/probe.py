@@ -83,6 +83,13 @@ class Step(bootsteps.StartStopStep):  # type: ignore[misc]
         consumer.bucket_for_task = lambda task: lanes.get(task.name)
         consumer.reset_rate_limits()
         consumer.hub.on_tick.add(self.on_tick)
+        apply_async = consumer.pool.apply_async
+
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            self.app.seen.applied = kwargs
+            return apply_async(*args, **kwargs)
+
+        consumer.pool.apply_async = noted
 
     def start(self, consumer: Any) -> None:
         self.app.seen.events.append("start")
@@ -118,6 +125,7 @@ def application(broker: str) -> Celery:
         time.sleep(RUN_TIME_S)
 
     app.seen = SimpleNamespace(events=[], items=[], qos=[], asked_if_bucket=False, reserved=False, left=True)
+    app.seen.applied = {}
     app.seen.running, app.seen.outcome, app.seen.revoked = (False, False, 0.0), (None, None, 0.0), None
     app.steps["consumer"].add(Step)
     return app

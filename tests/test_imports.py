@@ -53,6 +53,7 @@ ARROWS: dict[str, set[str]] = {
     "queues": {"broker"},
     "sweep": {"bucket"},
     "recycling": set(),
+    "lost_tasks": set(),
     "regulator": {
         *(
             "aside",
@@ -87,7 +88,7 @@ ARROWS: dict[str, set[str]] = {
     "control": {"broadcast", "bucket", "cause", "limit", "record", "regulator", "report", "store", "task_bucket"},
     "step": {
         *("broadcast", "broker", "bucket", "control", "declared", "limit", "line", "loop"),
-        *("patience", "pool", "recycling", "queues", "regulator", "report", "settings", "task_bucket"),
+        *("lost_tasks", "patience", "pool", "recycling", "queues", "regulator", "report", "settings", "task_bucket"),
     },
     "switch": {"declared", "limit", "settings", "step"},
     "auto": {"switch"},
@@ -118,6 +119,7 @@ OUTSIDE: dict[str, set[str]] = {
     "patience": {"celery"},
     "queues": {"celery", "kombu"},
     "control": {"celery"},
+    "lost_tasks": {"billiard", "celery"},
     "step": {"celery"},
     "switch": {"celery"},
     "check": {"celery", "kombu", "redis"},

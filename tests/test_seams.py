@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import select
 import socket
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -19,12 +20,16 @@ from typing import Any
 
 import pytest
 import redis
+from billiard.einfo import ExceptionInfo
 from celery import Celery, Task, signals
 from celery.bin.base import CeleryOption
 from celery.bin.worker import worker as worker_command
+from celery.concurrency.base import apply_target
+from celery.exceptions import WorkerLostError
 from celery.worker import state
 from celery.worker.control import Panel, nok
 from celery.worker.pidbox import Pidbox
+from celery.worker.request import Request
 from kombu import pools
 from kombu.asynchronous.hub import Hub
 from kombu.common import QoS
@@ -133,6 +138,36 @@ def test_a_pool_of_greenlets_has_a_size_beside_the_number_that_run(kind: str) ->
     pool.on_start()
     seam(pool.is_green, "pool.is_green", "step.py WorkerPool", "celery/concurrency/base.py")
     seam(pool._pool.size == 3, "pool._pool.size", "step.py WorkerPool", f"celery/concurrency/{kind}.py")
+
+
+def test_a_pool_hands_what_its_target_returns_to_the_handler_of_success(lived: Any) -> None:
+    applied = lived.applied
+    told: list[Any] = []
+    handlers = applied.get("callback"), applied.get("error_callback")
+    where = "celery/worker/request.py"
+    seam(all(map(callable, handlers)), "pool.apply_async is looked up on the instance", "lost_tasks.py", where)
+    seam(handlers[1] == lived.items[0][0].on_failure, "error_callback=request.on_failure", "lost_tasks.py", where)
+    apply_target(lambda: ExceptionInfo, callback=told.append)
+    seam(told == [ExceptionInfo], "callback(target())", "lost_tasks.py", "celery/concurrency/base.py")
+
+
+@pytest.mark.parametrize("error", [WorkerLostError("lost"), RuntimeError("on purpose")])
+def test_a_request_can_be_told_that_its_task_is_lost(error: Exception) -> None:
+    app = application("memory://")
+    told: list[Any] = []
+    message = SimpleNamespace(
+        headers={"id": "1", "task": "limited"}, body=b"", payload=((), {}, {}), delivery_info={}, properties={}
+    )
+    message.content_type = message.content_encoding = None
+    request = Request(message, app=app, on_ack=lambda *args: told.append("ack"), hostname="seams@lab")
+    state.task_reserved(request)
+    state.task_accepted(request)
+    try:
+        raise error
+    except Exception:
+        request.on_failure(ExceptionInfo(sys.exc_info()))
+    left = request in state.reserved_requests | state.active_requests or request.id in state.requests
+    seam(not left, "on_failure(ExceptionInfo(exc_info))", "lost_tasks.py", "celery/worker/request.py")
 
 
 def test_worker_init_comes_before_the_blueprint_and_swallows_all_but_system_exit() -> None:

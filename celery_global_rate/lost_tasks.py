@@ -1,0 +1,50 @@
+"""Tasks that end a thread or a greenlet of the pool by more than an error of their own."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery.exceptions import WorkerLostError, WorkerShutdown, WorkerTerminate
+
+
+def fail_lost_tasks(pool: Any) -> None:
+    """Let a task that ends its thread or greenlet fail, as it does where it ends its process.
+
+    SystemExit, or an error in `on_failure` or `on_retry`, goes past the code that traces a task. In a process the pool
+    reports it to Celery, and the task has failed. In a thread or a greenlet, and in a solo worker, Celery does not hear
+    of it, and counts the task as running for ever. Each would take a process from the tasks that come after it.
+
+    Args:
+        pool: Celery's, before it has been given any task.
+    """
+    apply_async = pool.apply_async
+
+    def apply(
+        target: Any, args: Any = None, kwargs: Any = None, callback: Any = None, error_callback: Any = None, **more: Any
+    ) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return target(*args, **kwargs)
+            except (WorkerShutdown, WorkerTerminate):
+                raise
+            except (Exception, SystemExit, KeyboardInterrupt) as exc:
+                return _info(exc)
+
+        def ended(outcome: Any) -> Any:
+            return (error_callback if isinstance(outcome, ExceptionInfo) else callback)(outcome)
+
+        if callback is None or error_callback is None:  # not a request of Celery's
+            return apply_async(target, args, kwargs, callback=callback, error_callback=error_callback, **more)
+        return apply_async(run, args, kwargs, callback=ended, error_callback=error_callback, **more)
+
+    pool.apply_async = apply
+
+
+def _info(error: BaseException) -> ExceptionInfo:
+    """An error as Celery's request takes it, without the lines of this file."""
+    is_error = isinstance(error, Exception)
+    reported = error if is_error else WorkerLostError(repr(error))
+    traceback = sys.exc_info()[2]
+    return ExceptionInfo((type(reported), reported, traceback.tb_next if traceback else None))

@@ -1,0 +1,33 @@
+"""A fault that is put back, so that it stays shown that the tests find it.
+
+Celery measures only what succeeds. The run time of None that a failure ends with went into the list of run times, and
+with it every look at the pool's pace ended in a TypeError.
+"""
+
+from __future__ import annotations
+
+from celery_global_rate.pool import Room
+from celery_global_rate.step import WorkerPool
+
+_start, _slots = WorkerPool.start, Room.slots
+_failed: list[str] = []
+
+
+def start(self, request):
+    on_failure = request.on_failure
+
+    def failed(*args, **kwargs):
+        _failed.append(request.id)
+        return on_failure(*args, **kwargs)
+
+    request.on_failure = failed
+    _start(self, request)
+
+
+def slots(self, *args, **kwargs):
+    if _failed:
+        raise TypeError("'>' not supported between instances of 'NoneType' and 'float'")
+    return _slots(self, *args, **kwargs)
+
+
+WorkerPool.start, Room.slots = start, slots
