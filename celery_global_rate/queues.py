@@ -12,6 +12,11 @@ from kombu.transport import virtual
 from .broker import can_begin_anew
 
 
+def rank_of(request: Any) -> int:
+    """Where a request that a worker has received stands among others of its name; the lowest starts first."""
+    return getattr(request, "rank", 0)
+
+
 class Queues:
     """Tells the queue of each request, and puts queues aside.
 
@@ -133,3 +138,23 @@ class Queues:
 
     def _received(self, request: Any, **kwargs: Any) -> None:
         request.queue_name = self._delivering
+        request.rank = self._rank(request)
+
+    def _rank(self, request: Any) -> int:
+        """The priority of a request as its broker counts: on Redis the lowest number is first, on RabbitMQ the highest.
+
+        RabbitMQ knows priorities only in queues that have a highest one.
+        """
+        tasks = self._consumer.task_consumer
+        priority = request.delivery_info.get("priority")
+        if not isinstance(priority, int):
+            priority = 0
+        channel: Any = getattr(tasks, "channel", None)
+        if hasattr(channel, "priority_steps"):
+            rank: int = channel.priority(max(channel.min_priority, min(priority, channel.max_priority)))
+            return rank
+        if not self._is_amqp or self._delivering is None:
+            return 0
+        queue = tasks._queues[self._delivering]
+        most: int = queue.max_priority or (queue.queue_arguments or {}).get("x-max-priority") or 0
+        return -min(priority, most)

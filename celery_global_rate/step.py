@@ -28,7 +28,7 @@ from .loop import HubThread
 from .lost_tasks import fail_lost_tasks
 from .patience import Patience
 from .pool import PLACES
-from .queues import Queues
+from .queues import Queues, rank_of
 from .recycling import leave_to_fork, replaces_processes
 from .regulator import Regulator
 from .report import announce
@@ -294,7 +294,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         if known is None:
             if limit is None and self.regulator.orders.get(task.name) is None:
                 return None
-            known = self.buckets[task.name] = TaskBucket(self.regulator, Bucket(task.name, limit))
+            known = self.buckets[task.name] = TaskBucket(self.regulator, Bucket(task.name, limit, rank_of))
         known.declared = limit
         self.regulator.configure(known.bucket, limit)
         if order := self.regulator.orders.in_force(task.name):
