@@ -78,14 +78,23 @@ def run(made: Sequence[Lane], tests: Sequence[str], until: float, enough: int) -
             queue.put(piece)
     count = sum(queue.qsize() for queue in waiting.values())
 
+    def close() -> None:
+        for lane in made:
+            lane.stock.close()
+            lane.ours.close()
+
     def work(lane: Lane) -> None:
         with contextlib.suppress(Empty):
             while time.monotonic() < until and len(real(done)) < enough:
                 piece = compare(lane, waiting[lane.broker].get_nowait(), click.echo)
                 with lock:
+                    if len(real(done)) >= enough:
+                        return
                     done.append(piece)
                     click.echo(f"{len(done)} of {count}  {line(piece)}")
                     click.echo("".join(f"DIFFERS on {text}\n" for text in real([piece])), nl=False)
+                    if len(real(done)) >= enough:
+                        close()  # what the others do now is of no use
 
     with ThreadPoolExecutor(len(made)) as threads:
         work_of_all = [threads.submit(work, lane) for lane in made]
@@ -93,9 +102,7 @@ def run(made: Sequence[Lane], tests: Sequence[str], until: float, enough: int) -
             for each in work_of_all:
                 each.result()
         except BaseException:
-            for lane in made:  # else the others would go on to their end
-                lane.stock.close()
-                lane.ours.close()
+            close()  # else the others would go on to their end
             raise
     return done
 
@@ -132,13 +139,19 @@ def summary(pieces: Sequence[Piece], count: int) -> str:
     )
 
 
+def end(signum: int, frame: object) -> None:
+    """Servers and workers end with us, which a second signal must not cut short."""
+    signal.signal(signum, signal.SIG_IGN)
+    sys.exit(128 + signum)
+
+
 @click.command()
 @click.option("--brief", is_flag=True, help="What is worth most, in five minutes.")
 @click.option("--broker", type=click.Choice(BROKERS), help="Not both of them.")
 @click.option("-k", "expression", default="", help="The tests to run, as pytest takes it.")
 def main(brief: bool, broker: str | None, expression: str) -> None:
     """Celery's own integration tests, on stock Celery and with a limit on every task."""
-    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))  # servers and workers end with us
+    signal.signal(signal.SIGTERM, end)
     try:
         source = fetch()
     except NoSourceError as reason:

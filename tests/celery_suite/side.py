@@ -15,6 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
 from benchmarks.server import RabbitMQ, Redis, root
 
 #: A test that takes longer hangs, in seconds. Celery's longest one takes two minutes and a half.
@@ -87,6 +90,8 @@ class Side:
 
     def close(self) -> None:
         """End what runs, at once."""
+        if self._is_closed:
+            return
         self._is_closed = True
         if session := self._session:
             _kill(session)
@@ -101,9 +106,13 @@ class Side:
         while left := [test for test in tests if test not in run.outcomes]:
             if self._is_closed or sum(outcome in BAD for outcome in run.outcomes.values()) >= MOST_FAILED:
                 break
-            self._empty()
-            self._run_session(left, run)
-            run.slots += self._slots()
+            try:
+                self._empty()
+                self._run_session(left, run)
+                run.slots += self._slots()
+            except (OSError, RedisError, KombuError):
+                if not self._is_closed:
+                    raise
         run.seconds = time.monotonic() - begin
         return run
 
@@ -159,12 +168,12 @@ class Side:
 
     def _empty(self) -> None:
         """What another session has left would be run by this one."""
-        self.redis.client().flushall()
+        self.redis.client(timeout_s=10).flushall()
         if self.rabbitmq:
             self.rabbitmq.purge()
 
     def _slots(self) -> int:
-        client = self.redis.client()
+        client = self.redis.client(timeout_s=10)
         counts = (client.hget(key, "given") for key in client.scan_iter("*global-rate:*", _type="hash"))
         return sum(int(count or 0) for count in counts)
 
