@@ -14,6 +14,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import ResponseError
 
 from .cause import cause
+from .declared import NOT_LIMITED, declared_limit, has_own_strategy
 from .server import Server
 from .settings import Settings
 from .version import __version__
@@ -135,6 +136,7 @@ def report(app: Celery, url: str | None, timeout_s: float) -> tuple[list[str], b
     reference = Reference.ask(Settings.from_app(app, url))
     here = [("Redis", str(reference)), ("prefix", reference.prefix)]
     here += [("warning", f"this Redis {warning}") for warning in reference.server.warnings]
+    here += [("warning", warning) for warning in _unlimited(app)]
     try:
         answers = ask_workers(app, timeout_s)
     except OperationalError:
@@ -153,6 +155,15 @@ def report(app: Celery, url: str | None, timeout_s: float) -> tuple[list[str], b
     workers = [(name, "; ".join(differences) or "on") for name, differences in found]
     lines = _aligned([*here, ("", ""), *workers, ("", "")])
     return [*lines, verdict], bool(answers) and not differing and reference.keeps_limits
+
+
+def _unlimited(app: Celery) -> list[str]:
+    """The tasks that declare a limit which does not hold."""
+    app.loader.import_default_modules()
+    app.finalize(auto=True)
+    own = [name for name in sorted(app.tasks) if has_own_strategy(app.tasks[name])]
+    declared = {name: declared_limit(app, app.tasks[name]) for name in own}
+    return [f"{name} declares {limit} and is {NOT_LIMITED}" for name, limit in declared.items() if limit]
 
 
 def _aligned(rows: list[tuple[str, str]]) -> list[str]:

@@ -15,6 +15,7 @@ from . import report
 from .broadcast import Broadcast
 from .bucket import REPLY_TIMEOUT_S
 from .cause import cause
+from .declared import has_own_strategy
 from .limit import Limit
 from .record import DECLARED, ordered, reset, set_limit
 from .regulator import Regulator
@@ -78,7 +79,9 @@ def rate_limits(state: Any, **kwargs: Any) -> Any:
     now_us = step.regulator.limiter.clock.now_us(time.monotonic())
     orders = step.regulator.orders
     return {
-        name: report.limits(known.bucket, known.declared, orders.get(name), now_us)
+        name: report.limits(
+            known.bucket, known.declared, orders.get(name), now_us, has_own_strategy(state.app.tasks[name])
+        )
         for name, known in sorted(step.buckets.items())
     }
 

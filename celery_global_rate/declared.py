@@ -10,6 +10,9 @@ from .limit import Limit
 
 #: What `'*'` says, of the first annotation that has it; as Celery itself looks it up.
 annotation_for_all = firstmethod("annotate_any")
+CELERYS_STRATEGY = "celery.worker.strategy:default"
+#: What is said of a task with another one.
+NOT_LIMITED = "not limited: it has a Strategy of its own, and only Celery's is known to ask for a limit"
 
 
 def declared_limit(app: Any, task: Any) -> Limit | None:
@@ -22,6 +25,17 @@ def declared_limit(app: Any, task: Any) -> Limit | None:
         ValueError: a rate or burst that cannot be meant.
     """
     return _limit(app, task, getattr(task, "rate_limit", None))
+
+
+def has_own_strategy(task: Any) -> bool:
+    """Whether something else than Celery's own strategy takes the messages of a task, as with celery-batches.
+
+    Celery's asks for the bucket of the task. Another one may, where it calls Celery's; that cannot be seen.
+    """
+    strategy = getattr(task, "Strategy", CELERYS_STRATEGY)
+    if not isinstance(strategy, str):
+        strategy = f"{strategy.__module__}:{strategy.__name__}"
+    return bool(strategy != CELERYS_STRATEGY)
 
 
 class Declared:

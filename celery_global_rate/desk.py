@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from .declared import declared_limit
+from .declared import declared_limit, has_own_strategy
 from .limit import Limit
 from .settings import Settings
 
@@ -37,6 +37,10 @@ class Desk:
             return declared_limit(self.app, self.app.tasks[name])
         except ValueError as exc:
             raise click.ClickException(f"task {name}: {exc}") from None
+
+    def is_unlimited(self, name: str) -> bool:
+        """Whether a task has a strategy of its own, so that no limit holds for it."""
+        return name in self.app.tasks and has_own_strategy(self.app.tasks[name])
 
     def limited(self, records: Mapping[str, object]) -> list[str]:
         """The tasks that have a limit, or a record."""

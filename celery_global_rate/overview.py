@@ -10,6 +10,7 @@ from typing import Any
 
 from kombu.exceptions import OperationalError
 
+from .declared import NOT_LIMITED
 from .desk import Desk
 from .duration import shown
 from .limit import PERIODS_S, Limit
@@ -74,6 +75,8 @@ def rows(desk: Desk, store: Store, names: Sequence[str] | None, timeout_s: float
         record, problem = _read(texts.get(name))
         holds = None if held is None else held[name]
         row = _row(name, desk.declared(name), record, now_us, sampled_s, holds, before[name], state)
+        if desk.is_unlimited(name):
+            row = _unlimited(row)
         found.append(replace(row, note=problem) if problem else row)
     return found
 
@@ -153,6 +156,13 @@ def _row(
         in_s,
     )
     return Row(name, facts, cells, "; ".join(notes))
+
+
+def _unlimited(row: Row) -> Row:
+    """The same for a task with a strategy of its own: nothing is in force."""
+    cells = list(row.cells)
+    cells[HEAD.index("IN FORCE")] = "none"
+    return replace(row, facts={**row.facts, "in_force": "none"}, cells=tuple(cells), note=NOT_LIMITED)
 
 
 def _per(rate: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from .bucket import Bucket
 from .clock import RedisClock
+from .declared import NOT_LIMITED
 from .duration import shown
 from .limit import Limit
 from .record import Origin, Record
@@ -28,21 +29,24 @@ class Orders(Protocol):
         """The record of a bucket."""
 
 
-def announce(declared: Mapping[str, Limit | None], orders: Orders, now_us: float) -> None:
+def announce(declared: Mapping[str, Limit | None], unlimited: set[str], orders: Orders, now_us: float) -> None:
     """Log what is limited, and what operators have ordered.
 
     Args:
         declared: the limit that each task declares.
+        unlimited: those of them that have a strategy of their own.
         orders: what operators have ordered for them.
         now_us: the Redis clock, epoch us.
     """
-    names = sorted(name for name, limit in declared.items() if limit)
+    names = sorted(name for name, limit in declared.items() if limit and name not in unlimited)
     for name in names[:NAMED]:
         logger.info("global-rate: %s at %s", name, declared[name])
     if not names:
         logger.info("global-rate: no task has a limit")
     elif len(names) > NAMED:
         logger.info("global-rate: and %d more", len(names) - NAMED)
+    for name in sorted(unlimited):
+        logger.warning("global-rate: %s declares %s and is %s", name, declared[name] or "no limit", NOT_LIMITED)
     for name in sorted(declared):
         if record := orders.get(name):
             _announce(name, declared[name], record, now_us)
@@ -83,15 +87,27 @@ def said(origin: Origin, now_us: float) -> str:
     return f"{by}{shown((now_us - origin.when_us) / 1e6)} ago{why}"
 
 
-def limits(bucket: Bucket, declared: Limit | None, record: Record | None, now_us: float) -> dict[str, Any]:
-    """The limit of a bucket, as a worker tells it to `inspect rate_limits`."""
+def limits(
+    bucket: Bucket, declared: Limit | None, record: Record | None, now_us: float, is_unlimited: bool = False
+) -> dict[str, Any]:
+    """The limit of a bucket, as a worker tells it to `inspect rate_limits`.
+
+    Args:
+        bucket: of a task.
+        declared: the limit that the task declares.
+        record: what operators have ordered for it.
+        now_us: the Redis clock, epoch us.
+        is_unlimited: whether the task has a strategy of its own.
+    """
     answer: dict[str, Any] = {
         "declared": str(declared or "none"),
         "in_force": str(bucket.limit or "none"),
         "source": "declared",
         "paused": False,
     }
-    if record and (order := record.order_at(now_us)):
+    if is_unlimited:
+        answer.update(in_force="none", source=NOT_LIMITED)
+    elif record and (order := record.order_at(now_us)):
         answer["source"] = order.origin.source
         answer.update(_told(order.origin, now_us), until_s=_left_s(order.until_us, now_us))
     if record and (pause := record.pause_at(now_us)):

@@ -21,7 +21,7 @@ from . import control  # noqa: F401  (commands)
 from .broadcast import Broadcast
 from .broker import Losses, give_back, look_up_often, renewal
 from .bucket import Bucket
-from .declared import Declared
+from .declared import Declared, has_own_strategy
 from .limit import Limit
 from .line import PoolQueue, SemaphoreLine
 from .loop import HubThread
@@ -243,7 +243,9 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         consumer.bucket_for_task = self._bucket_for_task
         consumer.reset_rate_limits()
         now_us = self.regulator.limiter.clock.now_us(time.monotonic())
-        announce({name: known.declared for name, known in self.buckets.items()}, self.regulator.orders, now_us)
+        declared = {name: known.declared for name, known in self.buckets.items()}
+        unlimited = {name for name in declared if has_own_strategy(self._app.tasks[name])}
+        announce(declared, unlimited, self.regulator.orders, now_us)
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
         """Move into the event loop: at start, and again after each reconnect to the broker."""
