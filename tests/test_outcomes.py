@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import celery
 import pytest
 
 from benchmarks.cluster import Cluster
@@ -84,7 +85,7 @@ LOSSES = {
     "runs_too_long": Outcome(pools=("prefork",)),
     "runs_much_too_long": Outcome(pools=("prefork", "gevent")),
     "runs_much_too_long_and_breaks": Outcome(pools=("prefork", "gevent")),
-    "is_terminated": Outcome(pools=("prefork", *GREEN)),
+    "is_terminated": Outcome(pools=("prefork", "eventlet", *(("gevent",) if celery.__version__ >= "5.4" else ()))),
 }
 #: The cells of `make test`, beside those of prefork on Redis.
 SHORT = (("threads", "redis", "losses"), ("gevent", "redis", "ends"))
