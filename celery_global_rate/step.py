@@ -57,8 +57,9 @@ class WorkerPool:
             self._line = SemaphoreLine(controller.semaphore)
         else:
             # To hand over to greenlets waits for one of them, so ours would wait in our own loop.
-            most = 1 if consumer.pool.is_green else PLACES * self.processes
-            self._line = PoolQueue(lambda: self.free, lambda: self.on_deck, lambda: most)
+            is_green = consumer.pool.is_green
+            most = (lambda: 1) if is_green else (lambda: PLACES * self.processes)
+            self._line = PoolQueue(lambda: self.free, lambda: self.on_deck, most)
         if not controller.pool_cls.uses_semaphore:
             fail_lost_tasks(consumer.pool)
 

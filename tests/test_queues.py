@@ -174,7 +174,7 @@ def queues(cluster: Cluster) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", ["redis", *OTHER_BROKERS])
-@pytest.mark.parametrize("pool", ["prefork", pytest.param("gevent", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pool", ["prefork", pytest.param("gevent", marks=pytest.mark.long)])
 def test_a_backlog_in_one_queue_leaves_another_alone(
     broker: Broker, empty_redis: Server, figures: Figures, kind: str, pool: str
 ) -> None:
@@ -191,13 +191,14 @@ def test_a_backlog_in_one_queue_leaves_another_alone(
         cluster.send("free", 100, queue="others")
         cluster.wait_for(100, 10, task="free")
         took_s = time.monotonic() - begin
+        cluster.wait_for(1, 5)
         consumed = queues(cluster)
         (reason,) = inspect(cluster, "rate_held")["limited"]["queues_aside"].values()
         limited = len(cluster.records("start", "limited"))
         log = cluster.log("w0")
     figures(f"{kind}, {pool}: {held} held at 1/m; 100 tasks of another queue in {took_s:.2f} s")
 
-    assert 20 <= held <= 20 + 8 + 8  # RabbitMQ has sent a prefetch count more before it hears of it
+    assert 20 - 1 <= held <= 20 + 8 + 8  # one may have started; RabbitMQ has sent a prefetch count more before it hears of it
     assert consumed == {"slow", "others"}
     assert "20 is the most (global_rate_max_held); consumed again at 15" in reason
     assert limited == 1
@@ -333,6 +334,7 @@ def test_a_queue_that_is_deleted_with_its_last_consumer_outlives_lending(
         cluster.send("free", 20)
         if most:
             cluster.wait_for(20, 10, task="free")
+            cluster.wait_for(1, 5)
         else:
             cluster.wait(lambda: cluster.stats()["w0"]["held"] == 8, 10)
         with Connection(rabbitmq_server.url) as connection, connection.channel() as channel:
