@@ -207,7 +207,12 @@ def renewal(consumer: Any, qos: Any) -> Callable[[int], None] | None:
     def renew(more: int) -> None:
         nonlocal lent
         lent = more
-        qos.prev = None  # the loop's sign that something has changed
+        mark()
+        consumer.call_soon(mark)  # Celery may be telling the broker its first count, and note that as the last one
+
+    def mark() -> None:
+        if lent is not None:
+            qos.prev = None  # the loop's sign that something has changed
 
     qos.callback = tell_or_renew
     return renew

@@ -44,7 +44,7 @@ class Credit:
         self._own = self._room = 0
         self._received = 0
         self._is_told = False
-        self.lent = 0
+        self.lent = self._told = 0
 
     def received(self) -> None:
         """One more is held."""
@@ -75,7 +75,7 @@ class Credit:
             self._renew(more)
 
     def _attach(self, qos: Any) -> None:
-        self._qos, self.lent, self._room, self._renew = qos, 0, 0, None
+        self._qos, self.lent, self._told, self._room, self._renew = qos, 0, 0, 0, None
         if qos is not None and qos.value:  # a count of 0 has no end
             self._own = qos.value
             self._step = min(16, qos.value)
@@ -101,7 +101,8 @@ class Credit:
         return min(room, max(self._step, 2 * brought))
 
     def _lend(self, wanted: int) -> None:
-        if wanted != self.lent:
+        # Told again until it is: a change that came while Celery told the broker its first count went unnoticed.
+        if wanted != self.lent or self._told != self.lent:
             with self._qos._mutex:
                 self.lent = wanted
                 self._qos.prev = None  # the loop's sign that something has changed
@@ -115,3 +116,4 @@ class Credit:
         while told != self.lent:  # RabbitMQ may deliver more messages before it confirms the change
             told = self.lent
             tell(prefetch_count=min(prefetch_count + told, LARGEST))
+        self._told = told

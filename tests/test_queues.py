@@ -198,7 +198,7 @@ def test_a_backlog_in_one_queue_leaves_another_alone(
         log = cluster.log("w0")
     figures(f"{kind}, {pool}: {held} held at 1/m; 100 tasks of another queue in {took_s:.2f} s")
 
-    assert 20 - 1 <= held <= 20 + 8 + 8  # one may have started; RabbitMQ has sent a prefetch count more before it hears of it
+    assert 20 - 1 <= held <= 20 + 8 + 8  # one has started; RabbitMQ has sent a prefetch count more before it heard
     assert consumed == {"slow", "others"}
     assert "20 is the most (global_rate_max_held); consumed again at 15" in reason
     assert limited == 1
