@@ -151,19 +151,19 @@ def test_a_worker_whose_broker_has_a_credential_provider(locked: Redis) -> None:
 
 
 def test_a_provider_that_fails_at_the_start_is_an_outage(locked: Redis, own_redis: Redis, figures: Figures) -> None:
-    """It cannot be made twice: when orders are read, and at the first connection. The third one opens.
+    """It cannot be made thrice: when orders are read, and at the first attempt of both connections. The next ones open.
 
     Lost connections are opened again after at most 0.375 s each, so it is over within a second, in one line.
     """
     conf = {"global_rate_url": f"{locked.url}/1?credential_provider={LATE}"}
     with Cluster(f"{own_redis.url}/0", rate="50/s", conf=conf, loglevel="INFO") as cluster:
-        cluster.environment["GLOBAL_RATE_FAILURES"] = "2"
+        cluster.environment["GLOBAL_RATE_FAILURES"] = "3"
         cluster.start(1, pool="solo")
         cluster.send("limited", 5)
         cluster.wait_for(5, 10)
         lines = [line for line in cluster.log("w0").splitlines() if "global-rate: " in line]
         log = cluster.log("w0")
-    figures(f"a credential provider that fails twice: {[line.partition('global-rate: ')[2] for line in lines]}")
+    figures(f"a credential provider that fails thrice: {[line.partition('global-rate: ')[2] for line in lines]}")
 
     assert sum("RuntimeError" in line for line in lines) == 1
     assert "Traceback" not in log

@@ -321,13 +321,14 @@ def test_a_queue_that_is_deleted_with_its_last_consumer_outlives_lending(
     begins its consumers anew. The queue and all messages in it were gone, and the worker ended with NotFound (404).
     With 0 nothing is lent: the worker takes its own 8 messages, and another one that it acknowledges.
     """
+    name = f"leaving{most}"
     rabbitmq_server.purge()
     arguments = {"x-queue-type": "quorum"}
     queues = {
-        "celery": {"exchange": "celery", "routing_key": "celery", "auto_delete": True},
+        name: {"exchange": name, "routing_key": name, "auto_delete": True},  # its exchange as well: a name of its own
         "quorum": {"exchange": "quorum", "routing_key": "quorum", "queue_arguments": arguments},
     }
-    conf = {"task_queues": queues, "global_rate_max_held": most}
+    conf = {"task_queues": queues, "task_default_queue": name, "global_rate_max_held": most}
     with Cluster(rabbitmq_server.url, f"{empty_redis.url}/1", "1/m", conf=conf) as cluster:
         cluster.start(1)
         cluster.send("limited", 60)
@@ -338,7 +339,7 @@ def test_a_queue_that_is_deleted_with_its_last_consumer_outlives_lending(
         else:
             cluster.wait(lambda: cluster.stats()["w0"]["held"] == 8, 10)
         with Connection(rabbitmq_server.url) as connection, connection.channel() as channel:
-            ready, consumers = channel.queue_declare("celery", passive=True)[1:]
+            ready, consumers = channel.queue_declare(name, passive=True)[1:]
         held = cluster.stats()["w0"]["held"]
     figures(f"auto_delete, max_held {most}: {held} held, {ready} left in the queue, {consumers} consumer")
 
