@@ -11,7 +11,7 @@ from .pace import QUICK_S, Pace
 #: Tasks on deck for each process where the limit is out of reach: fewer looks per task.
 FAR_DECK = 3
 #: A long wait for a process, by what it is in the mean.
-LONG_WAIT = 3.0
+LONG_WAIT = 3.5
 #: Places in the line for each process, as many as Celery's own window has tasks; and never more than this.
 PLACES, MOST_PLACES = 4, 200
 #: An end that is expected with this much less than certainty counts.
@@ -169,7 +169,7 @@ class Room:
         """How long before a slot of a limit a process is claimed for it, in seconds.
 
         The process then comes before the grace of the slot ends, nineteen times of twenty: processes end one after the
-        other, and so a wait is seldom three times as long as in the mean.
+        other, and so a wait is seldom longer than three and a half in the mean.
         """
         wait_s = self._pool.wait_s
         return max(wait_s, LONG_WAIT * wait_s - limit.usable_s)

@@ -52,14 +52,9 @@ def start_rates(redis: Server, pool: str, queues: int, limited: bool) -> tuple[f
     return len(watched["limited"]) / WATCHED_S, len(watched["free"]) / WATCHED_S, worst
 
 
-@pytest.mark.parametrize(
-    ("pool", "queues"),
-    [
-        pytest.param("prefork", 1, marks=pytest.mark.slow),
-        pytest.param("prefork", 2, marks=pytest.mark.long),
-        *(pytest.param(pool, queues, marks=pytest.mark.long) for pool in ("threads", "gevent") for queues in (1, 2)),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("queues", [1, 2])
+@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent"])
 def test_limited_tasks_have_their_turn(empty_redis: Server, figures: Figures, pool: str, queues: int) -> None:
     """100 ms each, 8 processes, twice as many tasks as can run, in one shuffled queue and in two.
 
