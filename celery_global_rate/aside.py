@@ -175,4 +175,4 @@ class Aside:
 
 def _count(bucket: Bucket) -> Counter[str | None]:
     """The held messages of a bucket by the queues they came from."""
-    return Counter([getattr(request, "queue_name", None) for request in (*bucket.retrying, *bucket.held)])
+    return Counter([getattr(request, "queue_name", None) for request in bucket.requests])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -41,6 +41,14 @@ class Call:
         return self.sent + REPLY_TIMEOUT_S
 
 
+@dataclass(eq=False)
+class Leaving:
+    """A request that must not run any more, until Celery has dismissed it, and when that is tried (again)."""
+
+    request: Any
+    retry: Retry = field(default_factory=Retry)
+
+
 class Bucket:
     """Held requests in order, and the slots reserved for them.
 
@@ -64,6 +72,8 @@ class Bucket:
         self.waiting = 1
         self.held = HeldQueue(rank)
         self.retrying: list[Any] = []
+        self.leaving: list[Leaving] = []
+        self._kept: set[Any] = set()
         self.retry = Retry()
         self._retries: dict[Any, Retry] = {}
         self.reservations: deque[Reservation] = deque()
@@ -90,8 +100,13 @@ class Bucket:
 
     @property
     def held_count(self) -> int:
-        """Held requests, with those put off."""
-        return len(self.held) + len(self.retrying)
+        """Held requests, with those put off, and those that must not run any more."""
+        return len(self.held) + len(self.retrying) + len(self.leaving)
+
+    @property
+    def requests(self) -> list[Any]:
+        """All of these."""
+        return [*(leaving.request for leaving in self.leaving), *self.retrying, *self.held]
 
     @property
     def unprovided(self) -> int:
@@ -116,7 +131,7 @@ class Bucket:
     @property
     def is_idle(self) -> bool:
         """Whether it needs nobody's attention."""
-        return not (self.held or self.retrying or self.in_hand or self.call)
+        return not (self.held_count or self.in_hand or self.call)
 
     def opens(self, clock: RedisClock) -> float:
         """The monotonic instant from which requests may be released, limit or not."""
@@ -155,16 +170,35 @@ class Bucket:
         self.held.put_first(due)
         return min((self._retries[request].at for request in self.retrying), default=float("inf"))
 
+    def leave(self, request: Any) -> bool:
+        """Whether a request leaves the queue to be dismissed. One that was not, when it was tried, does not."""
+        if request in self._kept:
+            return False
+        self.leaving.append(Leaving(request))
+        return True
+
+    def left(self, leaving: Leaving, is_dismissed: bool) -> None:
+        """Celery was to dismiss a request: it is gone for good, or wanted after all."""
+        self.leaving.remove(leaving)
+        if is_dismissed:
+            self.forget(leaving.request)
+        else:
+            self._kept.add(leaving.request)
+            self.held.put_first([leaving.request])
+
     def forget(self, request: Any) -> None:
         """A request is held no longer."""
-        if self._retries:
+        if self._retries or self._kept:
             self._retries.pop(request, None)
+            self._kept.discard(request)
 
     def clear(self) -> None:
         """All of them."""
         self.held.clear()
         self.retrying.clear()
         self._retries.clear()
+        self.leaving.clear()
+        self._kept.clear()
 
     def drop_gone(self, is_gone: Callable[[Any], bool], first: int, is_enough: Callable[[int], bool]) -> int:
         """Forget requests that are gone (revoked, expired).

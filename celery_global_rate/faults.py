@@ -22,18 +22,22 @@ LOGGED_AGAIN_S = 60.0
 class Retry:
     """When something that failed is tried again: soon at first, and less often each time it fails.
 
+    Args:
+        longest_s: the longest pause, in seconds; shorter than what fails is remembered for.
+
     Attributes:
         at: the monotonic instant from which it may be tried.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longest_s: float = LONGEST_PAUSE_S) -> None:
+        self._longest_s = longest_s
         self.at = self._failed_at = float("-inf")
         self._pause_s = 0.0
 
     def failed(self, now: float) -> None:
         """It has failed now (monotonic seconds)."""
         is_new = now - self._failed_at > FORGOTTEN_S
-        self._pause_s = FIRST_PAUSE_S if is_new else min(2 * self._pause_s, LONGEST_PAUSE_S)
+        self._pause_s = FIRST_PAUSE_S if is_new else min(2 * self._pause_s, self._longest_s)
         self._failed_at = now
         self.at = now + self._pause_s
 

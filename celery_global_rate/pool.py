@@ -66,7 +66,10 @@ class Pool(Protocol):
         """Whether a request began to run although `start` has ended in an error. Else it may be started again."""
 
     def is_gone(self, request: Any) -> bool:
-        """Whether a request must not run any more (revoked, expired). Answers and acknowledges it then."""
+        """Whether a request must not run any more (revoked, expired). Asks nobody."""
+
+    def dismiss(self, request: Any) -> bool:
+        """Store the state of such a request and acknowledge it; whether it was one. Its result backend may be slow."""
 
 
 class WorkerPool(Pool, Protocol):

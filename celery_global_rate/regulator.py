@@ -16,6 +16,7 @@ from .chores import Chores
 from .clock import RedisClock
 from .connection import REOPEN_LATE_S, HubConnection
 from .credit import Credit, Renew
+from .dismissals import Dismissals
 from .faults import FIRST_PAUSE_S, Faults
 from .limit import Limit
 from .limiter import Limiter
@@ -92,11 +93,13 @@ class Regulator:
             pool, self.limiter, self._alarm.set, self._cover, time.monotonic, random.random, self._faults
         )
         sweep = Sweep(self.scheduler.busy.values, self.scheduler.is_gone, time.monotonic)
+        dismissals = Dismissals(self.scheduler.busy.values, pool.dismiss, self._faults, time.monotonic)
         self._chores = Chores(
             {
                 "putting queues aside": self.aside.keep_up,
                 "keeping held messages": self._keep_patient,
                 "looking for revoked tasks": sweep.keep_up,
+                "dismissing revoked tasks": dismissals.keep_up,
                 "looking for news": self._news.keep_up,
                 "counting workers": self._members.keep_up,
                 "watching Redis": self._watch,

@@ -69,7 +69,7 @@ class Scheduler:
     @property
     def requests(self) -> list[Any]:
         """All of them."""
-        return [request for bucket in self.busy.values() for request in (*bucket.retrying, *bucket.held)]
+        return [request for bucket in self.busy.values() for request in bucket.requests]
 
     def hold(self, bucket: Bucket, request: Any) -> None:
         """Take a request in. It is released at once where its bucket has no limit."""
@@ -227,19 +227,18 @@ class Scheduler:
     def is_gone(self, bucket: Bucket, request: Any) -> bool:
         """Whether a held request is to leave the queue: it must not run any more, or cannot be asked and is put off.
 
-        To answer and to acknowledge it takes the result backend and the broker, and either may fail.
+        Nothing is answered or acknowledged here; that may take long, and `Dismissals` sees to it.
         """
         try:
             is_gone = self._pool.is_gone(request)
-        except self._faults.passing:
-            raise
         except Exception as exc:
             self._faults.note("looking whether a task is still wanted", exc, bucket.name)
             bucket.put_off(request, self._monotonic())
             return True
-        if is_gone:
-            bucket.forget(request)
-        return is_gone
+        if is_gone and bucket.leave(request):
+            self._wake(self._monotonic())
+            return True
+        return False
 
     def _is_wanted(self, bucket: Bucket) -> bool:
         """Whether the next held request still wants to run; those before it that do not are forgotten."""

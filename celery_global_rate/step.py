@@ -116,9 +116,13 @@ class WorkerPool:
             ours.pop(first, None)
 
     def is_gone(self, request: Any) -> bool:
-        """Whether it was revoked or has expired; Celery then announces and acknowledges it."""
-        if request.expires is None and not state.revoked and not state.revoked_stamps:
-            return False  # asking costs more than all else here does
+        """Whether it was revoked, by its id or a stamp, or has expired, as far as this worker knows."""
+        if request.expires is not None and request.maybe_expire():
+            return True
+        return request.id in state.revoked or (bool(state.revoked_stamps) and _is_revoked_by_stamp(request))
+
+    def dismiss(self, request: Any) -> bool:
+        """Have Celery announce that it is gone, store that and acknowledge it; False if Celery thinks otherwise."""
         return bool(request.revoked())
 
     def show(self, request: Any) -> None:
@@ -193,6 +197,20 @@ class WorkerPool:
         self._line.clear()
         self._waiting.clear()
         self._running.clear()
+
+
+def _is_revoked_by_stamp(request: Any) -> bool:
+    """Whether a stamped header of a request has a value that was revoked."""
+    revoked, stamps = state.revoked_stamps, request.stamps
+    return any(
+        not set(_values(stamps[header])).isdisjoint(_values(revoked[header]))
+        for header in request.stamped_headers
+        if header in revoked and stamps.get(header) is not None
+    )
+
+
+def _values(stamp: Any) -> Any:
+    return stamp if isinstance(stamp, (list, tuple, set)) else [stamp]
 
 
 class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types

@@ -14,6 +14,7 @@ from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
 from celery_global_rate.bucket import HORIZON_S, PATIENCE_S, REPLY_TIMEOUT_S, Bucket
 from celery_global_rate.clock import RedisClock
+from celery_global_rate.dismissals import Dismissals
 from celery_global_rate.faults import Faults
 from celery_global_rate.limit import PS_PER_US, Limit
 from celery_global_rate.line import SemaphoreLine
@@ -94,6 +95,7 @@ class Worker:
         self.scheduler = Scheduler(
             self, self, self._wake, self._cover, self.monotonic, self.world.random.random, self.faults
         )
+        self.dismissals = Dismissals(self.scheduler.busy.values, self.dismiss, self.faults, self.monotonic)
 
     def monotonic(self) -> float:
         return self.world.now + self._skew
@@ -168,7 +170,17 @@ class Worker:
         return [at + self._skew for request, at in self._ends.items() if not str(request).startswith(OTHER)]
 
     def is_gone(self, request: Any) -> bool:
-        return request in self.revoked
+        if request not in self.revoked:
+            return False
+        self.world.after(0, partial(self.run_soon, self._dismiss))
+        return True
+
+    def _dismiss(self) -> None:
+        if (at := self.dismissals.keep_up(self.monotonic())) < float("inf"):
+            self.world.at(at - self._skew, partial(self.run_soon, self._dismiss))
+
+    def dismiss(self, request: Any) -> bool:
+        return True
 
     def line_up(self, places: int, wanted: int) -> None:
         self._line.line_up(places, wanted)

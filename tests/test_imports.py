@@ -52,6 +52,7 @@ ARROWS: dict[str, set[str]] = {
     "patience": set(),
     "queues": {"broker"},
     "sweep": {"bucket"},
+    "dismissals": {"bucket", "faults"},
     "recycling": set(),
     "lost_tasks": set(),
     "regulator": {
@@ -70,6 +71,7 @@ ARROWS: dict[str, set[str]] = {
             "orders",
         ),
         *(
+            "dismissals",
             "members",
             "outage",
             "patience",

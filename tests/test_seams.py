@@ -35,6 +35,7 @@ from kombu.asynchronous.hub import Hub
 from kombu.common import QoS
 
 from celery_global_rate.connection import WOULD_BLOCK
+from celery_global_rate.step import _is_revoked_by_stamp
 
 from .conftest import Server
 from .probe import OPTION, RUN_TIME_S, Lane, application, build, seam
@@ -168,6 +169,22 @@ def test_a_request_can_be_told_that_its_task_is_lost(error: Exception) -> None:
         request.on_failure(ExceptionInfo(sys.exc_info()))
     left = request in state.reserved_requests | state.active_requests or request.id in state.requests
     seam(not left, "on_failure(ExceptionInfo(exc_info))", "lost_tasks.py", "celery/worker/request.py")
+
+
+@pytest.mark.parametrize("revoked", ["a", ["a", "x"], ["x"], []])
+@pytest.mark.parametrize("stamp", ["a", ["a", "b"], ["b"], None])
+def test_a_stamp_is_revoked_as_celery_has_it(revoked: Any, stamp: Any) -> None:
+    app = application("memory://")
+    headers = {"id": "2", "task": "limited", "stamped_headers": ["group"], "stamps": {"group": stamp}}
+    message = SimpleNamespace(headers=headers, body=b"", payload=((), {}, {}), delivery_info={}, properties={})
+    message.content_type = message.content_encoding = None
+    request = Request(message, app=app, on_ack=lambda *args: None, hostname="seams@lab")
+    state.revoked_stamps["group"] = revoked
+    try:
+        ours, theirs = _is_revoked_by_stamp(request), bool(request.revoked())
+    finally:
+        state.revoked_stamps.clear()
+    seam(ours == theirs, "Request.revoked by stamps", "step.py _is_revoked_by_stamp", "celery/worker/request.py")
 
 
 def test_worker_init_comes_before_the_blueprint_and_swallows_all_but_system_exit() -> None:

@@ -1,0 +1,245 @@
+"""Revoked and expired tasks whose result backend is away or slow: in virtual time, and in real workers."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.cluster import Cluster
+from benchmarks.server import Redis
+from benchmarks.windows import since, used
+from celery_global_rate.bucket import Bucket
+from celery_global_rate.dismissals import LONGEST_PAUSE_S, REST, SLICE_S, Dismissals
+from celery_global_rate.faults import Faults
+from celery_global_rate.limit import Limit
+
+from .conftest import Figures, Server
+
+RATE = "20/s"
+#: Tasks that are revoked, and as many that expire, while they are held and the backend is away for so long, in seconds.
+COUNT, AWAY_S = 20, 10.0
+#: After the backend is back: the longest pause, and a tenth of a second for each of them, most of it rest.
+BACK_S = LONGEST_PAUSE_S + 2 * COUNT / 10
+
+
+class Backend:
+    """Celery, as far as it dismisses requests: each call takes some time, and may fail."""
+
+    def __init__(self, takes_s: float) -> None:
+        self.now, self._takes_s = 100.0, takes_s
+        self.broken: set[str] = set()
+        self.kept: set[str] = set()
+        self.calls: list[tuple[float, str]] = []
+        self.bucket = Bucket("task", Limit.parse("1/h"))
+        faults = Faults(monotonic=lambda: self.now)
+        self.dismissals = Dismissals(lambda: [self.bucket], self.dismiss, faults, lambda: self.now)
+
+    def dismiss(self, request: str) -> bool:
+        self.calls.append((self.now, request))
+        self.now += self._takes_s
+        if request in self.broken:
+            raise ConnectionError(request)
+        return request not in self.kept
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while (at := self.dismissals.keep_up(self.now)) < end:
+            self.now = max(self.now, at)
+        self.now = max(self.now, end)
+
+
+def test_each_is_dismissed_once_and_the_loop_is_left_to_others_meanwhile() -> None:
+    """40 at a millisecond each: 4 or 5 in a row, and then as long a rest as four times that."""
+    backend = Backend(0.001)
+    for index in range(40):
+        backend.bucket.leave(str(index))
+    backend.run(1)
+    gaps = [later - earlier for (earlier, _), (later, _) in zip(backend.calls, backend.calls[1:])]
+
+    assert [request for _, request in backend.calls] == [str(index) for index in range(40)]
+    assert backend.bucket.is_idle
+    assert 7 <= sum(gap >= REST * SLICE_S for gap in gaps) <= 9
+
+
+def test_one_that_cannot_be_dismissed_keeps_no_other_and_is_tried_again_ever_less_often() -> None:
+    """Of three the second fails for ten seconds: the others are gone at once, and it within the longest pause after.
+
+    Pauses of 0.05, 0.1 ... 3.2 s: the eighth attempt comes after 6.35 s, and then one every 4 s.
+    """
+    backend = Backend(0.001)
+    backend.broken = {"1"}
+    for request in "012":
+        backend.bucket.leave(request)
+    backend.run(1)
+    left_after_a_second = [leaving.request for leaving in backend.bucket.leaving]
+    backend.run(9)
+    attempts = Counter(request for _, request in backend.calls)
+    backend.broken.clear()
+    back = backend.now
+    backend.run(LONGEST_PAUSE_S + 1)
+
+    assert left_after_a_second == ["1"]
+    assert attempts["0"] == attempts["2"] == 1
+    assert 7 <= attempts["1"] <= 9
+    assert backend.bucket.is_idle
+    assert backend.calls[-1][0] - back <= LONGEST_PAUSE_S
+
+
+def test_a_slow_backend_has_a_fifth_of_the_loop_at_most() -> None:
+    """Two seconds for each: one at a time, and eight seconds for others after it."""
+    backend = Backend(2)
+    for request in "012":
+        backend.bucket.leave(request)
+    begin = backend.now
+    backend.run(60)
+
+    assert [(at - begin, request) for at, request in backend.calls] == [(0, "0"), (10, "1"), (20, "2")]
+
+
+def test_one_that_is_wanted_after_all_comes_back_first_and_does_not_leave_again() -> None:
+    backend = Backend(0.001)
+    backend.kept = {"0"}
+    backend.bucket.leave("0")
+    backend.bucket.hold("1", backend.now)
+    backend.run(1)
+
+    assert list(backend.bucket.held) == ["0", "1"]
+    assert not backend.bucket.leave("0")
+
+
+@contextlib.contextmanager
+def backend_of(kind: str, directory: Path) -> Iterator[tuple[str, Callable[[], object], Callable[[], object]]]:
+    """A result backend: its URL, and how it goes away (or becomes slow) and comes back."""
+    if kind == "database":
+        pytest.importorskip("sqlalchemy")
+        home, elsewhere = directory / "results", directory / "away"
+        home.mkdir()
+        yield f"db+sqlite:///{home}/results.sqlite", lambda: home.rename(elsewhere), lambda: elsewhere.rename(home)
+        shutil.rmtree(home)
+        return
+    server, slow = Redis(), directory / "slow"
+    slow.write_text("")
+    try:
+        server.start()
+        if kind == "slow":
+            away, back = lambda: slow.write_text("2"), lambda: slow.write_text("")
+            yield f"tests.apps.results:Slow+{server.url}/0", away, back
+        else:
+            yield f"{server.url}/0", server.stop, server.start
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "pool"),
+    [
+        pytest.param("redis", "prefork", marks=pytest.mark.slow),
+        pytest.param("redis", "gevent", marks=pytest.mark.long),
+        pytest.param("database", "prefork", marks=pytest.mark.slow),
+    ],
+)
+def test_a_result_backend_that_is_away_stops_nothing(
+    empty_redis: Server, figures: Figures, tmp_path: Path, kind: str, pool: str
+) -> None:
+    """Twenty held tasks are revoked and twenty expire while it is away for ten seconds.
+
+    Another limit has its rate (a slot in fifty may be missed by a busy machine), commands are answered, tasks without
+    a limit start, and the worker keeps its broker. Once the backend is back, each is announced and acknowledged once.
+
+    Celery asks a database three times in a row, with a traceback each: a tenth of a second in which two slots fall due,
+    one of which is missed, eight times in ten seconds: 192 of 200, and as much again for a busy machine.
+    """
+    with backend_of(kind, tmp_path) as (url, away, back), held_by(empty_redis, url) as cluster:
+        revoked = start(cluster, COUNT, pool)
+        away()
+        revoke(cluster, revoked)
+        begin = time.monotonic()
+        cluster.send("free", 5, ignore_result=True)
+        replies = [cluster.app.control.ping(timeout=1, limit=1) for _ in range(3)]
+        time.sleep(max(0.0, begin + AWAY_S - time.monotonic()))
+        end = time.monotonic()
+        early = len(cluster.records("revoked"))
+        back()
+        cluster.wait_for(2 * COUNT, BACK_S + 5, kind="revoked", task="late")
+        took_s = max(cluster.instants("revoked", "late")) - end
+        cluster.wait(lambda: not empty_redis.client().hlen("unacked"), 30)
+        announced = Counter(record.task_id for record in cluster.records("revoked"))
+        starts, free = cluster.instants("start"), cluster.instants("start", "free")
+        parted, log = cluster.records("parted"), cluster.log("w0")
+    share = used(starts, 1 / 20, begin, end)
+    count = log.count("Traceback")
+    figures(f"{kind}, {pool}: {share:.4f} of the slots beside it, {count} tracebacks, gone {took_s:.2f} s after")
+
+    assert early == 0
+    assert set(announced.values()) == {1}
+    assert took_s <= BACK_S
+    assert (0.92 if kind == "database" else 0.98) <= share <= 1.02
+    assert all(replies)
+    assert len(free) == 5
+    assert max(free) - begin <= 1
+    assert parted == []
+    assert log.count("global-rate: unexpected error") <= 2
+
+
+@pytest.mark.long
+def test_a_slow_result_backend_slows_the_others_by_a_fifth(
+    empty_redis: Server, figures: Figures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two seconds for each of four: the loop stands still for two seconds, four times, and has eight between them.
+
+    Stock Celery stands still for all of them in a row. A slot that falls due meanwhile is missed: 0.8 are left, and at
+    the edges of the watch a call more or less.
+    """
+    monkeypatch.setenv("GLOBAL_RATE_SLOW", str(tmp_path / "slow"))
+    with backend_of("slow", tmp_path) as (url, away, _), held_by(empty_redis, url) as cluster:
+        revoked = start(cluster, 2, "prefork", limited=900)
+        away()
+        revoke(cluster, revoked)
+        begin = time.monotonic()
+        cluster.wait_for(4, 60, kind="revoked", task="late")
+        end = time.monotonic()
+        starts = since(cluster.instants("start"), begin, end)
+    gaps = sorted(later - earlier for earlier, later in zip(starts, starts[1:]))
+    share = len(starts) / 20 / (end - begin)
+    figures(f"2 s for each of four: {share:.3f} of the slots in {end - begin:.0f} s, longest gap {gaps[-1]:.2f} s")
+
+    assert 24 <= end - begin <= 45
+    assert share >= 0.7
+    assert gaps[-1] <= 2.5
+    assert gaps[-5] <= 0.5
+
+
+def held_by(server: Server, results: str) -> Cluster:
+    """Workers that hold tasks at 1/h which store their results."""
+    conf: dict[str, Any] = {
+        "result_backend": results,
+        "task_annotations": {"late": {"rate_limit": "1/h", "ignore_result": False}},
+        "global_rate_max_held": 1000,
+    }
+    return Cluster(f"{server.url}/0", f"{server.url}/1", RATE, conf=conf, lifelines=True)
+
+
+def start(cluster: Cluster, count: int, pool: str, limited: int = 400) -> list[str]:
+    """A worker with tasks to be revoked, whose ids are returned, and others that expire in a moment, under load."""
+    cluster.start(1, pool=pool, concurrency=4, options=("-I", "tests.apps.results"))
+    cluster.send("late", ignore_result=True)
+    cluster.wait_for(1, 10, task="late")
+    revoked = cluster.send("late", count)
+    cluster.send("late", count, expires=4.0)
+    cluster.send("limited", limited, ignore_result=True)
+    cluster.wait_for(1 + 2 * count, 10, kind="received", task="late")
+    cluster.wait_for(10, 10)
+    return revoked
+
+
+def revoke(cluster: Cluster, ids: list[str]) -> None:
+    """Celery itself, before it answers the next command, may store each of them in the event loop, or try to."""
+    cluster.app.control.revoke(ids)
+    assert cluster.app.control.ping(timeout=20, limit=1)
