@@ -142,7 +142,7 @@ def backend_of(kind: str, directory: Path) -> Iterator[tuple[str, Callable[[], o
     [
         pytest.param("redis", "prefork", marks=pytest.mark.slow),
         pytest.param("redis", "gevent", marks=pytest.mark.long),
-        pytest.param("database", "prefork", marks=pytest.mark.slow),
+        pytest.param("database", "prefork", marks=pytest.mark.long),
     ],
 )
 def test_a_result_backend_that_is_away_stops_nothing(
