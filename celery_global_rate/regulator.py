@@ -236,7 +236,7 @@ class Regulator:
 
     def _hold(self, bucket: Bucket, request: Any) -> None:
         self._faults.guard("lending prefetch slots", self._credit.received)
-        self.aside.received()
+        self._faults.guard("putting queues aside", self.aside.received)
         self._faults.guard("keeping held messages", self._patience.hold, request)
         self.scheduler.hold(bucket, request)
         self._alarm.set(time.monotonic() + SWEEP_S)
@@ -259,7 +259,7 @@ class Regulator:
 
     def _clear(self) -> None:
         self.dropped += self.scheduler.requests
-        self.aside.forget()
+        self._faults.guard("putting queues aside", self.aside.forget)
         self._forget()
         self._faults.guard("leaving the pool", self._pool.clear)
 
