@@ -166,7 +166,12 @@ class Room:
     @property
     def is_crowded(self) -> bool:
         """Whether tasks without a limit wait for a process as well."""
-        return -self._pool.free > max(0, self._pool.on_deck)
+        return -self._pool.free > self._pool.on_deck
+
+    @property
+    def is_in_line(self) -> bool:
+        """Whether a process comes only by our turn in the line."""
+        return self._pool.free <= 0 and not self._is_quick
 
     def claim_s(self, limit: Limit) -> float:
         """How long before a slot of a limit a process is claimed for it, in seconds.
@@ -184,8 +189,6 @@ class Room:
             waiting: limited tasks that are held.
             of_use: so many of them could use a process at once.
         """
-        if self._pool.free > 0 or self._is_quick:
-            return 0, 0
         processes = self._pool.processes
         return min(waiting, PLACES * processes, MOST_PLACES), min(of_use, processes)
 

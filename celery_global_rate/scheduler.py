@@ -164,9 +164,12 @@ class Scheduler:
             return bucket.retry.at
 
     def _line_up(self) -> None:
-        waiting = sum(len(bucket.held) for bucket in self.busy.values() if bucket.limit)
-        now = self._monotonic()
-        self._pool.line_up(*self._room.places(waiting, sum(self._of_use(bucket, now) for bucket in self.busy.values())))
+        if not self._room.is_in_line:
+            self._pool.line_up(0, 0)
+            return
+        now, buckets = self._monotonic(), self.busy.values()
+        waiting = sum(len(bucket.held) for bucket in buckets if bucket.limit)
+        self._pool.line_up(*self._room.places(waiting, sum(self._of_use(bucket, now) for bucket in buckets)))
 
     def _cover_held(self) -> None:
         self._faults.guard("lending prefetch slots", self._cover, self._to_cover)

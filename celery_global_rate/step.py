@@ -104,8 +104,12 @@ class WorkerPool:
     @property
     def started(self) -> list[float]:
         """When our tasks that run now began to, in monotonic seconds: the oldest first."""
-        self._drop(self._running, state.active_requests)
-        return list(self._running.values())  # at once: threads of the pool change it meanwhile
+        running = self._running
+        self._drop(running, state.active_requests)
+        if len(running) > self.processes:  # behind one that runs for long, some were lost with their processes
+            for lost in [request for request in list(running) if request not in state.active_requests]:
+                running.pop(lost, None)
+        return list(running.values())  # at once: threads of the pool change it meanwhile
 
     @staticmethod
     def _drop(ours: dict[Any, Any], celerys: Any) -> None:
@@ -219,7 +223,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
     ``app.steps['consumer'].add(GlobalRateLimit)`` switches it on. In any window of length w at most
     ``b + (w + D + R) / T`` tasks of a limit are released, whatever workers come, go, stall or die, while Redis
     answers: burst b, emission interval T, grace D (25 ms, or T/10 up to 1 s where that is more), and R, about one
-    round trip to Redis. While Redis does not answer, tasks with a limit are held.
+    round trip to Redis. What they do while Redis does not answer is up to `global_rate_on_outage`.
     """
 
     requires = ("celery.worker.consumer.connection:Connection",)
