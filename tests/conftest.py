@@ -12,7 +12,7 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 
-from benchmarks.server import ExternalRedis, RabbitMQ, Redis, any_redis
+from benchmarks.server import ExternalRedis, RabbitMQ, Redis, any_redis, redis_binary
 
 from .replay import Bucket
 
@@ -72,6 +72,15 @@ def own_redis() -> Iterator[Redis]:
         pytest.skip(f"no second Redis: {reason}")
     yield server
     server.close()
+
+
+@contextlib.contextmanager
+def locked_redis(password: str) -> Iterator[Redis]:
+    """A server that wants a password."""
+    if redis_binary() is None:
+        pytest.skip("no Redis to run")
+    with contextlib.closing(Redis(options=["--requirepass", password], password=password)) as server:
+        yield server.start()
 
 
 @contextlib.contextmanager

@@ -15,12 +15,12 @@ from kombu import Connection
 from kombu.transport.redis import Channel
 
 from benchmarks.cluster import Cluster
-from benchmarks.server import Redis, redis_binary
+from benchmarks.server import Redis
 from celery_global_rate.inherited import inherited
 from celery_global_rate.settings import Settings
 
 from .apps.credentials import SECRET
-from .conftest import Figures
+from .conftest import Figures, locked_redis
 
 PASSWORD = quote(SECRET, "")
 PROVIDER, LATE = ("tests.apps.credentials.Provider", "tests.apps.credentials.LateProvider")
@@ -31,11 +31,8 @@ KNOWS_PROVIDERS = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def locked() -> Iterator[Redis]:
-    """A server that wants a password."""
-    if redis_binary() is None:
-        pytest.skip("no Redis to run")
-    with contextlib.closing(Redis(options=["--requirepass", SECRET], password=SECRET)) as server:
-        yield server.start()
+    with locked_redis(SECRET) as server:
+        yield server
 
 
 def application(locked: Redis, **conf: Any) -> Celery:

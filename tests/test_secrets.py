@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,9 +12,9 @@ from celery import Celery
 from celery.app import utils
 
 from benchmarks.cluster import Cluster
-from benchmarks.server import Redis, redis_binary, root
+from benchmarks.server import Redis, root
 
-from .conftest import Server
+from .conftest import Server, locked_redis
 from .test_orders import order
 
 SECRET = "s3cret"
@@ -24,11 +23,8 @@ INSPECTIONS = ("conf", "report", "stats", "registered", "active_queues", "rate_l
 
 @pytest.fixture(scope="module")
 def locked() -> Iterator[Redis]:
-    """A server that wants a password."""
-    if redis_binary() is None:
-        pytest.skip("no Redis to run")
-    with contextlib.closing(Redis(options=["--requirepass", SECRET], password=SECRET)) as server:
-        yield server.start()
+    with locked_redis(SECRET) as server:
+        yield server
 
 
 def celery_report(cluster: Cluster) -> str:
