@@ -29,7 +29,7 @@ demo: venv
 test: venv
 	$(BIN)/python -m pytest $(T)
 
-# The tests that take longer: twenty-five minutes. T=tests/test_outage.py for some of them.
+# The tests that take longer: half an hour and more. T=tests/test_outage.py for some of them.
 long: venv
 	$(BIN)/python -m pytest -m long $(T)
 
