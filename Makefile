@@ -58,6 +58,9 @@ matrix: venv
 lint: .venv/checkers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/proselint --config .proselintrc.json check README.rst $(filter-out %/changelog.rst,$(wildcard docs/*.rst)) \
+		CHANGELOG.rst CONTRIBUTING.rst SECURITY.rst
 
 types: .venv/checkers
 	$(BIN)/mypy

@@ -405,7 +405,7 @@ def per_second(starts: list[float]) -> float:
     ("kind", "pool", "tasks", "least"),
     [
         ("redis", "prefork", 5000, 0.95),
-        ("redis", "gevent", 5000, 0.45),  # one loop does all: it falls short, most of all where a queue goes to and fro
+        ("redis", "gevent", 5000, 0.45),  # one loop does all: it falls short, most where queues go back and forth
         ("rabbitmq", "prefork", 5000, 0.8),  # it searches past older messages that are not acknowledged
         ("filesystem", "prefork", 1500, 0.9),
     ],
