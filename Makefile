@@ -25,13 +25,14 @@ venv: .venv/ready
 demo: venv
 	@$(BIN)/python -m examples.demo
 
-# T=tests/test_rates.py, or anything else that pytest takes
+# T=tests/test_rates.py, or anything else that pytest takes. Several at a time, each process with servers of its own;
+# with REDIS_URL, whose server they would share, one after the other.
 test: venv
-	$(BIN)/python -m pytest $(T)
+	$(BIN)/python -m pytest $(if $(REDIS_URL),,-n auto --maxprocesses 4 --dist worksteal) --durations 10 $(T)
 
 # The tests that take longer: half an hour and more. T=tests/test_outage.py for some of them.
 long: venv
-	$(BIN)/python -m pytest -m long $(T)
+	$(BIN)/python -m pytest -m long --timeout 900 $(T)
 
 # Random faults for five minutes, from a seed that is told. C='--seed 7 --seconds 60 --policy share' for another run.
 chaos: venv

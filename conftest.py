@@ -6,11 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-MEASURED = pytest.StashKey[list[str]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[MEASURED] = []
+#: Under this name a report carries the figures of its test, from whichever process ran it.
+MEASURED = "measured"
 
 
 @pytest.fixture
@@ -18,13 +15,15 @@ def figures(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Notes what a test has measured; all of it is printed at the end of the run."""
 
     def note(line: str) -> None:
-        request.config.stash[MEASURED].append(f"{request.node.name}: {line}")
+        request.node.user_properties.append((MEASURED, f"{request.node.name}: {line}"))
 
     return note
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    lines = config.stash[MEASURED]
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    calls = [report for report in reports if getattr(report, "when", None) == "call"]
+    lines = [line for report in calls for name, line in report.user_properties if name == MEASURED]
     if lines:
         terminalreporter.section("measured")
         for line in lines:

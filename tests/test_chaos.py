@@ -20,8 +20,8 @@ from .conftest import Figures
 SEED = int(os.environ.get("GLOBAL_RATE_SEED") or random.randrange(10_000))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("policy", ["hold", pytest.param("share", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("policy", ["hold", "share"])
 def test_a_short_run(figures: Figures, policy: str) -> None:
     """Half a minute, three workers, about eight faults: the bounds of docs/guarantees hold, and nothing is lost."""
     if redis_binary() is None:

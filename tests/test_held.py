@@ -130,8 +130,15 @@ def test_a_thousand_cycles_leave_the_prefetch_count_where_it_was(empty_redis: Se
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["redis", "rabbitmq"])
-@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+@pytest.mark.parametrize(
+    ("pool", "kind"),
+    [
+        ("prefork", "redis"),
+        ("gevent", "rabbitmq"),
+        pytest.param("prefork", "rabbitmq", marks=pytest.mark.long),
+        pytest.param("gevent", "redis", marks=pytest.mark.long),
+    ],
+)
 def test_what_a_worker_holds_goes_back_when_it_begins_to_end(
     request: pytest.FixtureRequest, empty_redis: Server, figures: Figures, kind: str, pool: str
 ) -> None:

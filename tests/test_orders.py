@@ -235,6 +235,7 @@ def test_a_reset_outlives_the_loss_of_redis(empty_redis: Server, figures: Figure
     assert 0.97 <= share <= 1.03
 
 
+@pytest.mark.long
 def test_the_same_limit_over_and_over(empty_redis: Server, figures: Figures) -> None:
     """Sent ten times a second for 5 s under load: 50/s does not move, and there is one version."""
     with cluster_on(empty_redis, "50/s") as cluster:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from benchmarks.cluster import Cluster
 from benchmarks.windows import excess
 from celery_global_rate.limit import Limit
@@ -16,6 +18,7 @@ LEFT_BEHIND = {"global_rate_url": "redis://127.0.0.1:1/0", "global_rate_max_held
 LONGEST_TTL_S = 60
 
 
+@pytest.mark.long
 def test_on_off_and_on_again(empty_redis: Server, figures: Figures) -> None:
     """Four workers at 7/s on one backlog, with the extension, without it, and with it again, 5 s each.
 

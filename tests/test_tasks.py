@@ -19,7 +19,7 @@ from .wire import NOISE_S
 KNOWS_ETA_LIMIT = pytest.mark.skipif(celery.__version__ < "5.6", reason="a setting of Celery 5.6 and newer")
 QUORUM = {"task_default_queue": "quorum", "task_default_queue_type": "quorum"}
 #: Whether the extension is on.
-HERE_AND_STOCK = [pytest.param(True, id="here"), pytest.param(False, id="stock", marks=pytest.mark.slow)]
+HERE_AND_STOCK = [pytest.param(True, id="here"), pytest.param(False, id="stock", marks=pytest.mark.long)]
 
 
 def cluster_on(server: Server, rate: str | None, **more: object) -> Cluster:

@@ -205,8 +205,8 @@ def test_the_broker_goes_and_comes_back(empty_redis: Server, figures: Figures) -
 
     Twice may run what starts in the moment of a cut, one for each process, because its acknowledgement may be lost with
     the connection: that is Celery's own. Held requests that were not dropped would start later, and be 20 or more.
-    One message for each worker and cut may be lost, or come back only after the visibility timeout: what kombu was about
-    to note down. That is kombu's own.
+    One message for each worker and cut may be lost, or come back only after the visibility timeout, because kombu was
+    about to note it down: that is kombu's own.
     """
     with ExitStack() as stack:
         proxy = stack.enter_context(Proxy(empty_redis.port))
