@@ -51,7 +51,7 @@ def introduction(report: dict[str, Any]) -> str:
         f"Celery {machine['celery']}, kombu {machine['kombu']}, redis-py {machine['redis']}, {machine['server']}, "
         f"commit {commits}: a backlog, prefork workers of two processes, 30 s or more here "
         "and 10 s or more on stock Celery.\n"
-        "The worst window is the one with the most releases against the promise; at 0 or below it is kept.\n"
+        "The worst window is the one with the most releases against the promise; at 0 or below, the promise holds.\n"
     )
 
 
