@@ -48,7 +48,7 @@ celery-suite: venv
 # Workers, brokers and Redis in containers: six minutes, and a Docker daemon is needed. I='-m brief' for a short pass
 integration: venv
 	@$(BIN)/pip install -q -e '.[integration]'
-	$(BIN)/python -m pytest integration $(I)
+	$(BIN)/python -m pytest integration --timeout 900 $(I)
 
 # Every supported Celery and redis-py, on those of the Pythons 3.9 to 3.13 that are here: an hour.
 # E=py39-oldest for one of them, names in tox.ini. Writes benchmarks/versions.json and docs/versions.inc.
