@@ -6,7 +6,7 @@ T ?= tests
 # Where pyenv keeps Pythons that are not on the path.
 PYTHONS ?= $(wildcard $(HOME)/.pyenv/versions/3.*/bin/python)
 
-.PHONY: venv demo test long chaos celery-suite integration matrix lint types docs bench dist check-all clean
+.PHONY: venv demo test long chaos soak celery-suite integration matrix lint types docs bench dist check-all clean
 
 venv: .venv/ready
 
@@ -37,6 +37,11 @@ long: venv
 # Random faults for five minutes, from a seed that is told. C='--seed 7 --seconds 60 --policy share' for another run.
 chaos: venv
 	$(BIN)/python -m tests.chaos $(C)
+
+# An hour of everything that tasks do, with limits that change and workers that come and go. C='--seconds 600' for a
+# shorter one, C=--stock for what stock Celery makes of it.
+soak: venv
+	$(BIN)/python -m tests.soak $(C)
 
 # Celery's own integration tests, on stock Celery and with a limit on every task: fifteen minutes.
 # C=--brief for those that are worth most, in four and a half, C='--broker redis -k test_chord' for some.
@@ -81,7 +86,7 @@ dist: venv
 	$(BIN)/python -m build -q
 	$(BIN)/python -m twine check --strict dist/*
 
-check-all: lint types test long chaos celery-suite integration matrix docs bench
+check-all: lint types test long chaos soak celery-suite integration matrix docs bench
 
 clean:
 	rm -rf .venv .tox docs/_build build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

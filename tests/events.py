@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import redis
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError, ResponseError
 
@@ -71,6 +72,30 @@ class Strike:
     at: float
     over: float
     until: float
+
+
+@contextlib.contextmanager
+def nothing_on_its_way(broker: redis.Redis, *queues: str) -> Iterator[None]:
+    """Keep messages from being taken meanwhile.
+
+    kombu takes a message from its list first and notes down afterwards that it has it. What is between the two when
+    the broker, the connection or the worker goes is lost, by Celery's own doing.
+
+    Args:
+        broker: its Redis.
+        queues: all that workers take messages from; `celery` if there are none.
+    """
+    names = queues or ("celery",)
+    for queue in names:
+        with contextlib.suppress(ResponseError):  # there is none
+            broker.rename(queue, f"aside.{queue}")
+    time.sleep(ON_ITS_WAY_S)
+    yield
+    with broker.pipeline() as pipe:
+        for queue in names:
+            for _ in range(broker.llen(f"aside.{queue}")):
+                pipe.lmove(f"aside.{queue}", queue, "RIGHT", "LEFT")
+        pipe.execute()
 
 
 class Place:
@@ -169,7 +194,7 @@ class Fleet:
         workers = [its.worker for its in struck]
         with contextlib.ExitStack() as stack:
             if event.parts:
-                stack.enter_context(self._nothing_on_its_way())
+                stack.enter_context(nothing_on_its_way(self.broker.client()))
             at = time.monotonic()
             event.happen(self, place)
             over = time.monotonic()
@@ -183,23 +208,6 @@ class Fleet:
     def _is_ending(self, place: Place) -> bool:
         """Whether its worker gives back what it holds, or may still take a message that it will not read."""
         return place.is_ending_since < float("inf") and self.cluster.workers[place.worker].poll() is None
-
-    @contextlib.contextmanager
-    def _nothing_on_its_way(self) -> Iterator[None]:
-        """Keep messages from being taken meanwhile.
-
-        kombu takes a message from its list first and notes down that it has it afterwards. What is between the two when
-        the broker, the connection or the worker goes is lost, by Celery's own doing.
-        """
-        broker = self.broker.client()
-        with contextlib.suppress(ResponseError):  # there is none
-            broker.rename("celery", "aside")
-        time.sleep(ON_ITS_WAY_S)
-        yield
-        with broker.pipeline() as pipe:
-            for _ in range(broker.llen("aside")):
-                pipe.lmove("aside", "celery", "RIGHT", "LEFT")
-            pipe.execute()
 
     def storm(self, seed: int, seconds: int) -> None:
         """Let a random event happen every second, to a worker that is up."""

@@ -9,92 +9,26 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-import celery
 import pytest
 
 from benchmarks.cluster import Cluster
 
 from .conftest import Figures, Server
+from .outcomes import AT_LEAST, GREEN, KINDS, MEMBERS, UNLIMITED
 from .wire import NOISE_S
 
 PROCESSES = {"prefork": 8, "threads": 8, "solo": 1, "gevent": 8, "eventlet": 8}
-ALL = tuple(PROCESSES)
-GREEN = ("gevent", "eventlet")
 #: Messages of each task.
 ROUNDS = {"ends": 4, "losses": 3}
 #: The interval of each limit, in seconds. A process that is lost costs two cores a tenth of a second.
 INTERVAL_S = {"ends": 1.0, "losses": 2.0}
 #: How long a task runs that fills the pool afterwards, in seconds.
 FILL_S = 0.6
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a task does.
-
-    Attributes:
-        starts: of it, for each message.
-        pools: where stock Celery knows it and goes on afterwards.
-    """
-
-    starts: int = 1
-    pools: tuple[str, ...] = ALL
-
-
-#: The end of the task's code, and what its handlers make of it.
-ENDS = {
-    "succeeds": Outcome(),
-    "fails": Outcome(),
-    "fails_at_length": Outcome(),
-    "fails_unpicklably": Outcome(),
-    "fails_demandingly": Outcome(),
-    "fails_late": Outcome(),
-    "retries": Outcome(2),
-    "retries_later": Outcome(2),
-    "retries_in_vain": Outcome(2),
-    "retries_itself": Outcome(2),
-    "ignores": Outcome(),
-    "rejects": Outcome(),
-    "requeues": Outcome(2),
-    "returns_much": Outcome(),
-    "returns_an_object": Outcome(),
-    "breaks_before": Outcome(),
-    "breaks_on_success": Outcome(),
-    "breaks_on_failure": Outcome(),
-    "breaks_on_retry": Outcome(2),
-    "breaks_in_signals": Outcome(),
-    "replaces": Outcome(),
-    "arranges": Outcome(),
-}
-#: Tasks that others bring about, and how many for each of their messages.
-MEMBERS = {"replacement": 1, "first": 1, "second": 1, "member": 2, "body": 1}
-#: Those without a limit.
-UNLIMITED = ("arranges", "exits_unlimited")
-#: The end of its process, or of what runs it. Threads, eventlet and solo know no time limits, and only prefork knows
-#: soft ones; threads and solo terminate nothing.
-LOSSES = {
-    "exits": Outcome(),
-    "exits_late": Outcome(),
-    "exits_unlimited": Outcome(pools=("prefork", "threads", *GREEN)),
-    "vanishes": Outcome(pools=("prefork",)),
-    "is_killed": Outcome(pools=("prefork",)),
-    "is_killed_late": Outcome(pools=("prefork",)),
-    "is_killed_and_comes_again": Outcome(2, pools=("prefork",)),
-    "runs_too_long": Outcome(pools=("prefork",)),
-    "runs_much_too_long": Outcome(pools=("prefork", "gevent")),
-    "runs_much_too_long_and_breaks": Outcome(pools=("prefork", "gevent")),
-    "is_terminated": Outcome(pools=("prefork", "eventlet", *(("gevent",) if celery.__version__ >= "5.4" else ()))),
-}
 #: The cells of `make test`, beside those of prefork on Redis.
 SHORT = (("threads", "redis", "losses"), ("gevent", "redis", "ends"))
 #: What ends a solo worker of stock Celery.
 END_SOLO = ("breaks_on_failure", "breaks_on_retry", "exits", "exits_late")
-KINDS = {"ends": ENDS, "losses": LOSSES}
-#: The pool of stock Celery, too, gives the task of a process that has died to another one, where it has not read yet
-#: that the task had begun.
-AT_LEAST = ("vanishes", "is_killed", "is_killed_late", "is_killed_and_comes_again")
 
 
 def load_of(pool: str, kind: str, extension: bool) -> dict[str, int]:
@@ -244,7 +178,7 @@ def test_the_verdict_finds_a_failure_that_stops_the_limits(request: pytest.Fixtu
         expected = run(cluster, "prefork", "ends", "tests.apps.outcomes,tests.apps.stuck")
         wrong = verdict(cluster, "ends", expected)
 
-    assert len(wrong) >= len(ENDS) / 2
+    assert len(wrong) >= len(KINDS["ends"]) / 2
 
 
 def outcomes_on(request: pytest.FixtureRequest, server: Server, broker: str, rate: str | None) -> Cluster:

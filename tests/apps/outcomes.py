@@ -301,7 +301,12 @@ def is_terminated(self):
     time.sleep(ENDLESS_S)
 
 
-# afterwards
+# and beside them
+
+
+@limited(name="crawls")
+def crawls(self):
+    start(self)
 
 
 @app.task(bind=True, name="afterwards", rate_limit="50/s" if SETUP.get("rate") else None)

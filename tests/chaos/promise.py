@@ -53,7 +53,9 @@ class Limits:
         return self.rates[self._index(instant)]
 
 
-def worst_window(releases: Sequence[float], limits: Limits, extras: Sequence[Extra]) -> tuple[float, float]:
+def worst_window(
+    releases: Sequence[float], limits: Limits, extras: Sequence[Extra], slack_s: float = SLACK_S
+) -> tuple[float, float]:
     """By how many starts the worst window exceeds what is promised; 0 or less where the promise is kept.
 
     A release at t spends a slot that fell due between t - D - R and t. So a window from s to t holds at most one more
@@ -64,6 +66,7 @@ def worst_window(releases: Sequence[float], limits: Limits, extras: Sequence[Ext
         releases: monotonic seconds, sorted.
         limits: the rate over the time.
         extras: of the faults.
+        slack_s: D + R, of the slowest rate, in seconds.
 
     Returns:
         The excess, in starts, and the instant at which the worst window ends.
@@ -73,7 +76,7 @@ def worst_window(releases: Sequence[float], limits: Limits, extras: Sequence[Ext
     smallest, worst, at = float("inf"), -float("inf"), 0.0
     for index, instant in enumerate(releases):
         over = ended[bisect_left(ends, (instant, 0.0))]
-        smallest = min(smallest, index - limits.slots(instant - SLACK_S) - over)
+        smallest = min(smallest, index - limits.slots(instant - slack_s) - over)
         so_far = begun[bisect_right(begins, (instant, float("inf")))]
         excess = index - limits.slots(instant) - so_far - smallest + 1 - 1
         if excess > worst:

@@ -1,0 +1,35 @@
+"""`make soak`: workers under a mix of all kinds of tasks for a long time, and a report.
+
+It ends with 1 where something was stuck or lost, a rate not kept, or memory not flat.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+
+import click
+from rich.console import Console
+
+from .report import table
+from .run import run
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(30), default=3600, show_default=True, help="How long.")
+@click.option("--seed", type=int, default=None, help="Of what happens, and of its order.")
+@click.option("--stock", is_flag=True, help="Stock Celery and its own limits, to compare the footprints.")
+def main(seconds: float, seed: int | None, stock: bool) -> None:
+    """Workers of three pools, and a fourth one that is ended again and again."""
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))  # servers and workers end with us
+    seed = random.randrange(10_000) if seed is None else seed
+    click.echo(f"seed {seed}, {seconds:.0f} s")
+    report = run(seed, seconds, click.echo, not stock)
+    Console().print(table(report))
+    click.echo(report)
+    sys.exit(0 if report.is_kept else 1)
+
+
+if __name__ == "__main__":
+    main()
