@@ -12,6 +12,7 @@ from celery.exceptions import ImproperlyConfigured
 
 from . import duration, overview
 from .cause import cause
+from .declared import NOT_LIMITED
 from .desk import Desk
 from .record import DECLARED, LONGEST_REASON, RESUME, Record, ordered, pause, reset, set_limit
 from .report import said
@@ -88,6 +89,8 @@ def change(
 
 
 def _told(desk: Desk, name: str, record: Record, now_us: float) -> str:
+    if desk.is_unlimited(name):
+        return NOT_LIMITED
     declared, order, paused = desk.declared(name) or "no limit", record.order_at(now_us), record.pause_at(now_us)
     parts = [f"{declared} as declared"]
     if order:
@@ -117,7 +120,7 @@ def set_command(
 
     It holds in the whole cluster, also for workers that start later, until `reset` or for as long as --expires says.
     """
-    desk.require(task)
+    desk.require_limits(task)
     try:
         limit, text = ordered(rate, burst or getattr(desk.app.tasks[task], "rate_burst", None))
     except ValueError as exc:
@@ -147,6 +150,8 @@ def pause_command(
     desk: Desk, store: Store, task: str | None, for_all: bool, expires: float | None, reason: str
 ) -> None:
     """Let no TASK start until `resume`, or for as long as --expires says. Limits stay as they are."""
+    if task is not None:
+        desk.require_limits(task)
     until_us = None if expires is None else store.now_us() + int(expires * 1e6)
     change(desk, store, desk.chosen(task, for_all, store.records()), lambda name: pause(until_us), "pause", reason)
 

@@ -15,7 +15,7 @@ from . import report
 from .broadcast import Broadcast
 from .bucket import REPLY_TIMEOUT_S
 from .cause import cause
-from .declared import has_own_strategy
+from .declared import NOT_LIMITED, has_own_strategy
 from .limit import Limit
 from .record import DECLARED, ordered, reset, set_limit
 from .regulator import Regulator
@@ -47,8 +47,8 @@ def rate_limit(state: Any, task_name: str, rate_limit: Any, **kwargs: Any) -> An
     step = _step(state)
     if step is None:
         return _celery_rate_limit(state, task_name, rate_limit, **kwargs)
-    if task_name not in state.app.tasks:
-        return nok("unknown task")
+    if refusal := _refusal(state, task_name):
+        return refusal
     burst = getattr(state.app.tasks[task_name], "rate_burst", None)
     try:
         limit, rate = ordered(rate_limit, burst)
@@ -64,8 +64,8 @@ def rate_limit_reset(state: Any, task_name: str, **kwargs: Any) -> Any:
     step = _step(state)
     if step is None:
         return nok(OFF)
-    if task_name not in state.app.tasks:
-        return nok("unknown task")
+    if refusal := _refusal(state, task_name):
+        return refusal
     declared = step.declared(task_name)
     return _change(step, task_name, reset(declared), "control rate_limit_reset", "rate limit reset successfully")
 
@@ -104,6 +104,14 @@ def rate_held(state: Any, **kwargs: Any) -> Any:
 def _step(state: Any) -> Step | None:
     step: Step | None = getattr(state.consumer, "global_rate", None)
     return step
+
+
+def _refusal(state: Any, name: str) -> Any:
+    """The reply for a task whose rate cannot be changed."""
+    task = state.app.tasks.get(name)
+    if task is None:
+        return nok("unknown task")
+    return nok(f"{name} is {NOT_LIMITED}") if has_own_strategy(task) else None
 
 
 def _change(step: Step, name: str, change: dict[str, Any], source: str, done: str) -> Any:

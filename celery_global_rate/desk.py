@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from .declared import declared_limit, has_own_strategy
+from .declared import NOT_LIMITED, declared_limit, has_own_strategy
 from .limit import Limit
 from .settings import Settings
 
@@ -60,6 +60,12 @@ class Desk:
         if name not in self.app.tasks:
             known = ", ".join(name for name in sorted(self.app.tasks) if not name.startswith("celery.")) or "none"
             raise click.ClickException(f"unknown task {name}: this application has {known}")
+
+    def require_limits(self, name: str) -> None:
+        """Refuse what is no task, or is one that no limit holds for."""
+        self.require(name)
+        if self.is_unlimited(name):
+            raise click.ClickException(f"{name} is {NOT_LIMITED}")
 
 
 def _user() -> str:

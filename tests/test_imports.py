@@ -100,7 +100,7 @@ ARROWS: dict[str, set[str]] = {
     "check": {"cause", "declared", "server", "settings", "version"},
     "desk": {"declared", "limit", "settings"},
     "overview": {"declared", "desk", "duration", "limit", "record", "store"},
-    "commands": {"cause", "desk", "duration", "overview", "record", "report", "store"},
+    "commands": {"cause", "declared", "desk", "duration", "overview", "record", "report", "store"},
     "cli": {"check", "commands", "control", "switch"},
     "__init__": {"step", "switch", "version"},
 }

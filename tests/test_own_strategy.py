@@ -19,21 +19,27 @@ INCLUDE = ("-I", "tests.apps.batch")
 WHY = "it has a Strategy of its own"
 
 
-def global_rate(cluster: Cluster, *words: str) -> str:
+def global_rate(cluster: Cluster, *words: str, is_good: bool = True) -> str:
     """Run `celery global-rate` with the application that has the task."""
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "tests.apps.batch", "global-rate", *words],
         env={**cluster.environment, "PYTHONWARNINGS": "ignore"},
         cwd=root(),
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         timeout=60,
-        check=True,
-    ).stdout
+        check=False,
+    )
+    assert (done.returncode == 0) == is_good, done.stdout
+    return done.stdout
 
 
 def test_a_task_that_is_not_limited_is_not_shown_as_limited(empty_redis: Server) -> None:
-    """1/h is declared, and six messages are three starts at once. Log, `show`, `check` and `rate_limits` say why."""
+    """1/h is declared, and six messages are three starts at once. Log, `show`, `check` and `rate_limits` say why.
+
+    Who orders another rate is told so as well, and nothing is ordered.
+    """
     with Cluster(f"{empty_redis.url}/0", f"{empty_redis.url}/1", "5/s", loglevel="INFO") as cluster:
         cluster.start(1, options=INCLUDE)
         cluster.send("batch", 6)
@@ -43,6 +49,14 @@ def test_a_task_that_is_not_limited_is_not_shown_as_limited(empty_redis: Server)
         table = global_rate(cluster, "show").splitlines()
         checked = global_rate(cluster, "check").splitlines()
         (reply,) = cluster.app.control.broadcast("rate_limits", reply=True, timeout=2, limit=1)
+        (changed,) = cluster.app.control.rate_limit("batch", "5/s", reply=True, timeout=2, limit=1)
+        (reset,) = cluster.app.control.broadcast(
+            "rate_limit_reset", {"task_name": "batch"}, reply=True, timeout=2, limit=1
+        )
+        refused = [
+            global_rate(cluster, *words, is_good=False) for words in (("set", "batch", "5/s"), ("pause", "batch"))
+        ]
+        history = global_rate(cluster, "history", "batch")
 
     assert f"global-rate: batch declares 1/h and is not limited: {WHY}" in log
     assert "global-rate: batch at 1/h" not in log
@@ -54,6 +68,9 @@ def test_a_task_that_is_not_limited_is_not_shown_as_limited(empty_redis: Server)
     limits = reply["w0@lab"]
     assert (limits["batch"]["declared"], limits["batch"]["in_force"]) == ("1/h", "none")
     assert limits["limited"]["in_force"] == "5/s"
+    for answer in (changed["w0@lab"]["error"], reset["w0@lab"]["error"], *refused):
+        assert f"batch is not limited: {WHY}" in answer
+    assert "nothing was ever ordered for batch" in history
 
 
 def test_celerys_own_strategy_is_told_from_others() -> None:
