@@ -6,7 +6,7 @@ T ?= tests
 # Where pyenv keeps Pythons that are not on the path.
 PYTHONS ?= $(wildcard $(HOME)/.pyenv/versions/3.*/bin/python)
 
-.PHONY: venv demo test long chaos soak celery-suite integration matrix lint types docs bench dist check-all clean
+.PHONY: venv demo test long chaos soak celery-suite integration matrix packages lint types docs bench dist check-all clean
 
 venv: .venv/ready
 
@@ -61,6 +61,13 @@ matrix: venv
 	@$(BIN)/pip install -q -e '.[matrix]'
 	PATH="$$($(BIN)/python -m benchmarks.server):$$PATH" $(BIN)/tox run $(E:%=-e %) $(if $(PYTHONS),--discover $(PYTHONS))
 
+# Workers with packages that people use beside Celery, such as Sentry and Flower: seven minutes.
+# E=py311-celery5.7-packages for one set of versions. Writes benchmarks/packages.json and docs/packages.inc.
+packages: venv
+	@$(BIN)/pip install -q -e '.[matrix]'
+	PATH="$$($(BIN)/python -m benchmarks.server):$$PATH" $(BIN)/tox run $(if $(E),$(E:%=-e %),-m packages) \
+		$(if $(PYTHONS),--discover $(PYTHONS))
+
 lint: .venv/checkers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -86,7 +93,7 @@ dist: venv
 	$(BIN)/python -m build -q
 	$(BIN)/python -m twine check --strict dist/*
 
-check-all: lint types test long chaos soak celery-suite integration matrix docs bench
+check-all: lint types test long chaos soak celery-suite integration matrix packages docs bench
 
 clean:
 	rm -rf .venv .tox docs/_build build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

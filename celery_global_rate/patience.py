@@ -10,6 +10,8 @@ from typing import Any
 
 from celery import signals
 
+from .sqs import Visibility
+
 logger = logging.getLogger(__name__)
 
 #: The share of a Redis broker's visibility timeout after which held messages are shown to be in good hands.
@@ -30,7 +32,7 @@ class Patience:
     """Sees to held messages before their broker takes them for lost.
 
     kombu delivers a message of a Redis broker again after its visibility timeout. It takes the time of delivery for
-    the last sign of life; a new one is written into its index.
+    the last sign of life; a new one is written into its index. Of Amazon SQS the timeout is begun anew.
 
     RabbitMQ closes a channel that has not acknowledged a message within its consumer timeout, and delivers all of them
     again. It takes no sign of life, so all that is held goes back, in order, and comes again at once. Quorum queues
@@ -49,17 +51,23 @@ class Patience:
         self.until = float("-inf")
         #: For how long a message may be held before it goes back to RabbitMQ, in seconds.
         self._held_s = float("inf")
+        self._visibility: Visibility | None = None
         self._told: set[str] = set()
 
     def begin(self) -> None:
         """The worker is connected to its broker."""
         if self._is_rabbitmq:
             signals.task_received.connect(self._received, sender=self._consumer)
+        connection = self._consumer.connection
+        is_sqs = connection.transport.driver_type == "sqs"
+        self._visibility = Visibility(connection.default_channel) if is_sqs else None
 
     def hold(self, request: Any) -> None:
         """One more is held. With an ETA it may have come long ago."""
         if self._held_s < float("inf"):
             self.until = min(self.until, request.received + self._held_s)
+        if self._visibility:
+            self.until = min(self.until, self._visibility.due(request))
 
     def keep_up(self, now: float, held: Sequence[Any]) -> bool:
         """See to held messages.
@@ -86,6 +94,8 @@ class Patience:
         if hasattr(tasks.channel, "unacked_index_key"):
             _show(tasks.channel, held)
             self.until = now + tasks.channel.visibility_timeout * SHOWN_SHARE
+        elif self._visibility:
+            self.until = now + self._visibility.hide(held)
         else:
             self.until = float("inf")
         return False

@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.app import utils
+from celery.worker.control import Panel
 
 from benchmarks.cluster import Cluster
 from benchmarks.server import Redis, root
+from celery_global_rate import control  # noqa: F401  (commands)
 
 from .conftest import Server, locked_redis
 from .test_orders import order
 
 SECRET = "s3cret"
-INSPECTIONS = ("conf", "report", "stats", "registered", "active_queues", "rate_limits", "rate_held")
+#: All that workers can be asked, ours among it.
+INSPECTIONS = sorted(name for name, command in Panel.meta.items() if command.type == "inspect")
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +55,16 @@ def test_a_password_is_nowhere_in_what_is_told(empty_redis: Server, locked: Redi
     with Cluster(f"{empty_redis.url}/0", rate="50/s", conf=conf, loglevel="DEBUG") as cluster:
         if way == "environment":
             cluster.environment["CELERY_WORKER_GLOBAL_RATE_URL"] = url
-        cluster.start(1, pool="solo", options=options)
+        cluster.start(1, pool="solo", options=[*options, "-I", "tests.apps.reprs"])
         cluster.send("limited", 5)
         cluster.wait_for(5, 10)
+        cluster.send("reprs")
+        file = cluster.directory / "reprs"
+        cluster.wait(file.exists, 10)
         inspect = cluster.app.control.inspect(timeout=2, limit=1)
         told = {name: str(inspect._request(name)) for name in INSPECTIONS}
         told["report"] += celery_report(cluster)
+        told["reprs"] = file.read_text()
         if way == "setting":
             told["show"] = order(cluster, "show")
         client = locked.client()
@@ -72,6 +79,8 @@ def test_a_password_is_nowhere_in_what_is_told(empty_redis: Server, locked: Redi
 
     assert "limits hold for the whole cluster" in told["log"]
     assert f"127.0.0.1:{locked.port}/1" in told["stats"]
+    assert "Settings(" in told["reprs"]
+    assert f"port={locked.port}" in told["reprs"]
     assert [name for name, text in told.items() if SECRET in text] == []
     assert "global_rate" in told["conf"] or way in ("option", "environment")
 

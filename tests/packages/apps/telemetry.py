@@ -1,0 +1,24 @@
+"""OpenTelemetry as its documentation has it, with spans that go into a file. To be included beside `benchmarks.app`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from celery.signals import worker_process_init
+from opentelemetry import trace
+from opentelemetry.instrumentation.celery import CeleryInstrumentor
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+
+from benchmarks.app import SETUP
+
+FILE = Path(SETUP["records"]).parent / "spans"
+
+
+@worker_process_init.connect(weak=False)
+def begin_tracing(**kwargs):
+    exporter = ConsoleSpanExporter(out=FILE.open("a"), formatter=lambda span: span.to_json(indent=None) + "\n")
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    CeleryInstrumentor().instrument()

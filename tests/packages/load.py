@@ -1,0 +1,28 @@
+"""A load of limited tasks, every second of which fails, and whether their rate was kept."""
+
+from __future__ import annotations
+
+from benchmarks.cluster import Cluster
+from benchmarks.windows import excess, used
+
+#: D of 100/s and slower, up to 4/s, and what R adds on a busy machine.
+SLACK_S = 0.025 + 0.015
+#: Of the slots; a package takes a moment of its own before and after each task.
+USED = 0.95
+
+
+def send_both(cluster: Cluster, pairs: int) -> list[str]:
+    """Send tasks of which one succeeds and one fails, by turns; returns their ids."""
+    return [cluster.send("limited", 1, args)[0] for _ in range(pairs) for args in ((), (0, "boom"))]
+
+
+def judge(cluster: Cluster, per_s: float, begin: float, end: float) -> str:
+    """Whether a rate was kept, in both directions, between two instants with a backlog; returns the figures.
+
+    Never more: no window of releases holds more than ``1 + (w + D + R) / T``. Never less: so many slots were used.
+    """
+    releases = [instant for instant in cluster.instants("release") if begin <= instant]
+    share, worst = used(releases, 1 / per_s, begin, end), excess(releases, 1 / per_s, 1, SLACK_S)
+    assert worst <= 0, f"{worst:.2f} starts too many in a window"
+    assert USED <= share <= 1 + SLACK_S, f"{share:.3f} of the slots used"
+    return f"{per_s:g}/s: {share:.3f} of the slots used, worst window {worst:+.2f}"
