@@ -258,3 +258,19 @@ def test_disabled_rate_limits_are_not_checked(empty_redis: Server, tmp_path: Pat
     setup = {"broker": f"{empty_redis.url}/0", "lines": 1, "conf": conf, "options": {"rate_limit": "-5/s"}}
 
     assert "global-rate: " not in started(tmp_path / "log", setup, "ready.")
+
+
+def test_a_test_process_starts_a_worker_after_it_has_refused_one(empty_redis: Server) -> None:
+    """`start_worker` has a worker in a thread of the test's own process, where a refusal might leave something."""
+    url = empty_redis.url
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.apps.again", f"{url}/0", f"{url}/1"],
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        cwd=root(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout.split()) == (0, ["refused", "refused", "refused", "3"]), done.stderr
