@@ -19,7 +19,7 @@ from celery.worker import state
 
 from . import control  # noqa: F401  (commands)
 from .broadcast import Broadcast
-from .broker import Losses, give_back, look_up_often, renewal
+from .broker import Losses, acknowledge_in_turn, give_back, look_up_often, renewal
 from .bucket import Bucket
 from .declared import Declared, has_own_strategy
 from .limit import Limit
@@ -288,6 +288,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         if self._thread:
             self._thread.start(self.regulator.attach)
             look_up_often(consumer.connection, lambda: self.regulator.last_held)
+            acknowledge_in_turn(consumer.connection.default_channel)
 
     def stop(self, consumer: Any) -> None:
         """Give slots back and let go of the loop: at shutdown, and when the broker connection is lost."""

@@ -242,7 +242,7 @@ def test_a_redis_channel_has_an_index_of_what_is_not_acknowledged(lived: Any) ->
     app = application("redis://localhost:1")
     transport = app.connection_for_read().transport
     channel = transport.Channel
-    names = ("unacked_index_key", "visibility_timeout", "conn_or_acquire")
+    names = ("unacked_index_key", "visibility_timeout", "conn_or_acquire", "max_connections", "basic_reject")
     seam(all(hasattr(channel, name) for name in names), "Channel", "broker.py keep_patient", "kombu/transport/redis.py")
     seam(lived.items[0][0].message.delivery_tag, "request.message", "broker.py", "celery/worker/request.py")
 
