@@ -78,16 +78,16 @@ def table(report: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield from csv_table(["", "what was tried", *heads])
     for module in modules():
         packages, what = subject(module)
-        yield line(" ".join(packages), what, *(cell(run["modules"].get(module.stem)) for run in runs))
+        yield line(", ".join(packages), what, *(cell(packages, run["modules"].get(module.stem)) for run in runs))
 
 
-def cell(outcome: dict[str, Any] | None) -> str:
+def cell(packages: tuple[str, ...], outcome: dict[str, Any] | None) -> str:
     """Which versions work, or how many tests have failed."""
     if outcome is None:
         return "not run"
     if not outcome["versions"]:
         return "does not take this Celery"
-    versions = ", ".join(outcome["versions"].values())
+    versions = ", ".join(outcome["versions"][package] for package in packages)
     count = outcome["passed"] + len(outcome["failed"])
     return f"{versions}: " + (f"{len(outcome['failed'])} of {count} tests failed" if outcome["failed"] else "works")
 
