@@ -74,7 +74,8 @@ def test_a_message_that_is_held_longer_than_the_visibility_timeout_runs_once(
 ) -> None:
     """16 tasks, half of which fail, at 2/s with a visibility timeout of 3 s: the last is held for seven seconds.
 
-    The queue has been there before the workers, whose own setting is kombu's half an hour.
+    The queue has been there before the workers, whose own setting is kombu's half an hour. kombu's loop waits for each
+    reply of SQS, and misses a slot, one of eleven, where that takes longer than D: two may be missed.
     """
     client, url = queue_on(sqs)
     conf = {"broker_transport_options": OPTIONS, "worker_enable_remote_control": False}
@@ -84,7 +85,7 @@ def test_a_message_that_is_held_longer_than_the_visibility_timeout_runs_once(
             cluster.send("limited", 1)
             cluster.send("limited", 1, (0, "boom"))
         cluster.wait_for(16, 30)
-        figures(judge(cluster, 2, *(cluster.instants("start")[place] for place in (4, -2))))
+        figures(judge(cluster, 2, *(cluster.instants("start")[place] for place in (4, -2)), least=0.8))
         time.sleep(VISIBILITY_S + 2)
         runs = Counter(record.task_id for record in cluster.records("start", "limited"))
         left = client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
