@@ -32,6 +32,7 @@ from .queues import Queues, rank_of
 from .recycling import leave_to_fork, replaces_processes
 from .regulator import Regulator
 from .report import announce
+from .results import asked_once
 from .settings import Settings
 from .task_bucket import TaskBucket
 
@@ -127,7 +128,8 @@ class WorkerPool:
 
     def dismiss(self, request: Any) -> bool:
         """Have Celery announce that it is gone, store that and acknowledge it; False if Celery thinks otherwise."""
-        return bool(request.revoked())
+        with asked_once(request.task.backend):
+            return bool(request.revoked())
 
     def show(self, request: Any) -> None:
         """Let `query_task` and `revoke` find a held request. Celery 5.7 has a word for its state: scheduled."""

@@ -25,8 +25,10 @@ from .conftest import Figures, Server
 RATE = "20/s"
 #: Tasks that are revoked, and as many that expire, while they are held and the backend is away for so long, in seconds.
 COUNT, AWAY_S = 20, 10.0
-#: After the backend is back: the longest pause, and a tenth of a second for each of them, most of it rest.
-BACK_S = LONGEST_PAUSE_S + 2 * COUNT / 10
+#: And where no minutes are to be spent, in seconds.
+SHORTLY_S = 4.0
+#: How long it may take to store one of them, in seconds: SQLite waits for the disk.
+STORED_S = {"redis": 0.02, "database": 0.05}
 
 
 class Backend:
@@ -138,54 +140,62 @@ def backend_of(kind: str, directory: Path) -> Iterator[tuple[str, Callable[[], o
 
 
 @pytest.mark.parametrize(
-    ("kind", "pool"),
+    ("kind", "pool", "count", "away_s"),
     [
-        pytest.param("redis", "prefork", marks=pytest.mark.slow),
-        pytest.param("redis", "gevent", marks=pytest.mark.long),
-        pytest.param("database", "prefork", marks=pytest.mark.long),
+        pytest.param("redis", "prefork", COUNT, AWAY_S, marks=pytest.mark.long),
+        pytest.param("redis", "gevent", COUNT, AWAY_S, marks=pytest.mark.long),
+        pytest.param("database", "prefork", COUNT, AWAY_S, marks=pytest.mark.long),
+        pytest.param("redis", "prefork", 5, SHORTLY_S, marks=pytest.mark.slow, id="redis-shortly"),
+        pytest.param("database", "prefork", 5, SHORTLY_S, marks=pytest.mark.slow, id="database-shortly"),
     ],
 )
 def test_a_result_backend_that_is_away_stops_nothing(
-    empty_redis: Server, figures: Figures, tmp_path: Path, kind: str, pool: str
+    empty_redis: Server, figures: Figures, tmp_path: Path, kind: str, pool: str, count: int, away_s: float
 ) -> None:
-    """Twenty held tasks are revoked and twenty expire while it is away for ten seconds.
+    """Some held tasks are revoked and as many expire while it is away, for ten seconds or four.
 
-    Another limit has its rate (a slot in fifty may be missed by a busy machine), commands are answered, tasks without
-    a limit start, and the worker keeps its broker. Once the backend is back, each is announced and acknowledged once.
-
-    Celery asks a database three times in a row, with a traceback each: a tenth of a second in which two slots fall due,
-    one of which is missed, eight times in ten seconds: 192 of 200, and as much again for a busy machine.
+    Another limit has its rate (of 200 slots two may be missed by a busy machine), commands are answered, tasks without
+    a limit start, and the worker keeps its broker. The error has one line in the log: of what Celery logs of its own
+    attempts to revoke them nothing is counted. Once the backend is back, each is announced and acknowledged once,
+    after the longest pause and, for each of them, the time to store it and four times as long left to others.
     """
     with backend_of(kind, tmp_path) as (url, away, back), held_by(empty_redis, url) as cluster:
-        revoked = start(cluster, COUNT, pool)
+        revoked = start(cluster, count, pool, limited=int(20 * (away_s + 4)), expires_s=away_s / 2)
         away()
         revoke(cluster, revoked)
+        said = len(cluster.log("w0"))
         begin = time.monotonic()
         cluster.send("free", 5, ignore_result=True)
         replies = [cluster.app.control.ping(timeout=1, limit=1) for _ in range(3)]
-        time.sleep(max(0.0, begin + AWAY_S - time.monotonic()))
+        time.sleep(max(0.0, begin + away_s - time.monotonic()))
         end = time.monotonic()
         early = len(cluster.records("revoked"))
         back()
-        cluster.wait_for(2 * COUNT, BACK_S + 5, kind="revoked", task="late")
+        back_s = LONGEST_PAUSE_S + 2 * count * (1 + REST) * STORED_S[kind]
+        cluster.wait_for(2 * count, back_s + 5, kind="revoked", task="late")
         took_s = max(cluster.instants("revoked", "late")) - end
         cluster.wait(lambda: not empty_redis.client().hlen("unacked"), 30)
         announced = Counter(record.task_id for record in cluster.records("revoked"))
         starts, free = cluster.instants("start"), cluster.instants("start", "free")
-        parted, log = cluster.records("parted"), cluster.log("w0")
+        parted, log = cluster.records("parted"), cluster.log("w0")[said:]
     share = used(starts, 1 / 20, begin, end)
-    count = log.count("Traceback")
-    figures(f"{kind}, {pool}: {share:.4f} of the slots beside it, {count} tracebacks, gone {took_s:.2f} s after")
+    lines = log.count("global-rate: ")
+    attempts = log.count("Failed operation")
+    figures(
+        f"{kind}, {pool}, away for {away_s:g} s: {share:.4f} of the slots beside it, {lines} lines in the log and "
+        f"{attempts} of Celery's, gone {took_s:.2f} s after"
+    )
 
     assert early == 0
     assert set(announced.values()) == {1}
-    assert took_s <= BACK_S
-    assert (0.92 if kind == "database" else 0.98) <= share <= 1.02
+    assert took_s <= back_s
+    assert 1 - 2 / 20 / away_s <= share <= 1.02
     assert all(replies)
     assert len(free) == 5
     assert max(free) - begin <= 1
     assert parted == []
-    assert log.count("global-rate: unexpected error") <= 2
+    assert lines <= 2
+    assert attempts <= 3
 
 
 @pytest.mark.long
@@ -226,13 +236,13 @@ def held_by(server: Server, results: str) -> Cluster:
     return Cluster(f"{server.url}/0", f"{server.url}/1", RATE, conf=conf, lifelines=True)
 
 
-def start(cluster: Cluster, count: int, pool: str, limited: int = 400) -> list[str]:
+def start(cluster: Cluster, count: int, pool: str, limited: int = 400, expires_s: float = 4.0) -> list[str]:
     """A worker with tasks to be revoked, whose ids are returned, and others that expire in a moment, under load."""
     cluster.start(1, pool=pool, concurrency=4, options=("-I", "tests.apps.results"))
     cluster.send("late", ignore_result=True)
     cluster.wait_for(1, 10, task="late")
     revoked = cluster.send("late", count)
-    cluster.send("late", count, expires=4.0)
+    cluster.send("late", count, expires=expires_s)
     cluster.send("limited", limited, ignore_result=True)
     cluster.wait_for(1 + 2 * count, 10, kind="received", task="late")
     cluster.wait_for(10, 10)

@@ -54,6 +54,7 @@ ARROWS: dict[str, set[str]] = {
     "queues": {"broker"},
     "sweep": {"bucket"},
     "dismissals": {"bucket", "faults"},
+    "results": set(),
     "recycling": set(),
     "lost_tasks": set(),
     "regulator": {
@@ -94,7 +95,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "step": {
         *("broadcast", "broker", "bucket", "control", "declared", "limit", "line", "loop"),
-        *("lost_tasks", "patience", "pool", "recycling", "queues", "regulator", "report", "settings", "task_bucket"),
+        *("lost_tasks", "patience", "pool", "recycling", "queues", "regulator", "report", "results"),
+        *("settings", "task_bucket"),
     },
     "switch": {"declared", "limit", "settings", "step"},
     "auto": {"switch"},
