@@ -233,7 +233,9 @@ def held_by(server: Server, results: str) -> Cluster:
         "task_annotations": {"late": {"rate_limit": "1/h", "ignore_result": False}},
         "global_rate_max_held": 1000,
     }
-    return Cluster(f"{server.url}/0", f"{server.url}/1", RATE, conf=conf, lifelines=True)
+    cluster = Cluster(f"{server.url}/0", f"{server.url}/1", RATE, conf=conf, lifelines=True)
+    cluster.app.conf.result_backend = None  # who sends tasks would wait for it, before Celery 5.7
+    return cluster
 
 
 def start(cluster: Cluster, count: int, pool: str, limited: int = 400, expires_s: float = 4.0) -> list[str]:

@@ -17,11 +17,12 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import redis
 from billiard.einfo import ExceptionInfo
-from celery import Celery, Task, signals
+from celery import VERSION, Celery, Task, signals
 from celery.bin.base import CeleryOption
 from celery.bin.worker import worker as worker_command
 from celery.concurrency.base import apply_target
@@ -99,6 +100,22 @@ def test_revoked_announces_and_acknowledges_and_may_be_asked_again(lived: Any) -
     seam(
         lived.revoked == (True, True, True), "Request.revoked", "step.py WorkerPool.is_gone", "celery/worker/request.py"
     )
+
+
+def test_a_result_backend_asks_itself_whether_to_try_again() -> None:
+    """And a database tries again by a decorator, before Celery 5.7."""
+    pytest.importorskip("sqlalchemy")
+    app = Celery("seams", backend="db+sqlite://", set_as_current=False)
+    app.conf.result_backend_always_retry, app.conf.result_backend_max_retries = True, 0
+    app.backend.exception_safe_to_retry = asked = Mock(return_value=False)
+    app.backend._store_result = Mock(side_effect=OSError)
+    with pytest.raises(OSError):  # noqa: PT011
+        app.backend.mark_as_revoked("1")
+    is_decorated = hasattr(type(app.backend)._store_result, "__wrapped__")
+
+    theirs = "celery/backends"
+    seam(asked.called, "exception_safe_to_retry", "results.py", f"{theirs}/base.py")
+    seam(is_decorated == (VERSION < (5, 7)), "_store_result", "results.py", f"{theirs}/database/__init__.py")
 
 
 def test_a_lost_connection_clears_the_buckets_and_stops_and_starts_the_step(lived: Any) -> None:
