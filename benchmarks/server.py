@@ -126,8 +126,8 @@ RABBITMQ_HOMES = ("/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/opt/homebrew/sbi
 
 
 def rabbitmq_binary() -> str | None:
-    """A RabbitMQ server of this machine, or None."""
-    return shutil.which("rabbitmq-server", path=os.pathsep.join(RABBITMQ_HOMES))
+    """A RabbitMQ server of this machine, or None; `RABBITMQ_SERVER` names another one than the packaged."""
+    return os.environ.get("RABBITMQ_SERVER") or shutil.which("rabbitmq-server", path=os.pathsep.join(RABBITMQ_HOMES))
 
 
 class RabbitMQ:
@@ -190,7 +190,16 @@ class RabbitMQ:
             for queue in ("celery", "quorum", "slow", "others", "third"):
                 channel.queue_delete(queue)
 
+    def restart(self) -> None:
+        """End it at once, and start it with the data that it has."""
+        self._end()
+        self.start()
+
     def close(self) -> None:
+        self._end()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _end(self) -> None:
         if self.process:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -200,7 +209,6 @@ class RabbitMQ:
             self._names.kill()
             self._names.wait()
             self._names = None
-        shutil.rmtree(self._directory, ignore_errors=True)
 
 
 def root() -> Path:
