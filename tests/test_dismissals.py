@@ -154,8 +154,8 @@ def test_a_result_backend_that_is_away_stops_nothing(
 ) -> None:
     """Some held tasks are revoked and as many expire while it is away, for ten seconds or four.
 
-    Another limit has its rate (of 200 slots two may be missed by a busy machine), commands are answered, tasks without
-    a limit start, and the worker keeps its broker. The error has one line in the log: of what Celery logs of its own
+    Another limit has its rate (a busy machine may miss two slots of 200, four of 80), commands are answered, tasks
+    without a limit start, and the worker keeps its broker. The error has one line in the log: of what Celery logs of its own
     attempts to revoke them nothing is counted. Once the backend is back, each is announced and acknowledged once,
     after the longest pause and, for each of them, the time to store it and four times as long left to others.
     """
@@ -189,7 +189,7 @@ def test_a_result_backend_that_is_away_stops_nothing(
     assert early == 0
     assert set(announced.values()) == {1}
     assert took_s <= back_s
-    assert 1 - 2 / 20 / away_s <= share <= 1.02
+    assert (0.99 if away_s == AWAY_S else 0.95) <= share <= 1.02
     assert all(replies)
     assert len(free) == 5
     assert max(free) - begin <= 1
