@@ -155,9 +155,9 @@ def test_a_result_backend_that_is_away_stops_nothing(
     """Some held tasks are revoked and as many expire while it is away, for ten seconds or four.
 
     Another limit has its rate (a busy machine may miss two slots of 200, four of 80), commands are answered, tasks
-    without a limit start, and the worker keeps its broker. The error has one line in the log: of what Celery logs of its own
-    attempts to revoke them nothing is counted. Once the backend is back, each is announced and acknowledged once,
-    after the longest pause and, for each of them, the time to store it and four times as long left to others.
+    without a limit start, and the worker keeps its broker. The error has one line in the log; what Celery logs of its
+    own attempts to revoke them is not counted. Once the backend is back, each is announced and acknowledged once, after
+    the longest pause and, for each of them, the time to store it and four times as long left to others.
     """
     with backend_of(kind, tmp_path) as (url, away, back), held_by(empty_redis, url) as cluster:
         revoked = start(cluster, count, pool, limited=int(20 * (away_s + 4)), expires_s=away_s / 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.cluster import Cluster
-from benchmarks.server import RabbitMQ
+from benchmarks.server import DURABLE, RabbitMQ, Redis
 
 from .conftest import KNOWS_QUORUM_QUEUES, Figures, Server, rabbitmq_node
 
@@ -138,3 +139,40 @@ def test_a_quorum_queue_that_drops_what_comes_too_often(
 
     assert runs == Counter(ids)
     assert log.count("copies of held ones go to its end") == 1
+
+
+@pytest.mark.slow
+def test_what_we_tell_a_redis_broker_has_its_key_prefix(own_redis: Redis, figures: Figures) -> None:
+    """50 tasks at 4/s with `global_keyprefix`: held beyond a visibility timeout, a restart of the broker, and TERM.
+
+    Held messages are shown to be in good hands (`ZADD`), given back after the restart (`ZSCORE`), and given back when
+    the worker ends, the latter two by kombu's own way to restore. Each task runs once: whatever is told without the
+    prefix would be delivered twice, or stay among the unacknowledged.
+    """
+    options = {"visibility_timeout": 3, "unacked_mutex_expire": 1, "global_keyprefix": "shop:"}
+    broker = Redis(options=DURABLE)
+    conf = {"broker_transport_options": options}
+    with contextlib.closing(broker.start()):
+        url = f"{broker.url}/0"
+        with (
+            Cluster(url, f"{own_redis.url}/1", "4/s", conf=conf, lifelines=True) as cluster,
+            cluster.sweeping(0.5),
+        ):
+            cluster.start(1)
+            ids = cluster.send("limited", 50)
+            cluster.wait_for(20, 10)
+            broker.restart()
+            cluster.wait_for(2, 20, "connected", "-")
+            cluster.wait_for(30, 10)
+            cluster.start(1)
+            assert cluster.stop("w0") == 0
+            with contextlib.suppress(TimeoutError):
+                cluster.wait_for(50, 15)
+            time.sleep(0.5)
+            runs = Counter(record.task_id for record in cluster.records("start", "limited"))
+            keys = [key.decode() for key in broker.client().scan_iter()]
+    figures(f"with a prefix: {len(runs)} of 50 have run, {sum(runs.values()) - len(runs)} of them again")
+
+    assert runs == Counter(ids)
+    assert [key for key in keys if not key.startswith("shop:")] == []
+    assert "shop:unacked" not in keys
