@@ -61,16 +61,16 @@ def after(broker: str, event: Callable[[], object], port: int, cancels: bool, li
             cluster.wait_for(HELD, 20)
 
         def is_idle() -> bool:
-            is_over = len({it.task_id for it in cluster.records("end", "late")}) == 4
-            return is_over and control.inspect(timeout=2, limit=1).active() == {"w0@lab": []}
+            return bool(control.inspect(timeout=2, limit=1).active() == {"w0@lab": []})
 
+        time.sleep(1)  # what is delivered again begins, unless stock Celery drops what it has cancelled
         cluster.wait(is_idle, 30)
-        time.sleep(0.5)
         begin = time.monotonic()
         cluster.send("free", OWN, args=[1.0])
         cluster.wait_for(OWN, 40, task="free")
         took_s = time.monotonic() - begin
         cluster.wait(is_idle, 10)
+        time.sleep(0.5)
         stats = control.inspect(timeout=2, limit=1).stats()["w0@lab"]
         assert not limiter or stats["global_rate"]["prefetch_lent"] == 0
         return int(stats["prefetch_count"]), took_s
