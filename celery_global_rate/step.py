@@ -267,6 +267,10 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         consumer.global_rate = self
         consumer.bucket_for_task = self._bucket_for_task
         consumer.reset_rate_limits()
+        self._is_soft = False
+        controller = consumer.controller
+        if wait := getattr(controller, "wait_for_soft_shutdown", None):  # since Celery 5.5
+            controller.wait_for_soft_shutdown = partial(self._begin_soft_shutdown, consumer, wait)
         now_us = self.regulator.limiter.clock.now_us(time.monotonic())
         declared = {name: known.declared for name, known in self.buckets.items()}
         unlimited = {name for name in declared if has_own_strategy(self._app.tasks[name])}
@@ -294,13 +298,26 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
 
     def stop(self, consumer: Any) -> None:
         """Give slots back and let go of the loop: at shutdown, and when the broker connection is lost."""
+        if not self._is_soft:
+            self._let_go(consumer)
+        if consumer.blueprint.state == bootsteps.CLOSE:  # it ends, and waits for its tasks before it lets go
+            give_back(consumer, self.regulator.dropped)
+
+    def _let_go(self, consumer: Any) -> None:
         self._queues.forget()
         if self._thread:
             self._thread.stop(self.regulator.detach)
         elif consumer.hub:
             self.regulator.detach(consumer.hub)
-        if consumer.blueprint.state == bootsteps.CLOSE:  # it ends, and waits for its tasks before it lets go
+
+    def _begin_soft_shutdown(self, consumer: Any, wait: Callable[[], None]) -> None:
+        """Give everything back before Celery waits for its tasks in the handler of a signal, where no loop turns."""
+        if not self._is_soft and self._app.conf.worker_soft_shutdown_timeout > 0:
+            self._is_soft = True
+            self._let_go(consumer)
             give_back(consumer, self.regulator.dropped)
+            self.regulator.dropped = []
+        wait()
 
     def shutdown(self, consumer: Any) -> None:
         """The worker ends."""

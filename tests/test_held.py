@@ -9,12 +9,14 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
+from celery import VERSION
 
 from benchmarks.cluster import Cluster
 from benchmarks.proxy import Proxy
 from benchmarks.server import DURABLE, Redis
 
 from .conftest import Figures, Server
+from .test_tasks import QUORUM
 
 MANY = {"global_rate_max_held": 1000}
 
@@ -129,25 +131,48 @@ def test_a_thousand_cycles_leave_the_prefetch_count_where_it_was(empty_redis: Se
     assert lent == 0
 
 
-@pytest.mark.slow
+SHORT = [("redis", "prefork", "TERM"), ("rabbitmq", "gevent", "TERM")]
+OTHERS = [
+    ("rabbitmq", "prefork", "TERM"),
+    ("redis", "gevent", "TERM"),
+    ("redis", "eventlet", "TERM"),
+    ("quorum", "prefork", "TERM"),
+    ("quorum", "gevent", "TERM"),
+    ("redis", "prefork", "shutdown"),
+    ("rabbitmq", "gevent", "shutdown"),
+    ("quorum", "prefork", "shutdown"),
+    ("redis", "prefork", "soft shutdown"),
+    ("rabbitmq", "prefork", "soft shutdown"),
+    ("quorum", "prefork", "soft shutdown"),
+    ("redis", "prefork", "pool_restart"),
+    ("rabbitmq", "gevent", "pool_restart"),
+]
+
+
 @pytest.mark.parametrize(
-    ("pool", "kind"),
+    ("kind", "pool", "ending"),
     [
-        ("prefork", "redis"),
-        ("gevent", "rabbitmq"),
-        pytest.param("prefork", "rabbitmq", marks=pytest.mark.long),
-        pytest.param("gevent", "redis", marks=pytest.mark.long),
+        *[pytest.param(*cell, marks=pytest.mark.slow) for cell in SHORT],
+        *[pytest.param(*cell, marks=pytest.mark.long) for cell in OTHERS],
     ],
 )
 def test_what_a_worker_holds_goes_back_when_it_begins_to_end(
-    request: pytest.FixtureRequest, empty_redis: Server, figures: Figures, kind: str, pool: str
+    request: pytest.FixtureRequest, empty_redis: Server, figures: Figures, kind: str, pool: str, ending: str
 ) -> None:
-    """TERM during a task of 12 s, with most of 80 tasks at 10/s held: an idle worker goes on with them, in their order.
+    """Told to end during a task of 12 s, with most of 80 tasks at 10/s held: an idle worker goes on with them.
 
     No gap is longer than the second that a call of a Redis broker may wait, and a slot. It was as long as the task.
+    A pool that is restarted keeps what is held, and has the same bound.
     """
-    url = str(request.getfixturevalue("rabbitmq")) if kind == "rabbitmq" else f"{empty_redis.url}/0"
-    with Cluster(url, f"{empty_redis.url}/1", "10/s") as cluster:
+    if (kind == "quorum" or ending == "soft shutdown") and VERSION < (5, 5):
+        pytest.skip("quorum queues and soft shutdown came with Celery 5.5")
+    url = f"{empty_redis.url}/0" if kind == "redis" else str(request.getfixturevalue("rabbitmq"))
+    conf = {
+        "worker_pool_restarts": True,
+        **({"worker_soft_shutdown_timeout": 15.0} if ending == "soft shutdown" else {}),
+        **(QUORUM if kind == "quorum" else {}),
+    }
+    with Cluster(url, f"{empty_redis.url}/1", "10/s", conf=conf) as cluster:
         cluster.start(1, pool=pool)
         cluster.send("free", 1, args=[12.0])
         cluster.wait_for(1, 5, task="free")
@@ -155,15 +180,21 @@ def test_what_a_worker_holds_goes_back_when_it_begins_to_end(
         cluster.wait_for(5, 5)
         cluster.start(1, pool=pool)
         cluster.wait(lambda: held(cluster) > 20, 2)
-        cluster.workers["w0"].terminate()
+        if ending == "TERM":
+            cluster.workers["w0"].terminate()
+        elif ending == "soft shutdown":
+            cluster.workers["w0"].send_signal(signal.SIGQUIT)
+        else:
+            cluster.app.control.broadcast(ending, destination=["w0@lab"])
         cluster.wait_for(80, 15)
         is_running = cluster.workers["w0"].poll() is None
         starts = cluster.records("start", "limited")
-        cluster.workers["w0"].wait(30)
+        if ending != "pool_restart":
+            cluster.workers["w0"].wait(30)
         time.sleep(0.5)
         runs = Counter(record.task_id for record in cluster.records("start", "limited"))
     gap_s = max(after.instant - before.instant for before, after in zip(starts, starts[1:]))
-    figures(f"{kind}, {pool}: TERM with a task of 12 s: longest gap {gap_s:.2f} s")
+    figures(f"{kind}, {pool}: {ending} with a task of 12 s: longest gap {gap_s:.2f} s")
 
     assert gap_s <= 1.3
     assert is_running

@@ -73,7 +73,7 @@ def after(broker: str, event: Callable[[], object], port: int, cancels: bool, li
         time.sleep(0.5)
         stats = control.inspect(timeout=2, limit=1).stats()["w0@lab"]
         assert not limiter or stats["global_rate"]["prefetch_lent"] == 0
-        return int(stats["prefetch_count"]), took_s
+        return int(stats["prefetch_count"]), round(took_s, 2)
 
 
 @pytest.mark.parametrize("kind", ["redis", "rabbitmq"])

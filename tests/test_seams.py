@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import select
+import signal
 import socket
 import sys
 import time
@@ -23,6 +24,7 @@ import pytest
 import redis
 from billiard.einfo import ExceptionInfo
 from celery import VERSION, Celery, Task, signals
+from celery.apps import worker as worker_app
 from celery.bin.base import CeleryOption
 from celery.bin.worker import worker as worker_command
 from celery.concurrency.base import apply_target
@@ -116,6 +118,21 @@ def test_a_result_backend_asks_itself_whether_to_try_again() -> None:
     theirs = "celery/backends"
     seam(asked.called, "exception_safe_to_retry", "results.py", f"{theirs}/base.py")
     seam(is_decorated == (VERSION < (5, 7)), "_store_result", "results.py", f"{theirs}/database/__init__.py")
+
+
+@pytest.mark.skipif(VERSION < (5, 5), reason="soft shutdown came with Celery 5.5")
+def test_a_cold_shutdown_asks_the_worker_to_wait_first() -> None:
+    order = Mock()
+    order.consumer.connection = None
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGQUIT)}
+    try:
+        worker_app.on_cold_shutdown(order)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        state.should_terminate = None
+    calls = [name for name, *_ in order.mock_calls if "cancel" in name or "soft" in name]
+    seam(calls[0] == "wait_for_soft_shutdown", "wait_for_soft_shutdown", "step.py", "celery/apps/worker.py")
 
 
 def test_a_lost_connection_clears_the_buckets_and_stops_and_starts_the_step(lived: Any) -> None:
