@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,10 +13,32 @@ from benchmarks.server import redis_binary
 
 from .conftest import Figures
 from .soak.footprint import Footprint, is_flat, least
+from .soak.report import Report, Witness
 from .soak.run import run
 
 #: `GLOBAL_RATE_SEED=7` lets the events of another run happen again.
 SEED = int(os.environ.get("GLOBAL_RATE_SEED") or random.randrange(10_000))
+
+FLAT = ((60.0, 30), (62.0, 31), (63.0, 31))
+KEPT = Report(
+    seed=7,
+    seconds=3600.0,
+    tasks={"succeeds": (1800, 1800)},
+    events={"revoked": 3},
+    stuck=(),
+    longest_s=4.0,
+    worst=0.0,
+    use=0.99,
+    missed=(0.5, "succeeds"),
+    doubled=1,
+    needless=(),
+    lost=(),
+    struck=1,
+    crashed=0,
+    keys=90,
+    most_keys=114,
+    witnesses=(Witness("prefork", FLAT, 900, ()),),
+)
 
 needs_a_server = pytest.mark.skipif(redis_binary() is None, reason="no Redis of our own to run")
 
@@ -32,7 +56,8 @@ def test_a_short_run(figures: Figures) -> None:
 
     assert report.worst <= 0, told
     assert report.use >= 0.95, told
-    assert ((), (), 0) == (report.stuck, report.lost, report.crashed), told
+    assert ((), (), (), 0) == (report.stuck, report.lost, report.needless, report.crashed), told
+    assert report.keys <= report.most_keys
     assert all(not witness.complaints for witness in report.witnesses), report
 
 
@@ -45,6 +70,27 @@ def test_a_worker_that_stops_its_limits_is_found(figures: Figures) -> None:
 
     assert report.stuck
     assert not report.is_kept
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"stuck": ("succeeds after KILL w3 at 5 s",)},
+        {"lost": ("succeeds",)},
+        {"needless": ("succeeds",)},
+        {"worst": 0.01},
+        {"use": 0.94},
+        {"crashed": 1},
+        {"keys": 115},
+        {"witnesses": (Witness("prefork", FLAT, 900, ("global-rate: an error",)),)},
+        {"witnesses": (Witness("prefork", ((60.0, 30), (62.0, 31), (63.0, 40)), 900, ()),)},
+    ],
+    ids=lambda fault: next(iter(fault)),
+)
+def test_each_fault_fails_the_run(fault: dict[str, Any]) -> None:
+    """One that has none is kept; with any one of them it is not."""
+    assert KEPT.is_kept
+    assert not replace(KEPT, **fault).is_kept
 
 
 def test_what_grows_is_not_flat() -> None:

@@ -12,7 +12,7 @@ import sys
 import click
 from rich.console import Console
 
-from .report import table
+from .report import starts, table
 from .run import run
 
 
@@ -26,6 +26,7 @@ def main(seconds: float, seed: int | None, stock: bool) -> None:
     seed = random.randrange(10_000) if seed is None else seed
     click.echo(f"seed {seed}, {seconds:.0f} s")
     report = run(seed, seconds, click.echo, not stock)
+    Console().print(starts(report))
     Console().print(table(report))
     click.echo(report)
     sys.exit(0 if report.is_kept else 1)

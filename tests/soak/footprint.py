@@ -13,6 +13,8 @@ SPAN = 0.1
 #: What a process may grow by from the middle of a run to its end, and beyond that for each task that it has started.
 #: A held task weighs some kilobytes: a leak of one in ten is more than this. Allocators keep pages by the megabyte.
 GROWTH_MB, GROWTH_PER_TASK_KB = 4.0, 0.2
+#: Pools of connections open another one when several users meet; a process that is forked has pipes of its own.
+GROWTH_DESCRIPTORS = 4
 
 
 @dataclass(frozen=True)
@@ -49,4 +51,5 @@ def is_flat(middle: tuple[float, int], end: tuple[float, int], tasks: int) -> bo
         middle, end: its least footprints, as `least` returns them.
         tasks: that it has started from the one to the other.
     """
-    return end[0] <= middle[0] + GROWTH_MB + tasks * GROWTH_PER_TASK_KB / 1024 and end[1] <= middle[1] + 1
+    is_small = end[0] <= middle[0] + GROWTH_MB + tasks * GROWTH_PER_TASK_KB / 1024
+    return is_small and end[1] <= middle[1] + GROWTH_DESCRIPTORS

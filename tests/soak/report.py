@@ -38,31 +38,39 @@ class Report:
     Attributes:
         seed: of what happened.
         seconds: how long it was.
-        sent: tasks, besides those that tasks send.
-        starts: of all tasks.
+        tasks: by name, how many were sent, besides those that tasks send, and how often they started.
         events: how often each has happened.
         stuck: tasks of which none started after an event although some were waiting, and the event.
         longest_s: the longest that it took after an event until each task had started again, in seconds.
         worst: by how many starts the worst window of a limit exceeds what is promised; not above 0 where it is kept.
         use: the share of the slots that were used.
+        missed: slots in a row that a task had missed when it started again, events included, and the task.
+        doubled: tasks that started more often than they do by themselves, other than those that Celery itself repeats.
+        needless: those of them that no worker which was ended had received.
         lost: tasks that were sent, not revoked, and never started.
         struck: those of them that a worker had just handed to its pool when it was ended: Celery's own guarantee.
         crashed: workers that have ended by themselves.
+        keys: in the Redis of the limits at the end.
+        most_keys: that there may be, for so many limits.
         witnesses: workers that have lived through all of it.
     """
 
     seed: int
     seconds: float
-    sent: int
-    starts: int
+    tasks: dict[str, tuple[int, int]]
     events: dict[str, int]
     stuck: tuple[str, ...]
     longest_s: float
     worst: float
     use: float
+    missed: tuple[float, str]
+    doubled: int
+    needless: tuple[str, ...]
     lost: tuple[str, ...]
     struck: int
     crashed: int
+    keys: int
+    most_keys: int
     witnesses: tuple[Witness, ...]
 
     @property
@@ -70,15 +78,19 @@ class Report:
         """Whether all that is promised was kept. Processes that are killed and forked all the time cost slots."""
         is_quiet = all(not it.complaints and it.is_flat for it in self.witnesses)
         is_paced = self.worst <= 0 and self.use >= 0.95
-        return is_quiet and is_paced and not (self.stuck or self.lost or self.crashed)
+        is_tidy = self.keys <= self.most_keys
+        return is_quiet and is_paced and is_tidy and not (self.stuck or self.lost or self.needless or self.crashed)
 
     def __str__(self) -> str:
+        sent, starts = (sum(them) for them in zip(*self.tasks.values()))
         return (
-            f"seed {self.seed}, {self.seconds:.0f} s, {sum(self.events.values())} events: {self.sent} tasks sent, "
-            f"{self.starts} starts, worst window {self.worst:+.2f}, {self.use:.4f} of the slots used, "
+            f"seed {self.seed}, {self.seconds:.0f} s, {sum(self.events.values())} events: {sent} tasks sent, "
+            f"{starts} starts, worst window {self.worst:+.2f}, {self.use:.4f} of the slots used, "
+            f"at most {self.missed[0]:.1f} missed in a row ({self.missed[1]}), "
             f"all tasks start again within {self.longest_s:.1f} s, {len(self.stuck)} stuck {list(self.stuck[:5])}, "
             f"{len(self.lost)} lost {list(self.lost)} ({self.struck} more were in the pool of a worker that ended), "
-            f"{self.crashed} crashed, "
+            f"{self.doubled} started twice ({len(self.needless)} without need {list(self.needless[:5])}), "
+            f"{self.crashed} crashed, {self.keys} keys in Redis of at most {self.most_keys}, "
             f"complaints: {[line for it in self.witnesses for line in it.complaints[:3]]}"
         )
 
@@ -90,4 +102,12 @@ def table(report: Report) -> Table:
         memory = (f"{memory_mb:.1f}" for memory_mb, _ in witness.footprints)
         descriptors = (str(count) for _, count in witness.footprints)
         rows.add_row(witness.pool, *memory, *descriptors, "yes" if witness.is_flat else "no")
+    return rows
+
+
+def starts(report: Report) -> Table:
+    """How often each task was sent and started."""
+    rows = Table("task", "sent", "starts")
+    for name, (sent, count) in report.tasks.items():
+        rows.add_row(name, str(sent), str(count))
     return rows

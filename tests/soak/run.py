@@ -16,7 +16,7 @@ from benchmarks.server import DURABLE, Redis
 
 from ..chaos.promise import Extra, Limits, worst_window
 from ..events import PARTED_S, VISIBILITY_S, nothing_on_its_way
-from ..outcomes import ENDS, LOSSES, MEMBERS, UNLIMITED
+from ..outcomes import AT_LEAST, ENDS, LOSSES, MEMBERS, UNLIMITED
 from .footprint import SPAN, Footprint, least
 from .report import Report, Witness
 
@@ -31,6 +31,8 @@ CRAWLING = "crawls"
 RATES = (15, 30, 60)
 #: Not in here: each would write megabytes into the log, every time.
 LEFT_OUT = ("fails_at_length",)
+#: Prefork alone has this one as well: in Celery 5.7, each greenlet that sends a group or chord leaves open connections.
+LEAVES_CONNECTIONS = "arranges"
 #: Messages of each task that are under way at least, and in the long backlog.
 BACKLOG, LONG_BACKLOG = 8, 300
 #: From one task without a limit to the next, in seconds: what they bring about has a limit.
@@ -44,6 +46,8 @@ GRACE_S = 20
 #: Within this time after an event each task must have started again, in seconds: two intervals of the slowest, and what
 #: Celery needs to start a worker on a busy machine.
 AGAIN_S = 2 * 60 / CRAWLING_RATE + 5
+#: In Redis, as docs/how_it_works names them: workers, records and era; and bucket, waiting and history of each task.
+KEYS_OF_ALL, KEYS_OF_EACH = 3, 3
 #: R, as docs/guarantees computes with it, and more where tasks run in the thread that reads Redis, in seconds.
 UNCERTAINTY_S = 0.05
 
@@ -54,15 +58,22 @@ class Soak:
     Args:
         cluster: of them.
         broker: their broker.
+        limiter: where their limits are.
         seed: of what happens.
         tell: takes a line now and then.
         include: modules that the workers import, beside the tasks.
     """
 
     def __init__(
-        self, cluster: Cluster, broker: Redis, seed: int, tell: Callable[[str], object], include: Sequence[str] = ()
+        self,
+        cluster: Cluster,
+        broker: Redis,
+        limiter: Redis,
+        seed: int,
+        tell: Callable[[str], object],
+        include: Sequence[str] = (),
     ) -> None:
-        self._cluster, self._broker, self._tell = cluster, broker, tell
+        self._cluster, self._broker, self._limiter, self._tell = cluster, broker, limiter, tell
         self._include = ",".join((TASKS, *include))
         self._seed, self._chance = seed, random.Random(seed)
         self._tail = Tail(cluster.directory / "records")
@@ -73,12 +84,14 @@ class Soak:
         self._last: defaultdict[str, float] = defaultdict(lambda: float("-inf"))
         self._fed_at: defaultdict[str, float] = defaultdict(lambda: float("-inf"))
         self._started: set[str] = set()
+        #: By name and id: how often it has started. What replaces a task has its id.
+        self._runs: Counter[tuple[str, str]] = Counter()
         self._starts: Counter[str] = Counter()
         self._tasks: defaultdict[str, list[float]] = defaultdict(list)
         #: By id of a task: the worker that has handed it to its pool, and when.
         self._released: dict[str, tuple[str, float]] = {}
-        #: By id: the worker that has received it last.
-        self._received: dict[str, str] = {}
+        #: By id: the workers that have received it.
+        self._received: defaultdict[str, set[str]] = defaultdict(set)
         self._revoked: set[str] = set()
         self._ended: dict[str, float] = {}
         self._crashed: set[str] = set()
@@ -109,8 +122,9 @@ class Soak:
             self._rest(min(now + PHASE_S, begin + seconds))
         end = time.monotonic()
         complaints = {name: self._complaints(name) for name in self._witnesses}
+        keys = int(self._limiter.client().dbsize())
         self._drain()
-        return self._judge(begin, end, complaints)
+        return self._judge(begin, end, complaints, keys)
 
     @property
     def _endings(self) -> list[Callable[[], str]]:
@@ -148,10 +162,11 @@ class Soak:
                 self._tasks[record.worker]  # there is one
             elif record.kind == "start":
                 self._started.add(record.task_id)
+                self._runs[record.task, record.task_id] += 1
                 self._starts[record.task] += 1
                 self._last[record.task] = record.instant
             elif record.kind == "received":
-                self._received[record.task_id] = record.worker
+                self._received[record.task_id].add(record.worker)
             elif record.kind == "release":
                 self._releases[record.task].append(record.instant)
                 self._tasks[record.worker].append(record.instant)
@@ -174,7 +189,7 @@ class Soak:
                 self._send(name, missing)
 
     def _send(self, name: str, count: int) -> None:
-        queue = QUEUES[1] if name in LOSSES else QUEUES[0]
+        queue = QUEUES[1] if name in (*LOSSES, LEAVES_CONNECTIONS) else QUEUES[0]
         self._sent[name].update(self._cluster.send(name, count, queue=queue))
 
     def _rest(self, until: float) -> None:
@@ -281,9 +296,9 @@ class Soak:
         lines = (line for line in self._cluster.log(name).splitlines() if "global-rate:" in line)
         return tuple(line for line in lines if "global_rate_max_held" not in line)
 
-    def _judge(self, begin: float, end: float, complaints: dict[str, tuple[str, ...]]) -> Report:
+    def _judge(self, begin: float, end: float, complaints: dict[str, tuple[str, ...]], keys: int) -> Report:
         limited = [name for name in (*self._names, CRAWLING) if name not in UNLIMITED]
-        worst, used, slots = float("-inf"), 0, 0.0
+        worst, used, slots, missed = float("-inf"), 0, 0.0, (0.0, "")
         for name in limited:
             limits = Limits(sorted(self._changes[name]))
             grace_s = min(1.0, max(0.025, 0.1 / min(limits.rates)))
@@ -294,7 +309,12 @@ class Soak:
             first = next((instant for instant in releases), end)
             used += sum(first < instant for instant in releases)
             slots += limits.slots(end) - limits.slots(first)
+            due = [limits.slots(instant) for instant in (*releases, end)]
+            missed = max(missed, *((later - earlier - 1, name) for earlier, later in zip(due, due[1:])))
         missing = set().union(*self._sent.values()) - self._started - self._revoked
+        doubled = [task_id for name in self._names for task_id in self._sent[name] if self._is_doubled(name, task_id)]
+        ended = self._ended.keys()
+        needless = [task_id for task_id in doubled if not self._received[task_id] & ended]
         struck = {task_id for task_id in missing if self._is_struck(task_id)}
         middle, span_s = (begin + end) / 2, (end - begin) * SPAN
         witnesses = []
@@ -307,22 +327,30 @@ class Soak:
         return Report(
             seed=self._seed,
             seconds=end - begin,
-            sent=sum(map(len, self._sent.values())),
-            starts=sum(self._starts.values()),
+            tasks={name: (len(self._sent[name]), self._starts[name]) for name in (*self._names, *MEMBERS, CRAWLING)},
             events=dict(self._events),
             stuck=tuple(self._stuck),
             longest_s=self._longest_s,
             worst=worst,
             use=used / slots,
+            missed=missed,
+            doubled=len(doubled),
+            needless=tuple(map(self._describe, needless)),
             lost=tuple(self._describe(task_id) for task_id in missing - struck),
             struck=len(struck),
             crashed=len(self._crashed),
+            keys=keys,
+            most_keys=KEYS_OF_ALL + KEYS_OF_EACH * (len(limited) + len(MEMBERS)),
             witnesses=tuple(witnesses),
         )
 
     def _describe(self, task_id: str) -> str:
         name = next(name for name, them in self._sent.items() if task_id in them)
-        return f"{name} {task_id}, received by {self._received.get(task_id, 'nobody')}"
+        return f"{name} {task_id}, received by {sorted(self._received[task_id])}"
+
+    def _is_doubled(self, name: str, task_id: str) -> bool:
+        """Whether a task started more often than it does by itself, and than stock Celery has it."""
+        return name not in AT_LEAST and self._runs[name, task_id] > {**ENDS, **LOSSES}[name].starts
 
     def _is_struck(self, task_id: str) -> bool:
         """Whether a worker had handed it to its pool when it was ended: acknowledged before its first line, or not."""
@@ -369,4 +397,4 @@ def run(
             Cluster(f"{broker.url}/0", f"{limiter.url}/0", f"{RATE}/m", extension, conf=conf, lifelines=True)
         )
         stack.enter_context(cluster.sweeping(VISIBILITY_S / 10))
-        return Soak(cluster, broker, seed, tell, include).run(seconds)
+        return Soak(cluster, broker, limiter, seed, tell, include).run(seconds)
