@@ -25,7 +25,9 @@ PATIENCE_S = 5.0
 REPLY_TIMEOUT_S = 0.25
 #: A limit that has had slots to spare for this long, in seconds, is far away; so few held requests are enough then.
 FAR_S = 1.0
-FEW = 16
+FEW = 32
+#: Between two calls where the limit is far away and slots are still in hand: shorter than the grace as well.
+FAR_PAUSE_S = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,7 +261,10 @@ class Bucket:
         interval_s = self.limit.interval_s
         if interval_s < HORIZON_S:
             got_all = reservation.count == call.wanted
-            self.ask_at = self._paced_at if got_all else call.sent + HORIZON_S * (1 + chance) / 2
+            if self.is_far:
+                self.ask_at = call.sent + FAR_PAUSE_S
+            else:
+                self.ask_at = self._paced_at if got_all else call.sent + HORIZON_S * (1 + chance) / 2
         else:
             enters = clock.reached(self.next_us) - HORIZON_S
             turn = (now - self.waiting_since) / (interval_s * reservation.waiting)
@@ -267,8 +272,14 @@ class Bucket:
 
     def missed(self, slots: int, now: float) -> int:
         """Ask anew for slots that came too late; returns how many are lost: none where there are slots to spare."""
-        self.ask_at = min(self.ask_at, max(now, self._paced_at))
+        if not self.is_far:
+            self.ask_at = min(self.ask_at, max(now, self._paced_at))
         return 0 if self.has_spare else slots
+
+    def ran_dry(self) -> None:
+        """Nothing is in hand any more: where the limit is far away, there are slots for the asking."""
+        if self.is_far:
+            self.ask_at = min(self.ask_at, self._paced_at)
 
     def unanswered(self, now: float, chance: float) -> None:
         """Ask again after a call without an answer, at an instant drawn so that workers do not come together."""

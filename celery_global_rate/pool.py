@@ -8,8 +8,8 @@ from typing import Any, Protocol
 from .limit import Limit
 from .pace import QUICK_S, Pace
 
-#: Tasks on deck for each process where the limit is out of reach: fewer looks per task.
-FAR_DECK = 3
+#: Tasks on deck for each process where the limit is out of reach, and at least for all: fewer looks per task.
+FAR_DECK, LEAST_FAR_DECK = 3, 8
 #: A long wait for a process, by what it is in the mean.
 LONG_WAIT = 3.5
 #: Places in the line for each process, as many as Celery's own window has tasks; and never more than this.
@@ -117,11 +117,16 @@ class Room:
         at_once = max(pool.free, pool.turns, 0)
         if not (is_pressed and self._is_quick):
             return at_once
-        return at_once + pool.processes * (FAR_DECK if is_far else 1) - pool.on_deck
+        return at_once + (self._far_deck if is_far else pool.processes) - pool.on_deck
 
-    def filled(self) -> None:
-        """The deck of a limit out of reach is full: a task for each process may end before it needs another look."""
-        self._may_end = self._pool.processes
+    def rests(self) -> bool:
+        """Whether more tasks wait on deck than there are processes: until no more than that do, it needs no look."""
+        self._may_end = self._pool.on_deck - self._pool.processes - 1
+        return self._may_end >= 0
+
+    @property
+    def _far_deck(self) -> int:
+        return max(FAR_DECK * self._pool.processes, LEAST_FAR_DECK)
 
     def ended(self, run_time_s: float | None, now: float) -> bool:
         """A released task has ended; returns whether the pool needs a look.

@@ -179,7 +179,7 @@ class Scheduler:
         if bucket.limit is None:
             return self._pass_on(bucket)
         clock, usable_s, room = self._limiter.clock, bucket.limit.usable_s, None
-        while (room is None or room > 0) and (reservation := bucket.reservation) is not None:
+        while (reservation := bucket.reservation) is not None and (room is None or room > 0):
             if not self._is_wanted(bucket):
                 self._let_go(bucket)
                 return NOW
@@ -200,8 +200,9 @@ class Scheduler:
                 self._start(bucket)
         if not bucket.held:
             self._serve_at = NOW  # there is nothing to cover any more
-        if room == 0 and bucket.is_far and len(self.busy) == 1:
-            self._room.filled()
+        elif bucket.is_far and not (len(self.busy) == 1 and self._room.rests()) and reservation is None:
+            bucket.ran_dry()
+            self._serve_at = NOW
         return NOW
 
     def _pass_on(self, bucket: Bucket) -> float:
