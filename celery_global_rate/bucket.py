@@ -26,8 +26,9 @@ REPLY_TIMEOUT_S = 0.25
 #: A limit that has had slots to spare for this long, in seconds, is far away; so few held requests are enough then.
 FAR_S = 1.0
 FEW = 32
-#: Between two calls where the limit is far away and slots are still in hand: shorter than the grace as well.
+#: Between two calls where the limit is far away, and the former was for many: shorter than the grace as well.
 FAR_PAUSE_S = 0.02
+MANY = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +155,7 @@ class Bucket:
         """Take a request in, as the last of its rank."""
         if not self.held:
             self.waiting_since = now
-            if self.is_idle:
+            if self.is_idle and now - self.asked_at > HORIZON_S:  # a rest: it may end with a burst
                 self._spare_since = now
         self.held.append(request)
 
@@ -261,7 +262,7 @@ class Bucket:
         interval_s = self.limit.interval_s
         if interval_s < HORIZON_S:
             got_all = reservation.count == call.wanted
-            if self.is_far:
+            if self.is_far and call.wanted >= MANY:
                 self.ask_at = call.sent + FAR_PAUSE_S
             else:
                 self.ask_at = self._paced_at if got_all else call.sent + HORIZON_S * (1 + chance) / 2

@@ -13,8 +13,8 @@ from .bucket import HORIZON_S
 #: Fewer run times than this promise nothing; more than that are forgotten.
 KNOWN_RUNS = 10
 MOST_RUNS = 40
-#: A task is quick, in seconds, if one may wait on deck for it.
-QUICK_S = HORIZON_S / 10
+#: A task is quick, in seconds, if one may wait on deck for it; and where all limits are out of reach.
+QUICK_S, FAR_QUICK_S = HORIZON_S / 10, HORIZON_S / 2
 #: From the end of a task to the start of the next one in its process, in seconds, at the least.
 GAP_S = 0.0005
 #: Of more running tasks than this every second one is looked at, or every third: a look costs a microsecond for each.
@@ -31,6 +31,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._run_times_s: deque[float] = deque()
+        self._last_s: deque[float] = deque(maxlen=KNOWN_RUNS)
         self._sorted: list[float] = []
         #: Of the sorted run times, the sums of the first ones; empty where they are out of date.
         self._sums: list[float] = []
@@ -41,6 +42,7 @@ class Pace:
         """Learn the run time of a task, in seconds, that has ended now (monotonic seconds)."""
         run_time_s += GAP_S
         self._run_times_s.append(run_time_s)
+        self._last_s.append(run_time_s)
         insort(self._sorted, run_time_s)
         if len(self._sorted) > MOST_RUNS:
             self._sorted.remove(self._run_times_s.popleft())
@@ -83,16 +85,13 @@ class Pace:
         self._look()
         return self._mean_s
 
-    def are_quick(self) -> bool:
-        """Whether the last tasks were so short that one may wait on deck for a process."""
-        known = len(self._run_times_s)
-        return known >= KNOWN_RUNS and all(
-            self._run_times_s[-number] <= QUICK_S + GAP_S for number in range(1, KNOWN_RUNS + 1)
-        )
+    def are_quick(self, quick_s: float = QUICK_S) -> bool:
+        """Whether the last tasks were so short, in seconds, that one may wait on deck for a process."""
+        return len(self._last_s) == KNOWN_RUNS and max(self._last_s) <= quick_s + GAP_S
 
-    def has_just_ended(self, now: float) -> bool:
-        """Whether a task has ended a moment ago."""
-        return now - self._ended <= QUICK_S
+    def has_just_ended(self, now: float, quick_s: float = QUICK_S) -> bool:
+        """Whether a task has ended a moment ago: no longer than a quick one takes, in seconds."""
+        return now - self._ended <= quick_s
 
     def _look(self) -> None:
         known = self._sorted

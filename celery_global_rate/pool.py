@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
 from .limit import Limit
-from .pace import QUICK_S, Pace
+from .pace import FAR_QUICK_S, QUICK_S, Pace
 
 #: Tasks on deck for each process where the limit is out of reach, and at least for all: fewer looks per task.
 FAR_DECK, LEAST_FAR_DECK = 3, 8
@@ -98,35 +98,36 @@ class Room:
     Args:
         pool: with its processes.
         monotonic: the clock, in seconds.
+
+    Attributes:
+        is_far: whether the limits of all that is held are out of reach: it waits for the pool only.
     """
 
     def __init__(self, pool: Pool, monotonic: Callable[[], float]) -> None:
+        self.is_far = False
         self._pace = Pace()
         self._pool = pool
         self._monotonic = monotonic
         self._may_end = 0
 
-    def left(self, is_pressed: bool, is_far: bool) -> int:
+    def left(self, is_pressed: bool) -> int:
         """How many tasks may be released now.
 
         Args:
             is_pressed: that they may wait on deck, because the pool is what holds us up.
-            is_far: that their limit is out of reach.
         """
         pool = self._pool
         at_once = max(pool.free, pool.turns, 0)
-        if not (is_pressed and self._is_quick):
-            return at_once
-        return at_once + (self._far_deck if is_far else pool.processes) - pool.on_deck
+        return at_once + self._deck - pool.on_deck if is_pressed and self._is_quick else at_once
 
-    def rests(self) -> bool:
-        """Whether more tasks wait on deck than there are processes: until no more than that do, it needs no look."""
-        self._may_end = self._pool.on_deck - self._pool.processes - 1
-        return self._may_end >= 0
+    def rests(self, has_slots: bool) -> None:
+        """The pool needs no look until some tasks have ended.
 
-    @property
-    def _far_deck(self) -> int:
-        return max(FAR_DECK * self._pool.processes, LEAST_FAR_DECK)
+        Args:
+            has_slots: that more could be released; else there is nothing to look for before the next answer.
+        """
+        pool = self._pool
+        self._may_end = pool.on_deck - (pool.processes + 1) // 2 - 1 if has_slots else pool.processes
 
     def ended(self, run_time_s: float | None, now: float) -> bool:
         """A released task has ended; returns whether the pool needs a look.
@@ -157,7 +158,8 @@ class Room:
         ages_s = [now - started for started in pool.started]
         ages_s += [0.0] * (free + pool.on_deck)  # without a task, or with one that is on its way
         expected, deviation = self._pace.ends(ages_s, within_s)
-        return max(pool.turns, free + max(0, int(expected - deviations * deviation + SURE)))
+        deck = self._deck if self.is_far and self._is_quick else 0
+        return max(pool.turns, free + deck + max(0, int(expected - deviations * deviation + SURE)))
 
     @property
     def look_s(self) -> float:
@@ -203,9 +205,16 @@ class Room:
         return pool.turns + min(pool.in_front, may_come)
 
     @property
+    def _deck(self) -> int:
+        """How many tasks may wait on deck, where any may."""
+        processes = self._pool.processes
+        return max(FAR_DECK * processes, LEAST_FAR_DECK) if self.is_far and self._pace.are_quick() else processes
+
+    @property
     def _is_quick(self) -> bool:
         """Whether a full pool will have a process for us in a moment."""
-        if not (self._pool.has_deck and self._pace.are_quick()):
+        quick_s = FAR_QUICK_S if self.is_far and not self.is_crowded else QUICK_S
+        if not (self._pool.has_deck and self._pace.are_quick(quick_s)):
             return False
         now = self._monotonic()
-        return self._pace.has_just_ended(now) or now - max(self._pool.started, default=now) <= QUICK_S
+        return self._pace.has_just_ended(now, quick_s) or now - max(self._pool.started, default=now) <= quick_s

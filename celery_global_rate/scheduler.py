@@ -8,7 +8,7 @@ from functools import partial
 from operator import le
 from typing import Any
 
-from .bucket import HORIZON_S, SHORTEST_PAUSE_S, Bucket, Call
+from .bucket import FEW, HORIZON_S, SHORTEST_PAUSE_S, Bucket, Call
 from .faults import Faults
 from .limit import Limit
 from .pool import FULL_POOL_POLL_S, Pool, Room
@@ -17,6 +17,8 @@ from .reservation import Limiter, Reservation
 NOW = float("-inf")
 #: The share of its usable time after which a due slot lets its task wait on deck rather than wait for a free process.
 PRESSING = 0.04
+#: Where the limit is out of reach: for so many held tasks slots are asked for as soon as none is in hand.
+WORTH_A_CALL = FEW // 2
 #: What is in hand suffices if it does for this long, in seconds: about a pause between two calls.
 ENOUGH_S = 0.01
 
@@ -127,6 +129,7 @@ class Scheduler:
         self._pumping = True
         try:
             longest_wait_first = sorted(self.busy.values(), key=lambda bucket: bucket.waiting_since)
+            self._room.is_far = all(bucket.is_far for bucket in longest_wait_first)
             for bucket in longest_wait_first:
                 self._turn(bucket, "releasing tasks", self._release)
             if is_serving or self._serve_at == NOW:
@@ -179,7 +182,7 @@ class Scheduler:
         if bucket.limit is None:
             return self._pass_on(bucket)
         clock, usable_s, room = self._limiter.clock, bucket.limit.usable_s, None
-        while (reservation := bucket.reservation) is not None and (room is None or room > 0):
+        while (room is None or room > 0) and (reservation := bucket.reservation) is not None:
             if not self._is_wanted(bucket):
                 self._let_go(bucket)
                 return NOW
@@ -193,17 +196,25 @@ class Scheduler:
             if late_s < 0:
                 return NOW
             if room is None:
-                room = self._room.left(bucket.has_spare or late_s >= usable_s * PRESSING, bucket.is_far)
+                room = self._room.left(bucket.has_spare or late_s >= usable_s * PRESSING)
             if room > 0:
                 room -= 1
                 reservation.used += 1
                 self._start(bucket)
+        self._rest(bucket)
+        return NOW
+
+    def _rest(self, bucket: Bucket) -> None:
+        """See when the pool is to be looked at again, and whether the bucket is to be served before."""
         if not bucket.held:
             self._serve_at = NOW  # there is nothing to cover any more
-        elif bucket.is_far and not (len(self.busy) == 1 and self._room.rests()) and reservation is None:
+        elif not bucket.is_far:
+            return
+        elif bucket.reservation is None and len(bucket.held) >= WORTH_A_CALL:
             bucket.ran_dry()
             self._serve_at = NOW
-        return NOW
+        elif len(self.busy) == 1:
+            self._room.rests(bucket.reservation is not None)
 
     def _pass_on(self, bucket: Bucket) -> float:
         """Start what has no limit any more, as many as there are processes: a solo pool runs them right here."""
