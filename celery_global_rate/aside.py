@@ -121,6 +121,9 @@ class Aside:
 
     def _look(self) -> None:
         self._came = 0
+        if not self.names and sum(bucket.held_count for bucket in self._busy()) < self._most:
+            self._room = self._most if len(self._queues.names) == 1 else sys.maxsize
+            return
         held = {bucket: _count(bucket) for bucket in self._busy()}
         count: Counter[str | None] = sum(held.values(), Counter())
         names = self._queues.names
