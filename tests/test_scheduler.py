@@ -243,6 +243,39 @@ def test_a_limit_out_of_reach_keeps_the_pool_busy_with_few_looks() -> None:
     assert calls[3000] - calls[2000] <= 0.9 / SHORTEST_PAUSE_S
 
 
+@pytest.mark.parametrize(("factor", "deck"), [(100.0, 8), (0.9, 0)])
+def test_tasks_of_20_ms_wait_on_deck_only_behind_a_limit_out_of_reach(factor: float, deck: int) -> None:
+    """Eight processes, 400/s: one task a process there, and none where slots are what the pool waits for."""
+    world = model_world()
+    worker = Worker(world, "w", 8, lambda: 0.02 * world.random.uniform(0.95, 1.05))
+    fill(worker, Bucket("t", Limit.parse(400 * factor)), range(10_000))
+    decks = []
+    for step in range(2000, 4000):
+        world.run(step / 1000)
+        decks.append(worker.on_deck)
+
+    assert max(decks) == deck
+
+
+def test_a_stream_of_quick_tasks_is_no_rest_and_needs_few_calls() -> None:
+    """A task in 1.5 ms, eight processes: now and then nothing is held, and the limit is far all the same.
+
+    A call in 20 ms and a few more: at most 60 a second, where every pause of 10 ms has its call without that.
+    """
+    world = model_world()
+    worker = Worker(world, "w", 8, lambda: 0.0005)
+    bucket = Bucket("t", Limit.parse("100000/s"))
+    for number in range(2600):
+        world.at(number * 0.0015, partial(worker.run_soon, partial(worker.scheduler.hold, bucket, number)))
+    world.run(2.5)
+    calls = world.calls
+    world.run(3.5)
+
+    assert bucket.is_far
+    assert world.calls - calls <= 60
+    assert len(worker.releases) >= 3.5 / 0.0015 - 32
+
+
 def test_a_burst_is_saved_while_idle_and_spent_at_once() -> None:
     """50 slots are due when asked for: all start within a pause and a round trip, the 51st a slot later."""
     limit = Limit.parse("100/s", 50)
