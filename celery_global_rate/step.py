@@ -110,6 +110,7 @@ class WorkerPool:
         if len(running) > self.processes:  # behind one that runs for long, some were lost with their processes
             for lost in [request for request in list(running) if request not in state.active_requests]:
                 running.pop(lost, None)
+                _unwrap(lost)
         return list(running.values())  # at once: threads of the pool change it meanwhile
 
     @staticmethod
@@ -119,6 +120,7 @@ class WorkerPool:
             if first in celerys:
                 break
             ours.pop(first, None)
+            _unwrap(first)
 
     def is_gone(self, request: Any) -> bool:
         """Whether it was revoked, by its id or a stamp, or has expired, as far as this worker knows."""
@@ -168,14 +170,14 @@ class WorkerPool:
             raise
 
     def _on_accepted(self, request: Any, celerys: Callable[..., None], pid: int, time_accepted: float) -> None:
-        del request.on_accepted  # a cycle, and Celery's own is there again
+        _unwrap(request, "on_accepted")
         self._waiting.pop(request, None)
         self._running[request] = time_accepted
         celerys(pid, time_accepted)
 
     def _on_success(self, request: Any, celerys: Callable[..., None], outcome: Any, **kwargs: Any) -> None:
         """A task has ended, in whatever way but with its process."""
-        del request.on_success
+        _unwrap(request, "on_success")
         self._waiting.pop(request, None)
         started = self._running.pop(request, None)
         try:
@@ -192,7 +194,7 @@ class WorkerPool:
         return bool(request.time_start)
 
     def _withdraw(self, request: Any) -> None:
-        del request.on_accepted, request.on_success
+        _unwrap(request)
         self._waiting.pop(request, None)
         self._line.withdraw()
         state.task_ready(request)
@@ -203,6 +205,12 @@ class WorkerPool:
         self._line.clear()
         self._waiting.clear()
         self._running.clear()
+
+
+def _unwrap(request: Any, *names: str) -> None:
+    """Give a request Celery's own callbacks again: ours make cycles, which wait for the garbage collector for long."""
+    for name in names or ("on_accepted", "on_success"):
+        vars(request).pop(name, None)
 
 
 def _is_revoked_by_stamp(request: Any) -> bool:
