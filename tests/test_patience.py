@@ -141,7 +141,7 @@ def test_a_quorum_queue_that_drops_what_comes_too_often(
     assert log.count("copies of held ones go to its end") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_we_tell_a_redis_broker_has_its_key_prefix(own_redis: Redis, figures: Figures) -> None:
     """50 tasks at 4/s with `global_keyprefix`: held beyond a visibility timeout, a restart of the broker, and TERM.
 
