@@ -14,15 +14,10 @@ from .faults import Retry
 from .held_queue import HeldQueue, same_rank
 from .limit import Limit
 from .reservation import Reservation
+from .timing import HORIZON_S, LONGEST_SLEEP_S, REPLY_TIMEOUT_S
 
-#: H: how far ahead slots are reserved.
-HORIZON_S = 0.1
 #: Between two calls for a bucket, on average. Shorter than the grace: slots that lie ready are renewed in time.
 SHORTEST_PAUSE_S = 0.01
-#: Nobody sleeps longer on a bucket than this, whatever its rate.
-PATIENCE_S = 5.0
-#: An answer that takes longer is given up.
-REPLY_TIMEOUT_S = 0.25
 #: A limit that has had slots to spare for this long, in seconds, is far away; so few held requests are enough then.
 FAR_S = 1.0
 FEW = 32
@@ -269,7 +264,7 @@ class Bucket:
         else:
             enters = clock.reached(self.next_us) - HORIZON_S
             turn = (now - self.waiting_since) / (interval_s * reservation.waiting)
-            self.ask_at = min(enters + HORIZON_S / 4 * max(0.0, 1 - turn), now + PATIENCE_S)
+            self.ask_at = min(enters + HORIZON_S / 4 * max(0.0, 1 - turn), now + LONGEST_SLEEP_S)
 
     def missed(self, slots: int, now: float) -> int:
         """Ask anew for slots that came too late; returns how many are lost: none where there are slots to spare."""

@@ -13,7 +13,6 @@ from celery.worker.control import Panel, control_command, inspect_command, nok, 
 
 from . import report
 from .broadcast import Broadcast
-from .bucket import REPLY_TIMEOUT_S
 from .cause import cause
 from .declared import NOT_LIMITED, has_own_strategy
 from .limit import Limit
@@ -21,6 +20,7 @@ from .record import DECLARED, ordered, reset, set_limit
 from .regulator import Regulator
 from .store import ERRORS, Store
 from .task_bucket import TaskBucket
+from .timing import REPLY_TIMEOUT_S
 
 OFF = "global-rate is off in this worker"
 _celery_rate_limit = Panel.data["rate_limit"]

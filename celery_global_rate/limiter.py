@@ -9,13 +9,12 @@ from typing import Any, Protocol
 
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError, TimeoutError
 
-from .bucket import REPLY_TIMEOUT_S
 from .clock import RedisClock
 from .limit import Limit
-from .outage import SILENCE_S
 from .policy import Policy
 from .reservation import Reservation
 from .script import GIVE_BACK, RESERVE, give_back_call, reserve_call
+from .timing import REPLY_TIMEOUT_S, SILENCE_S
 
 
 class Connection(Protocol):

@@ -14,8 +14,8 @@ from .connection import HubConnection
 from .loop import Waker
 from .members import Members
 from .orders import Orders
-from .outage import SILENCE_S
 from .script import KEEP, era_key, keep_call
+from .timing import SILENCE_S
 
 #: Between two looks at the era, in seconds: so long an order may stay unheard where its news was lost.
 LOOK_S = 5.0

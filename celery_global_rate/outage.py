@@ -9,21 +9,19 @@ from dataclasses import dataclass
 
 from redis.exceptions import ResponseError, TimeoutError
 
-from .bucket import HORIZON_S, PATIENCE_S
 from .cause import cause
 from .duration import shown
 from .limit import LONGEST_FILL_US
 from .policy import Policy
 from .server import Server
+from .timing import HORIZON_S, LONGEST_SLEEP_S, SILENCE_S
 
 logger = logging.getLogger(__name__)
 
-#: Without slots for this long, in seconds, a connection is given up, and an outage counts.
-SILENCE_S = 1.0
 #: How often a long outage is told of, or a slow Redis, in seconds.
 TOLD_AGAIN_S = 60.0
 #: A bucket that holds something asks for slots more often than this, in seconds.
-ASKED_S = 2 * PATIENCE_S
+ASKED_S = 2 * LONGEST_SLEEP_S
 #: Answers that take so long, in seconds, and so many in a row, are slow: they leave little of the horizon.
 SLOW_S, SLOW_IN_A_ROW = 0.8 * HORIZON_S, 10
 #: What stands for all buckets.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from math import sqrt
 
-from .bucket import HORIZON_S
+from .timing import HORIZON_S
 
 #: Fewer run times than this promise nothing; more than that are forgotten.
 KNOWN_RUNS = 10

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from .bucket import HORIZON_S
 from .clock import RedisClock
 from .limit import PS_PER_US, Limit
 from .reservation import Reservation
+from .timing import HORIZON_S
 
 SHARE, HOLD, OPEN = "share", "hold", "open"
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from .aside import Aside, Queues
-from .bucket import REPLY_TIMEOUT_S, Bucket
+from .bucket import Bucket
 from .chores import Chores
 from .clock import RedisClock
 from .connection import REOPEN_LATE_S, HubConnection
@@ -34,10 +34,11 @@ from .script import news_channel
 from .settings import Settings
 from .store import ERRORS, Store
 from .sweep import SWEEP_S, Sweep
+from .timing import REPLY_TIMEOUT_S
 from .version import __version__
 
 #: The most that another thread waits for the loop, in seconds.
-PATIENCE_S = 1.0
+LOOP_TIMEOUT_S = 1.0
 
 
 class Regulator:
@@ -160,7 +161,7 @@ class Regulator:
         done = threading.Event()
         self._run(self._clear)
         self._run(done.set)
-        done.wait(PATIENCE_S)
+        done.wait(LOOP_TIMEOUT_S)
 
     def pump(self) -> None:
         """Do what is due."""

@@ -8,11 +8,12 @@ from functools import partial
 from operator import le
 from typing import Any
 
-from .bucket import FEW, HORIZON_S, SHORTEST_PAUSE_S, Bucket, Call
+from .bucket import FEW, SHORTEST_PAUSE_S, Bucket, Call
 from .faults import Faults
 from .limit import Limit
 from .pool import FULL_POOL_POLL_S, Pool, Room
 from .reservation import Limiter, Reservation
+from .timing import HORIZON_S
 
 NOW = float("-inf")
 #: The share of its usable time after which a due slot lets its task wait on deck rather than wait for a free process.

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from .bucket import HORIZON_S, PATIENCE_S
 from .limit import LONGEST_FILL_US, Limit
 from .reservation import Reservation
+from .timing import HORIZON_S, LONGEST_SLEEP_S
 
 SHARED = ("slots.lua", "records.lua")
 
@@ -79,7 +79,7 @@ def reserve_call(
 ) -> list[str | int]:
     """Keys and arguments of reserve.lua, after the script itself."""
     interval = limit.interval_us, limit.interval_ps
-    horizon_us, patience_us = int(HORIZON_S * 1e6), int(PATIENCE_S * 1e6)
+    horizon_us, patience_us = int(HORIZON_S * 1e6), int(LONGEST_SLEEP_S * 1e6)
     keys = bucket_key(prefix, name), waiting_key(prefix, name), records_key(prefix), era_key(prefix)
     return [len(keys), *keys, *interval, limit.burst, wanted, horizon_us, patience_us, worker, name, record, awake_us]
 

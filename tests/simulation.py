@@ -12,7 +12,7 @@ from typing import Any
 
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
-from celery_global_rate.bucket import HORIZON_S, PATIENCE_S, REPLY_TIMEOUT_S, Bucket
+from celery_global_rate.bucket import Bucket
 from celery_global_rate.clock import RedisClock
 from celery_global_rate.dismissals import Dismissals
 from celery_global_rate.faults import Faults
@@ -20,6 +20,7 @@ from celery_global_rate.limit import PS_PER_US, Limit
 from celery_global_rate.line import SemaphoreLine
 from celery_global_rate.reservation import Reservation
 from celery_global_rate.scheduler import Scheduler
+from celery_global_rate.timing import HORIZON_S, LONGEST_SLEEP_S, REPLY_TIMEOUT_S
 
 from .oracle import Oracle
 
@@ -249,7 +250,7 @@ def model_world(seed: int = 0) -> World:
     oracles: dict[str, Oracle] = {}
 
     def reserve(name: str, limit: Limit, wanted: int, worker: str, now_us: int) -> Reservation:
-        oracle = oracles.setdefault(name, Oracle(int(HORIZON_S * 1e6), int(PATIENCE_S * 1e6)))
+        oracle = oracles.setdefault(name, Oracle(int(HORIZON_S * 1e6), int(LONGEST_SLEEP_S * 1e6)))
         answer = oracle.reserve(now_us, limit, wanted, worker)
         us, rest = divmod(answer.first, 1)
         counts = answer.count, answer.seq, answer.waiting

@@ -18,8 +18,8 @@ from celery_global_rate.clock import RedisClock
 from celery_global_rate.members import BEAT_S, FIRST_S, LIFE_S, MEMORY_S, Members
 from celery_global_rate.news import News
 from celery_global_rate.orders import Orders
-from celery_global_rate.outage import SILENCE_S
 from celery_global_rate.script import members_key, news_channel
+from celery_global_rate.timing import SILENCE_S
 
 from .conftest import Figures, Server
 from .replay import CHANNEL, NOW, PREFIX, Bucket

@@ -15,8 +15,9 @@ from benchmarks.proxy import Proxy
 from benchmarks.server import Redis, free_port
 from benchmarks.windows import excess, since, used
 from celery_global_rate import outage as module
-from celery_global_rate.outage import ASKED_S, SILENCE_S, TOLD_AGAIN_S, Outage
+from celery_global_rate.outage import ASKED_S, TOLD_AGAIN_S, Outage
 from celery_global_rate.policy import Hold
+from celery_global_rate.timing import SILENCE_S
 
 from .conftest import Figures, Server
 from .test_many import eye

@@ -19,7 +19,6 @@ from benchmarks.redis_cluster import FORMED_S, Node, RedisCluster, Watch, free_p
 from benchmarks.scenarios import WARM_UP_S, Run, backlog, judge
 from benchmarks.server import free_port, redis_binary
 from benchmarks.windows import excess
-from celery_global_rate.bucket import HORIZON_S
 from celery_global_rate.cluster import SlotLostError
 from celery_global_rate.limit import Limit
 from celery_global_rate.record import set_limit
@@ -27,6 +26,7 @@ from celery_global_rate.reservation import Reservation
 from celery_global_rate.script import RESERVE, reserve_call
 from celery_global_rate.settings import Settings
 from celery_global_rate.store import Store
+from celery_global_rate.timing import HORIZON_S
 
 from .conftest import Figures, Server
 from .test_check import check
