@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -14,12 +14,10 @@ from celery.exceptions import ImproperlyConfigured
 from redis.credentials import CredentialProvider
 
 from .address import CLUSTERS, EXAMPLE, SENTINEL, scheme, shown, spelled, split, taken_out, without_user
-from .cluster import owner
 from .credentials import NamedProvider
 from .inherited import Source, inherited
+from .location import FORCED, Location
 from .policy import HOLD, OPEN, SHARE
-from .script import era_key
-from .sentinel import master
 
 OPTION = "--global-rate-url"
 URL, OPTIONS = "global_rate_url", "global_rate_redis_options"
@@ -33,38 +31,20 @@ DEFAULT_MAX_HELD = 100
 #: RabbitMQ's own default.
 DEFAULT_CONSUMER_TIMEOUT_S = 1800
 
-#: To connect and to shake hands, in seconds. A thread does both, never the event loop.
-CONNECT_TIMEOUT_S = 1.0
-TIMEOUTS = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": CONNECT_TIMEOUT_S}
-#: The same for each node of a Cluster: a master that hangs must not keep us from asking the one that takes its place.
-NODE_TIMEOUT_S = 0.5
-NODE_TIMEOUTS = {"socket_connect_timeout": NODE_TIMEOUT_S, "socket_timeout": NODE_TIMEOUT_S}
-
-#: Options of redis-py that are not left to anybody: RESP3 would push messages between the answers, and the answers of
-#: scripts are read as bytes.
-FORCED = {"protocol": 2, "decode_responses": False, "encoding": "utf-8", "encoding_errors": "strict"}
-
 #: Options of redis-py that name files, and the attributes of its connection for them.
 FILES = {"ssl_ca_certs": "ca_certs", "ssl_certfile": "certfile", "ssl_keyfile": "keyfile"}
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Location):
     """Where the limits are kept, and how much a worker may hold.
 
     Attributes:
-        url: the Redis, the Sentinels that know it, or nodes of its Cluster, in redis-py's spelling. Not in the repr,
-            because it may hold a password.
-        redis_options: passed to redis-py.
-        key_prefix: the prefix of all keys; apps that share it share buckets.
         max_held: prefetch slots that are lent for held messages at the most.
         on_outage: what limited tasks do while Redis is away: `share`, `hold` or `open`.
         consumer_timeout_s: how long RabbitMQ waits for an acknowledgement, in seconds; 0 for ever.
     """
 
-    url: str = field(repr=False)
-    redis_options: Mapping[str, Any] = field(repr=False)
-    key_prefix: str
     max_held: int
     consumer_timeout_s: float = DEFAULT_CONSUMER_TIMEOUT_S
     on_outage: str = SHARE
@@ -119,33 +99,6 @@ class Settings:
         settings = cls(*_server(source, options), prefix, max_held, consumer_timeout_s, on_outage)
         settings._try_out(source)
         return settings
-
-    @property
-    def address(self) -> str:
-        """The Redis as logs may show it: without user, password and options."""
-        return shown(self.url)
-
-    @property
-    def database(self) -> int:
-        """The number of the database."""
-        return int(self.connection().db or 0)
-
-    def connection(self) -> Any:
-        """A connection of redis-py to this Redis, not open yet. With Sentinel, `connect` finds the
-        master, and in a Cluster the node that has our keys.
-
-        Raises:
-            TypeError, ValueError, redis.RedisError: redis-py does not accept the URL or an option. Settings of an
-                application have been tried out.
-        """
-        kind = scheme(self.url)
-        options = {**(NODE_TIMEOUTS if kind in CLUSTERS else TIMEOUTS), **self.redis_options, **FORCED}
-        if kind == SENTINEL:
-            return master(self.url, TIMEOUTS, **options)
-        if kind in CLUSTERS:
-            return owner(self.url, era_key(self.key_prefix), **options)
-        url = self.url.replace("redis://", "rediss://", 1) if options.pop("ssl", False) else self.url
-        return redis.Redis.from_url(url, **options).connection_pool.make_connection()
 
     def _try_out(self, source: Source) -> None:
         """Make a connection without opening it, to see whether redis-py accepts what there is."""

@@ -12,6 +12,7 @@ from typing import Any
 from redis.exceptions import ConnectionError, RedisError
 
 from .clock import RedisClock
+from .location import Location
 from .record import Record
 from .script import (
     SET,
@@ -22,7 +23,6 @@ from .script import (
     set_call,
     waiting_key,
 )
-from .settings import Settings
 
 #: All that Redis or the way to it may do to a caller.
 ERRORS = (RedisError, OSError)
@@ -47,18 +47,18 @@ class Store:
     """A connection that its user waits for; a context manager that opens and closes it.
 
     Args:
-        settings: where the limits are kept.
+        location: where the limits are kept.
         timeout_s: the most that is waited for the server, at each step, in seconds; None for redis-py's own.
         clock: learns from the answers what Redis' clock says.
 
     All methods raise one of `ERRORS` where Redis does not answer. Its text may quote a password.
     """
 
-    def __init__(self, settings: Settings, timeout_s: float | None = None, clock: RedisClock | None = None) -> None:
+    def __init__(self, location: Location, timeout_s: float | None = None, clock: RedisClock | None = None) -> None:
         self._clock = clock or RedisClock()
-        self._prefix = settings.key_prefix
-        self._channel = news_channel(settings.key_prefix, settings.database)
-        self._connection = settings.connection()
+        self._prefix = location.key_prefix
+        self._channel = news_channel(location.key_prefix, location.database)
+        self._connection = location.connection()
         if timeout_s is not None:
             self._connection.socket_timeout = self._connection.socket_connect_timeout = timeout_s
 

@@ -10,7 +10,8 @@ import redis
 from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 
-from celery_global_rate.settings import CONNECT_TIMEOUT_S, DEFAULT_MAX_HELD, KNOWN, Settings
+from celery_global_rate.location import CONNECT_TIMEOUT_S
+from celery_global_rate.settings import DEFAULT_MAX_HELD, KNOWN, Settings
 
 BROKER = "redis://broker:6379/0"
 SECRET = "s3cret"
