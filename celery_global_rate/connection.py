@@ -9,11 +9,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from redis.exceptions import ConnectionError, ResponseError
-
-from .loop import Waker
 
 Answer = Callable[[object], None]
 
@@ -21,6 +19,15 @@ Answer = Callable[[object], None]
 REOPEN_S, REOPEN_LATE_S = 0.25, 0.375
 
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError)
+
+
+class CallsInLoop(Protocol):
+    """What runs callbacks in the event loop."""
+
+    guard: Callable[[Callable[[], None]], None]
+
+    def call(self, callback: Callable[[], None]) -> None:
+        """Run `callback` in the next turn of the loop."""
 
 
 class HubConnection:
@@ -38,7 +45,7 @@ class HubConnection:
     def __init__(
         self,
         make: Callable[[], Any],
-        waker: Waker,
+        waker: CallsInLoop,
         on_change: Callable[[Exception | None], None],
         on_message: Answer | None = None,
     ) -> None:
