@@ -24,7 +24,7 @@ LOOK_S = 0.1
 NAMED = 3
 
 
-class Queues(Protocol):
+class ConsumedQueues(Protocol):
     """The queues that the worker consumes."""
 
     @property
@@ -59,7 +59,7 @@ class Aside:
     def __init__(
         self,
         most: int,
-        queues: Queues,
+        queues: ConsumedQueues,
         busy: Callable[[], Iterable[Bucket]],
         clock: RedisClock,
         monotonic: Callable[[], float],

@@ -26,7 +26,7 @@ OFF = "global-rate is off in this worker"
 _celery_rate_limit = Panel.data["rate_limit"]
 
 
-class Step(Protocol):
+class LimitingStep(Protocol):
     """What the commands know of the bootstep."""
 
     hostname: str
@@ -101,8 +101,8 @@ def rate_held(state: Any, **kwargs: Any) -> Any:
     }
 
 
-def _step(state: Any) -> Step | None:
-    step: Step | None = getattr(state.consumer, "global_rate", None)
+def _step(state: Any) -> LimitingStep | None:
+    step: LimitingStep | None = getattr(state.consumer, "global_rate", None)
     return step
 
 
@@ -114,7 +114,7 @@ def _refusal(state: Any, name: str) -> Any:
     return nok(f"{name} is {NOT_LIMITED}") if has_own_strategy(task) else None
 
 
-def _change(step: Step, name: str, change: dict[str, Any], source: str, done: str) -> Any:
+def _change(step: LimitingStep, name: str, change: dict[str, Any], source: str, done: str) -> Any:
     """Write a change and reply. This waits for Redis: an operator's order is rare, and wants an answer."""
     regulator, broadcast = step.regulator, step.broadcast
     try:

@@ -34,7 +34,7 @@ class Connection(Protocol):
         """Give the connection up."""
 
 
-class Outage(Protocol):
+class OutageWatch(Protocol):
     """What the limiter knows of an outage."""
 
     def counts(self, name: str) -> bool:
@@ -51,7 +51,7 @@ class Outage(Protocol):
         """A reply with slots took this long, in seconds."""
 
 
-class Orders(Protocol):
+class KnownOverrides(Protocol):
     """What the limiter knows of the orders of operators."""
 
     def is_open(self, name: str, now_us: float) -> bool:
@@ -83,9 +83,9 @@ class Limiter:
         prefix: str,
         worker: str,
         clock: RedisClock,
-        outage: Outage,
+        outage: OutageWatch,
         policy: Policy,
-        orders: Orders,
+        orders: KnownOverrides,
     ) -> None:
         self.clock = clock
         self._connection = connection

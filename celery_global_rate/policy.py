@@ -15,7 +15,7 @@ from .timing import HORIZON_S
 SHARE, HOLD, OPEN = "share", "hold", "open"
 
 
-class Members(Protocol):
+class WorkerCount(Protocol):
     """Who shares the limits."""
 
     @property
@@ -40,7 +40,7 @@ class Policy(Protocol):
         """Take back what is left of a reservation."""
 
 
-def policy_of(name: str, members: Members, clock: RedisClock, chance: Callable[[], float]) -> Policy:
+def policy_of(name: str, members: WorkerCount, clock: RedisClock, chance: Callable[[], float]) -> Policy:
     """The policy of this name: `share`, `hold` or `open`.
 
     Args:
@@ -108,7 +108,7 @@ class Share:
         chance: draws uniformly from [0, 1).
     """
 
-    def __init__(self, members: Members, clock: RedisClock, chance: Callable[[], float]) -> None:
+    def __init__(self, members: WorkerCount, clock: RedisClock, chance: Callable[[], float]) -> None:
         self._members = members
         self._clock = clock
         self._chance = chance

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .aside import Aside, Queues
+from .aside import Aside, ConsumedQueues
 from .bucket import Bucket
 from .chores import Chores
 from .clock import RedisClock
@@ -62,7 +62,7 @@ class Regulator:
         worker: str,
         pool: WorkerPool,
         qos: Callable[[], Any],
-        queues: Queues,
+        queues: ConsumedQueues,
         renewal: Callable[[Any], Renew | None],
         patience: Patience,
         recoverable: tuple[type[BaseException], ...],

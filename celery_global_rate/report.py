@@ -22,14 +22,16 @@ NAMED = 10
 LISTED = 20
 
 
-class Orders(Protocol):
+class OverridesInForce(Protocol):
     """What is read of the orders of operators."""
 
     def get(self, name: str) -> Record | None:
         """The record of a bucket."""
 
 
-def announce(declared: Mapping[str, Limit | None], unlimited: set[str], orders: Orders, now_us: float) -> None:
+def announce(
+    declared: Mapping[str, Limit | None], unlimited: set[str], orders: OverridesInForce, now_us: float
+) -> None:
     """Log what is limited, and what operators have ordered.
 
     Args:

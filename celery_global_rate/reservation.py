@@ -109,7 +109,7 @@ class Reservation:
         return missed
 
 
-class Limiter(Protocol):
+class SlotSource(Protocol):
     """What the scheduler knows of the limiter. Neither verb waits."""
 
     clock: RedisClock

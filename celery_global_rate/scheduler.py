@@ -12,7 +12,7 @@ from .bucket import FEW, SHORTEST_PAUSE_S, Bucket, Call
 from .faults import Faults
 from .limit import Limit
 from .pool import FULL_POOL_POLL_S, Pool, Room
-from .reservation import Limiter, Reservation
+from .reservation import Reservation, SlotSource
 from .timing import HORIZON_S
 
 NOW = float("-inf")
@@ -46,7 +46,7 @@ class Scheduler:
     def __init__(
         self,
         pool: Pool,
-        limiter: Limiter,
+        limiter: SlotSource,
         wake: Callable[[float], None],
         cover: Callable[[int], None],
         monotonic: Callable[[], float],

@@ -37,7 +37,7 @@ from .settings import Settings
 from .task_bucket import TaskBucket
 
 
-class WorkerPool:
+class CeleryPool:
     """Celery's pool, as the scheduler sees it.
 
     Args:
@@ -261,7 +261,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         self.regulator = Regulator(
             settings,
             f"{consumer.hostname}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
-            WorkerPool(consumer),
+            CeleryPool(consumer),
             lambda: consumer.qos,
             self._queues,
             partial(renewal, consumer),

@@ -10,7 +10,7 @@ import pytest
 from celery.worker import state
 from celery.worker.request import Request
 
-from celery_global_rate.step import WorkerPool
+from celery_global_rate.step import CeleryPool
 
 from .probe import application
 
@@ -27,7 +27,7 @@ def test_a_request_that_was_lost_with_its_process_is_freed_at_once(has_begun: bo
         hub=None,
         on_task_request=lambda request: None,
     )
-    pool = WorkerPool(consumer)
+    pool = CeleryPool(consumer)
     request = lost_request(pool, has_begun)
     gc.disable()
     try:
@@ -37,7 +37,7 @@ def test_a_request_that_was_lost_with_its_process_is_freed_at_once(has_begun: bo
         gc.enable()
 
 
-def lost_request(pool: WorkerPool, has_begun: bool) -> weakref.ref[Request]:
+def lost_request(pool: CeleryPool, has_begun: bool) -> weakref.ref[Request]:
     message = SimpleNamespace(
         headers={"id": "1", "task": "limited"}, body=b"", payload=((), {}, {}), delivery_info={}, properties={}
     )

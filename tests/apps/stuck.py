@@ -7,9 +7,9 @@ with it every look at the pool's pace ended in a TypeError.
 from __future__ import annotations
 
 from celery_global_rate.pool import Room
-from celery_global_rate.step import WorkerPool
+from celery_global_rate.step import CeleryPool
 
-_start, _slots = WorkerPool.start, Room.slots
+_start, _slots = CeleryPool.start, Room.slots
 _failed: list[str] = []
 
 
@@ -30,4 +30,4 @@ def slots(self, *args, **kwargs):
     return _slots(self, *args, **kwargs)
 
 
-WorkerPool.start, Room.slots = start, slots
+CeleryPool.start, Room.slots = start, slots

@@ -40,18 +40,18 @@ def count_received(request: Any, **kwargs: Any) -> None:
 
 # The extension reads settings and rates when it hears the same signal, and it listens as soon as it is imported.
 import celery_global_rate.auto  # noqa: E402, F401
-from celery_global_rate.step import WorkerPool  # noqa: E402
+from celery_global_rate.step import CeleryPool  # noqa: E402
 
-start = WorkerPool.start
+start = CeleryPool.start
 
 
-def count_released(pool: WorkerPool, request: Any) -> None:
-    """In place of `WorkerPool.start`."""
+def count_released(pool: CeleryPool, request: Any) -> None:
+    """In place of `CeleryPool.start`."""
     Count.released += 1
     start(pool, request)
 
 
-WorkerPool.start = count_released  # type: ignore[method-assign]
+CeleryPool.start = count_released  # type: ignore[method-assign]
 
 
 def pytest_runtest_logfinish() -> None:
