@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from celery_global_rate.limit import Limit
+from celery_global_rate.limits.limit import Limit
 
 from .server import root
 

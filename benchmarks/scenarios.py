@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from celery_global_rate.limit import Limit
+from celery_global_rate.limits.limit import Limit
 
 from .cluster import Cluster
 from .windows import excess, jain, used

@@ -13,11 +13,11 @@ from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 from redis.credentials import CredentialProvider
 
-from .address import CLUSTERS, EXAMPLE, SENTINEL, scheme, shown, spelled, split, taken_out, without_user
-from .credentials import NamedProvider
-from .inherited import Source, inherited
-from .location import FORCED, Location
-from .policy import HOLD, OPEN, SHARE
+from .redis_discovery import Source, inherited
+from .storage.credentials import NamedProvider
+from .storage.location import FORCED, Location
+from .storage.outage_policies import HOLD, OPEN, SHARE
+from .storage.redis_url import CLUSTERS, EXAMPLE, SENTINEL, scheme, shown, spelled, split, taken_out, without_user
 
 OPTION = "--global-rate-url"
 URL, OPTIONS = "global_rate_url", "global_rate_redis_options"

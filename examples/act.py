@@ -9,7 +9,7 @@ from math import inf
 
 from benchmarks.records import Record
 from benchmarks.windows import excess, used
-from celery_global_rate.limit import Limit
+from celery_global_rate.limits.limit import Limit
 
 #: Starts per second before the change and after it, and the length of either phase in seconds.
 RATES = (100, 300)

@@ -15,7 +15,7 @@ from pytest_celery import CeleryTestBackend, CeleryTestBroker, RedisContainer
 from pytest_docker_tools import build, fxtr, network, volume
 
 from benchmarks.server import free_port, root
-from celery_global_rate.limit import Limit
+from celery_global_rate.limits.limit import Limit
 
 from . import leftovers
 from .fleet import Fleet, WorkerContainer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from celery_global_rate.limit import Limit
+from celery_global_rate.limits.limit import Limit
 
 from .conftest import ON_REDIS, Figures
 from .fleet import Fleet, names

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.meanwhile import meanwhile, wait
 from benchmarks.windows import excess, used
-from celery_global_rate.limit import Limit
+from celery_global_rate.limits.limit import Limit
 
 from .fleet import Fleet
 from .starts import STAMP_S, Starts

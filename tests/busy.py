@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.windows import excess, jain
-from celery_global_rate.bucket import Bucket
-from celery_global_rate.limit import Limit
-from celery_global_rate.pace import Pace
+from celery_global_rate.limits.limit import Limit
+from celery_global_rate.scheduling.bucket import Bucket
+from celery_global_rate.scheduling.run_times import Pace
 
 from .simulation import Worker, fill, model_world
 

@@ -21,7 +21,7 @@ class Mutant:
 
 def originals() -> dict[str, str]:
     """The Lua as it is."""
-    lua = resources.files("celery_global_rate").joinpath("lua")
+    lua = resources.files("celery_global_rate.storage").joinpath("lua")
     return {file: lua.joinpath(file).read_text("utf-8") for file in FILES}
 
 

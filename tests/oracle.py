@@ -8,7 +8,7 @@ from itertools import takewhile
 from math import floor
 from typing import NamedTuple
 
-from celery_global_rate.limit import Limit
+from celery_global_rate.limits.limit import Limit
 
 SLOTS_PER_CALL = 1000
 

@@ -10,9 +10,9 @@ from math import ceil
 
 import redis
 
-from celery_global_rate.limit import Limit
-from celery_global_rate.reservation import Reservation
-from celery_global_rate.script import (
+from celery_global_rate.limits.limit import Limit
+from celery_global_rate.limits.reservation import Reservation
+from celery_global_rate.storage.scripts import (
     BEAT,
     GIVE_BACK,
     KEEP,

@@ -12,15 +12,15 @@ from typing import Any
 
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
-from celery_global_rate.bucket import Bucket
-from celery_global_rate.clock import RedisClock
-from celery_global_rate.dismissals import Dismissals
-from celery_global_rate.faults import Faults
-from celery_global_rate.limit import PS_PER_US, Limit
-from celery_global_rate.line import SemaphoreLine
-from celery_global_rate.reservation import Reservation
-from celery_global_rate.scheduler import Scheduler
-from celery_global_rate.timing import HORIZON_S, LONGEST_SLEEP_S, REPLY_TIMEOUT_S
+from celery_global_rate.limits.limit import PS_PER_US, Limit
+from celery_global_rate.limits.redis_clock import RedisClock
+from celery_global_rate.limits.reservation import Reservation
+from celery_global_rate.limits.timing import HORIZON_S, LONGEST_SLEEP_S, REPLY_TIMEOUT_S
+from celery_global_rate.scheduling.bucket import Bucket
+from celery_global_rate.scheduling.faults import Faults
+from celery_global_rate.scheduling.scheduler import Scheduler
+from celery_global_rate.worker.dismissals import Dismissals
+from celery_global_rate.worker.pool_queue import SemaphoreLine
 
 from .oracle import Oracle
 

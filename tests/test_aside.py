@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_global_rate.aside import LOOK_S, SOONEST_S, Aside
-from celery_global_rate.bucket import Bucket
-from celery_global_rate.clock import RedisClock
-from celery_global_rate.limit import Limit
+from celery_global_rate.broker.aside import LOOK_S, SOONEST_S, Aside
+from celery_global_rate.limits.limit import Limit
+from celery_global_rate.limits.redis_clock import RedisClock
+from celery_global_rate.scheduling.bucket import Bucket
 
 MOST = 20
 

@@ -9,9 +9,9 @@ from math import ceil
 import pytest
 import redis
 
-from celery_global_rate.limit import Limit
-from celery_global_rate.reservation import Reservation
-from celery_global_rate.script import GIVE_BACK, RESERVE
+from celery_global_rate.limits.limit import Limit
+from celery_global_rate.limits.reservation import Reservation
+from celery_global_rate.storage.scripts import GIVE_BACK, RESERVE
 
 from .replay import HORIZON_US, NOW, Bucket, slot, slots
 

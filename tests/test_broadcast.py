@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from celery_global_rate.broadcast import Broadcast
+from celery_global_rate.worker.pidbox import Broadcast
 
 BODY = {
     "method": "rate_limit",

@@ -81,7 +81,7 @@ def test_run_times_that_change(figures: Figures, factor: float) -> None:
 
 def test_one_who_learns_nothing_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The yardstick tells: with no run time known, a pool whose tasks take 20 ms idles for a tenth of its time."""
-    monkeypatch.setattr("celery_global_rate.pace.KNOWN_RUNS", 1_000_000)
+    monkeypatch.setattr("celery_global_rate.scheduling.run_times.KNOWN_RUNS", 1_000_000)
 
     assert busy(equal, 0.02, 8, 1, 100.0, 4).share < 0.93
 

@@ -6,8 +6,8 @@ import pytest
 from redis.exceptions import ResponseError
 
 from benchmarks.server import free_port
-from celery_global_rate.cause import cause
 from celery_global_rate.settings import Settings
+from celery_global_rate.storage.cause import cause
 
 from .conftest import Server
 

@@ -16,9 +16,9 @@ from click.testing import CliRunner
 from benchmarks.cluster import Cluster
 from benchmarks.proxy import Proxy
 from benchmarks.server import Redis, free_port, root
-from celery_global_rate.check import Reference
-from celery_global_rate.cli import global_rate
-from celery_global_rate.server import Server
+from celery_global_rate.cli.check import Reference
+from celery_global_rate.cli.main import global_rate
+from celery_global_rate.storage.server_info import Server
 from celery_global_rate.version import __version__
 
 from .conftest import Figures

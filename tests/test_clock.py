@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from celery_global_rate.clock import DRIFT, ROUNDING_US, RedisClock
+from celery_global_rate.limits.redis_clock import DRIFT, ROUNDING_US, RedisClock
 
 EPOCH_US = 1_800_000_000_000_000
 ROUNDING_S = 2 * ROUNDING_US / 1e6

@@ -17,7 +17,7 @@ from redis.exceptions import AuthenticationError, ConnectionError, NoScriptError
 
 from benchmarks.proxy import Proxy
 from benchmarks.server import Redis, free_port
-from celery_global_rate.connection import REOPEN_LATE_S, REOPEN_S
+from celery_global_rate.storage.hub_connection import REOPEN_LATE_S, REOPEN_S
 
 from .conftest import Server
 from .wire import NOISE_S, TICK_S, Wire

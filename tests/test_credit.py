@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.common import QoS
 
-from celery_global_rate.credit import Credit, Renew
+from celery_global_rate.broker.prefetch import Credit, Renew
 
 HISTORIES = st.lists(st.integers(0, 300) | st.integers(0, 5), max_size=60)
 

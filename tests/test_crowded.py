@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.cluster import Cluster
 from benchmarks.windows import excess, since
-from celery_global_rate.limit import Limit
+from celery_global_rate.limits.limit import Limit
 
 from .conftest import Figures, Server
 

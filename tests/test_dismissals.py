@@ -15,10 +15,10 @@ import pytest
 from benchmarks.cluster import Cluster
 from benchmarks.server import Redis
 from benchmarks.windows import since, used
-from celery_global_rate.bucket import Bucket
-from celery_global_rate.dismissals import LONGEST_PAUSE_S, REST, SLICE_S, Dismissals
-from celery_global_rate.faults import Faults
-from celery_global_rate.limit import Limit
+from celery_global_rate.limits.limit import Limit
+from celery_global_rate.scheduling.bucket import Bucket
+from celery_global_rate.scheduling.faults import Faults
+from celery_global_rate.worker.dismissals import LONGEST_PAUSE_S, REST, SLICE_S, Dismissals
 
 from .conftest import Figures, Server
 

@@ -89,7 +89,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     found = contents(wheel)
 
     assert found.keys() == {str(path.relative_to(root())) for path in sources} | about
-    assert found["entry_points.txt"].strip() == b"[celery.commands]\nglobal-rate = celery_global_rate.cli:global_rate"
+    assert (
+        found["entry_points.txt"].strip() == b"[celery.commands]\nglobal-rate = celery_global_rate.cli.main:global_rate"
+    )
 
 
 def test_the_wheel_from_the_sdist_is_that_from_the_checkout(wheel: Path, source: Path, tmp_path: Path) -> None:

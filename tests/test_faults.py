@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from benchmarks.windows import excess, since, used
-from celery_global_rate.bucket import Bucket
-from celery_global_rate.chores import Chores
-from celery_global_rate.faults import FIRST_PAUSE_S, LOGGED_AGAIN_S, LONGEST_PAUSE_S, Faults, Retry
-from celery_global_rate.limit import Limit
+from celery_global_rate.limits.limit import Limit
+from celery_global_rate.scheduling.bucket import Bucket
+from celery_global_rate.scheduling.faults import FIRST_PAUSE_S, LOGGED_AGAIN_S, LONGEST_PAUSE_S, Faults, Retry
+from celery_global_rate.worker.chores import Chores
 
 from .simulation import Worker, World, fill, model_world
 

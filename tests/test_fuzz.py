@@ -15,10 +15,10 @@ from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 from celery.utils.time import rate as celery_rate
 
-from celery_global_rate.clock import RedisClock
-from celery_global_rate.limit import LARGEST_BURST, LONGEST_FILL_US, Limit
-from celery_global_rate.record import Record, ordered
-from celery_global_rate.reservation import Reservation
+from celery_global_rate.limits.limit import LARGEST_BURST, LONGEST_FILL_US, Limit
+from celery_global_rate.limits.override import Record, ordered
+from celery_global_rate.limits.redis_clock import RedisClock
+from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.settings import Settings
 
 from .conftest import Figures

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_global_rate.held_queue import HeldQueue
+from celery_global_rate.scheduling.held_queue import HeldQueue
 
 
 def test_the_lowest_rank_comes_first_and_arrival_decides_within_it() -> None:

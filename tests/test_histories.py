@@ -9,7 +9,7 @@ from math import ceil, floor, inf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from celery_global_rate.limit import Limit
+from celery_global_rate.limits.limit import Limit
 
 from .oracle import interval
 from .replay import HORIZON_US, NOW, PATIENCE_US, Bucket, Step, random_history, replay, slots

@@ -16,7 +16,7 @@ from kombu.transport.redis import Channel
 
 from benchmarks.cluster import Cluster
 from benchmarks.server import Redis
-from celery_global_rate.inherited import inherited
+from celery_global_rate.redis_discovery import inherited
 from celery_global_rate.settings import Settings
 
 from .apps.credentials import SECRET

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from celery_global_rate.limit import LONGEST_FILL_US, Limit
+from celery_global_rate.limits.limit import LONGEST_FILL_US, Limit
 
 from .oracle import interval
 

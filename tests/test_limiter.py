@@ -12,16 +12,16 @@ from redis.exceptions import ResponseError, TimeoutError
 
 from benchmarks.proxy import Proxy
 from benchmarks.server import Redis
-from celery_global_rate.clock import RedisClock
-from celery_global_rate.connection import REOPEN_LATE_S
-from celery_global_rate.limit import Limit
-from celery_global_rate.limiter import Limiter
-from celery_global_rate.orders import Orders
-from celery_global_rate.outage import Outage
-from celery_global_rate.policy import Hold
-from celery_global_rate.reservation import Reservation
-from celery_global_rate.script import bucket_key, waiting_key
-from celery_global_rate.timing import REPLY_TIMEOUT_S, SILENCE_S
+from celery_global_rate.limits.limit import Limit
+from celery_global_rate.limits.redis_clock import RedisClock
+from celery_global_rate.limits.reservation import Reservation
+from celery_global_rate.limits.timing import REPLY_TIMEOUT_S, SILENCE_S
+from celery_global_rate.storage.hub_connection import REOPEN_LATE_S
+from celery_global_rate.storage.limiter import Limiter
+from celery_global_rate.storage.outage import Outage
+from celery_global_rate.storage.outage_policies import Hold
+from celery_global_rate.storage.scripts import bucket_key, waiting_key
+from celery_global_rate.worker.overrides import Orders
 
 from .conftest import Server
 from .wire import NOISE_S, TICK_S, Wire

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
-from celery_global_rate.line import PoolQueue, SemaphoreLine
-from celery_global_rate.pool import MOST_PLACES
+from celery_global_rate.scheduling.capacity import MOST_PLACES
+from celery_global_rate.worker.pool_queue import PoolQueue, SemaphoreLine
 
 
 class Pool:

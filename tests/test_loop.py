@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from celery_global_rate.loop import Alarm, HubThread, Waker
+from celery_global_rate.worker.loop import Alarm, HubThread, Waker
 
 from .wire import NOISE_S, Loop
 
@@ -232,7 +232,7 @@ def test_a_loop_that_was_blocked_knows_for_how_long_and_soon_forgets(
     loop: Loop, bell: Bell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With 0.3 s for what counts as blocked: 0.5 s without a turn, told in the turn and for 0.3 s after it."""
-    monkeypatch.setattr("celery_global_rate.loop.BLOCKED_S", 0.3)
+    monkeypatch.setattr("celery_global_rate.worker.loop.BLOCKED_S", 0.3)
     loop.tick(0.02)
     loop.run_for(0.05)
     turning = bell.alarm.blocked_s

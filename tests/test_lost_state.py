@@ -9,7 +9,7 @@ import pytest
 from benchmarks.cluster import Cluster
 from benchmarks.server import Redis
 from benchmarks.windows import excess, since, used
-from celery_global_rate.timing import HORIZON_S
+from celery_global_rate.limits.timing import HORIZON_S
 
 from .conftest import Figures, Server
 

@@ -14,12 +14,12 @@ import redis
 from benchmarks.cluster import Cluster
 from benchmarks.server import Redis as OwnRedis
 from benchmarks.windows import since
-from celery_global_rate.clock import RedisClock
-from celery_global_rate.members import BEAT_S, FIRST_S, LIFE_S, MEMORY_S, Members
-from celery_global_rate.news import News
-from celery_global_rate.orders import Orders
-from celery_global_rate.script import members_key, news_channel
-from celery_global_rate.timing import SILENCE_S
+from celery_global_rate.limits.redis_clock import RedisClock
+from celery_global_rate.limits.timing import SILENCE_S
+from celery_global_rate.storage.heartbeat import BEAT_S, FIRST_S, LIFE_S, MEMORY_S, Members
+from celery_global_rate.storage.scripts import members_key, news_channel
+from celery_global_rate.worker.override_feed import News
+from celery_global_rate.worker.overrides import Orders
 
 from .conftest import Figures, Server
 from .replay import CHANNEL, NOW, PREFIX, Bucket

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from celery_global_rate.limit import Limit
-from celery_global_rate.reservation import Reservation
+from celery_global_rate.limits.limit import Limit
+from celery_global_rate.limits.reservation import Reservation
 
 from .model.bucket import next_slot
 from .model.explorer import Exploration, Explorer

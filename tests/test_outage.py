@@ -14,10 +14,10 @@ from benchmarks.meanwhile import meanwhile
 from benchmarks.proxy import Proxy
 from benchmarks.server import Redis, free_port
 from benchmarks.windows import excess, since, used
-from celery_global_rate import outage as module
-from celery_global_rate.outage import ASKED_S, TOLD_AGAIN_S, Outage
-from celery_global_rate.policy import Hold
-from celery_global_rate.timing import SILENCE_S
+from celery_global_rate.limits.timing import SILENCE_S
+from celery_global_rate.storage import outage as module
+from celery_global_rate.storage.outage import ASKED_S, TOLD_AGAIN_S, Outage
+from celery_global_rate.storage.outage_policies import Hold
 
 from .conftest import Figures, Server
 from .test_many import eye

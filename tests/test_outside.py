@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 import redis
 
-from celery_global_rate.clock import RedisClock
-from celery_global_rate.limit import Limit
-from celery_global_rate.limiter import Limiter
-from celery_global_rate.members import Members
-from celery_global_rate.news import News
-from celery_global_rate.orders import Orders
-from celery_global_rate.outage import Outage
-from celery_global_rate.policy import Hold
-from celery_global_rate.record import LONGEST, LONGEST_REASON, Record, ordered, set_limit
-from celery_global_rate.reservation import Reservation
-from celery_global_rate.script import news_channel
+from celery_global_rate.limits.limit import Limit
+from celery_global_rate.limits.override import LONGEST, LONGEST_REASON, Record, ordered, set_limit
+from celery_global_rate.limits.redis_clock import RedisClock
+from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.settings import Settings
-from celery_global_rate.store import Store
+from celery_global_rate.storage.blocking_store import Store
+from celery_global_rate.storage.heartbeat import Members
+from celery_global_rate.storage.limiter import Limiter
+from celery_global_rate.storage.outage import Outage
+from celery_global_rate.storage.outage_policies import Hold
+from celery_global_rate.storage.scripts import news_channel
+from celery_global_rate.worker.override_feed import News
+from celery_global_rate.worker.overrides import Orders
 
 from .conftest import Server
 from .test_orders import cluster_on, order, records

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_global_rate import report
-from celery_global_rate.bucket import Bucket
-from celery_global_rate.clock import RedisClock
-from celery_global_rate.limit import Limit
-from celery_global_rate.overview import WIDTH, Row, effective_rate, table
-from celery_global_rate.reservation import Reservation
-from celery_global_rate.store import State
+from celery_global_rate.cli.show import WIDTH, Row, effective_rate, table
+from celery_global_rate.limits.limit import Limit
+from celery_global_rate.limits.redis_clock import RedisClock
+from celery_global_rate.limits.reservation import Reservation
+from celery_global_rate.scheduling.bucket import Bucket
+from celery_global_rate.storage.blocking_store import State
+from celery_global_rate.worker import status as report
 
 NOW_US = 1_800_000_000_000_000
 NAMES = st.text(st.characters(min_codepoint=33, max_codepoint=0x17F), min_size=1, max_size=150)

@@ -11,7 +11,7 @@ from celery.worker.strategy import default
 
 from benchmarks.cluster import Cluster
 from benchmarks.server import root
-from celery_global_rate.declared import has_own_strategy
+from celery_global_rate.declared_limits import has_own_strategy
 
 from .conftest import Server
 

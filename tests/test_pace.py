@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_global_rate.pace import GAP_S, KNOWN_RUNS, MOST_RUNS, QUICK_S, Pace
-from celery_global_rate.timing import HORIZON_S
+from celery_global_rate.limits.timing import HORIZON_S
+from celery_global_rate.scheduling.run_times import GAP_S, KNOWN_RUNS, MOST_RUNS, QUICK_S, Pace
 
 RUN_TIMES = st.lists(st.floats(0, 10), min_size=KNOWN_RUNS, max_size=60)
 AGES = st.lists(st.floats(0, 20), max_size=100)

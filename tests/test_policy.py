@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.windows import excess
-from celery_global_rate.clock import RedisClock
-from celery_global_rate.limit import Limit
-from celery_global_rate.policy import Hold, Open, Share
-from celery_global_rate.reservation import Reservation
-from celery_global_rate.timing import HORIZON_S
+from celery_global_rate.limits.limit import Limit
+from celery_global_rate.limits.redis_clock import RedisClock
+from celery_global_rate.limits.reservation import Reservation
+from celery_global_rate.limits.timing import HORIZON_S
+from celery_global_rate.storage.outage_policies import Hold, Open, Share
 
 NAME = "tasks.add"
 INTERVALS = st.builds(Limit, st.integers(1, 10_000_000), st.integers(0, 999_999), st.integers(1, 50))

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.cluster import Cluster
 from benchmarks.meanwhile import meanwhile
 from benchmarks.scenarios import backlog, judge, script_calls
-from celery_global_rate.limit import Limit
+from celery_global_rate.limits.limit import Limit
 
 from .conftest import Figures, Server
 

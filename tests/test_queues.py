@@ -18,7 +18,7 @@ from kombu import Connection, Consumer, Exchange, Queue
 from benchmarks.cluster import Cluster
 from benchmarks.proxy import Proxy
 from benchmarks.server import RabbitMQ
-from celery_global_rate.queues import Queues
+from celery_global_rate.broker.queues import Queues
 
 from .conftest import KNOWS_QUORUM_QUEUES, Figures, Server
 

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.cluster import Cluster
 from benchmarks.scenarios import Run, backlog, script_calls
 from benchmarks.server import Redis
-from celery_global_rate.members import BEAT_S
+from celery_global_rate.storage.heartbeat import BEAT_S
 
 from .conftest import Figures, Server
 

@@ -16,10 +16,10 @@ from celery import _state
 from benchmarks.figures import BEGIN, END, PAGE, page, section
 from benchmarks.server import root
 from celery_global_rate import GlobalRateLimit
-from celery_global_rate.declared import declared_limit
-from celery_global_rate.limit import Limit
+from celery_global_rate.activation import check
+from celery_global_rate.declared_limits import declared_limit
+from celery_global_rate.limits.limit import Limit
 from celery_global_rate.settings import KNOWN
-from celery_global_rate.switch import check
 
 README = (root() / "README.rst").read_text()
 

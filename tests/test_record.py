@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from celery_global_rate import duration
-from celery_global_rate.limit import Limit
-from celery_global_rate.record import Record, ordered
+from celery_global_rate.limits import duration
+from celery_global_rate.limits.limit import Limit
+from celery_global_rate.limits.override import Record, ordered
 
 NOW_US = 1_800_000_000_000_000
 SECOND = 1_000_000

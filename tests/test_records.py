@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from celery_global_rate.limit import Limit
-from celery_global_rate.record import RESUME, Record, ordered, pause, reset, set_limit
-from celery_global_rate.script import era_key, history_key, records_key
+from celery_global_rate.limits.limit import Limit
+from celery_global_rate.limits.override import RESUME, Record, ordered, pause, reset, set_limit
+from celery_global_rate.storage.scripts import era_key, history_key, records_key
 
 from .replay import CHANNEL, HORIZON_US, NAME, NOW, PREFIX, Bucket, slot, slots
 

@@ -19,14 +19,14 @@ from benchmarks.redis_cluster import FORMED_S, Node, RedisCluster, Watch, free_p
 from benchmarks.scenarios import WARM_UP_S, Run, backlog, judge
 from benchmarks.server import free_port, redis_binary
 from benchmarks.windows import excess
-from celery_global_rate.cluster import SlotLostError
-from celery_global_rate.limit import Limit
-from celery_global_rate.record import set_limit
-from celery_global_rate.reservation import Reservation
-from celery_global_rate.script import RESERVE, reserve_call
+from celery_global_rate.limits.limit import Limit
+from celery_global_rate.limits.override import set_limit
+from celery_global_rate.limits.reservation import Reservation
+from celery_global_rate.limits.timing import HORIZON_S
 from celery_global_rate.settings import Settings
-from celery_global_rate.store import Store
-from celery_global_rate.timing import HORIZON_S
+from celery_global_rate.storage.blocking_store import Store
+from celery_global_rate.storage.cluster import SlotLostError
+from celery_global_rate.storage.scripts import RESERVE, reserve_call
 
 from .conftest import Figures, Server
 from .test_check import check

@@ -13,7 +13,7 @@ from benchmarks.meanwhile import meanwhile, wait
 from benchmarks.proxy import Proxy
 from benchmarks.server import Redis, free_port, redis_binary
 from benchmarks.windows import excess, since, used
-from celery_global_rate.timing import HORIZON_S
+from celery_global_rate.limits.timing import HORIZON_S
 
 from .conftest import Figures, Server
 

@@ -12,7 +12,7 @@ from celery import Celery
 from celery.exceptions import BackendStoreError
 
 from benchmarks.server import free_port
-from celery_global_rate.results import asked_once
+from celery_global_rate.worker.results import asked_once
 
 
 def attempts(caplog: pytest.LogCaptureFixture) -> int:

@@ -12,9 +12,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from benchmarks.windows import excess, jain, used
-from celery_global_rate.bucket import FEW, SHORTEST_PAUSE_S, Bucket
-from celery_global_rate.limit import Limit
-from celery_global_rate.timing import HORIZON_S
+from celery_global_rate.limits.limit import Limit
+from celery_global_rate.limits.timing import HORIZON_S
+from celery_global_rate.scheduling.bucket import FEW, SHORTEST_PAUSE_S, Bucket
 
 from .simulation import Worker, fill, model_world
 

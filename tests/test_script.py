@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from celery_global_rate.limit import Limit
+from celery_global_rate.limits.limit import Limit
 
 from .replay import HORIZON_US, NOW, PATIENCE_US, Bucket, slot, slots
 

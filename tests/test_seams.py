@@ -37,8 +37,8 @@ from kombu import pools
 from kombu.asynchronous.hub import Hub
 from kombu.common import QoS
 
-from celery_global_rate.connection import WOULD_BLOCK
-from celery_global_rate.step import _is_revoked_by_stamp
+from celery_global_rate.storage.hub_connection import WOULD_BLOCK
+from celery_global_rate.worker.step import _is_revoked_by_stamp
 
 from .conftest import Server
 from .probe import OPTION, RUN_TIME_S, Lane, application, build, seam

@@ -18,8 +18,8 @@ from benchmarks.meanwhile import wait
 from benchmarks.sentinels import FAILOVER_S, SECRET, SENTINEL_SECRET, Sentinels
 from benchmarks.server import redis_binary
 from benchmarks.windows import excess, used
-from celery_global_rate.location import CONNECT_TIMEOUT_S
 from celery_global_rate.settings import Settings
+from celery_global_rate.storage.location import CONNECT_TIMEOUT_S
 
 from .conftest import Figures, Server
 

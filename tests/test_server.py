@@ -9,9 +9,9 @@ import pytest
 from redis.exceptions import BusyLoadingError, ConnectionError, NoPermissionError, ReadOnlyError, ResponseError
 
 from benchmarks.server import Redis
-from celery_global_rate.outage import Outage
-from celery_global_rate.policy import Hold
-from celery_global_rate.server import Server
+from celery_global_rate.storage.outage import Outage
+from celery_global_rate.storage.outage_policies import Hold
+from celery_global_rate.storage.server_info import Server
 
 from .conftest import Server as AnyRedis
 from .wire import Wire

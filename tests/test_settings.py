@@ -10,8 +10,8 @@ import redis
 from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 
-from celery_global_rate.location import CONNECT_TIMEOUT_S
 from celery_global_rate.settings import DEFAULT_MAX_HELD, KNOWN, Settings
+from celery_global_rate.storage.location import CONNECT_TIMEOUT_S
 
 BROKER = "redis://broker:6379/0"
 SECRET = "s3cret"

@@ -8,10 +8,10 @@ from functools import partial
 import pytest
 
 from benchmarks.windows import excess, jain, used
-from celery_global_rate.bucket import Bucket
-from celery_global_rate.limit import Limit
-from celery_global_rate.reservation import Reservation
-from celery_global_rate.timing import HORIZON_S, LONGEST_SLEEP_S
+from celery_global_rate.limits.limit import Limit
+from celery_global_rate.limits.reservation import Reservation
+from celery_global_rate.limits.timing import HORIZON_S, LONGEST_SLEEP_S
+from celery_global_rate.scheduling.bucket import Bucket
 
 from . import replay
 from .conftest import Figures

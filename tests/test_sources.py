@@ -11,9 +11,9 @@ from celery import Celery, Task, _state, chain, chord, group
 from celery.exceptions import ImproperlyConfigured
 
 from benchmarks.cluster import Cluster
-from celery_global_rate.declared import Declared, declared_limit
-from celery_global_rate.limit import Limit
-from celery_global_rate.switch import check
+from celery_global_rate.activation import check
+from celery_global_rate.declared_limits import Declared, declared_limit
+from celery_global_rate.limits.limit import Limit
 
 from .conftest import Figures, Server
 

@@ -20,7 +20,7 @@ from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 
 from benchmarks.server import root
-from celery_global_rate.switch import check
+from celery_global_rate.activation import check
 
 from .conftest import Server
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_global_rate.bucket import Bucket
-from celery_global_rate.limit import Limit
-from celery_global_rate.sweep import SLICE_S, SWEEP_S, Sweep
+from celery_global_rate.limits.limit import Limit
+from celery_global_rate.scheduling.bucket import Bucket
+from celery_global_rate.scheduling.sweep import SLICE_S, SWEEP_S, Sweep
 
 LOOK_S = 0.001
 

@@ -23,7 +23,7 @@ from celery import Celery
 
 from benchmarks.server import Redis, root
 from benchmarks.windows import excess
-from celery_global_rate.limit import Limit
+from celery_global_rate.limits.limit import Limit
 
 from .apps.starts import KEY
 

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.cluster import Cluster
 from benchmarks.scenarios import judge
 from benchmarks.windows import excess
-from celery_global_rate.limit import Limit
+from celery_global_rate.limits.limit import Limit
 
 from .conftest import KNOWS_QUORUM_QUEUES, Figures, Server
 from .wire import NOISE_S

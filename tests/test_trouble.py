@@ -16,8 +16,8 @@ from benchmarks.proxy import Proxy
 from benchmarks.scenarios import WARM_UP_S, backlog, judge
 from benchmarks.server import Redis
 from benchmarks.windows import excess, since, used
-from celery_global_rate.limit import Limit
-from celery_global_rate.timing import HORIZON_S, SILENCE_S
+from celery_global_rate.limits.limit import Limit
+from celery_global_rate.limits.timing import HORIZON_S, SILENCE_S
 
 from .conftest import Figures, Server
 from .test_orders import order

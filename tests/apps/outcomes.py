@@ -316,7 +316,7 @@ def afterwards(self, run_time_s):
 
 
 if SETUP.get("extension"):
-    from celery_global_rate.limiter import Limiter
+    from celery_global_rate.storage.limiter import Limiter
 
     _reserve, _give_back = Limiter.reserve, Limiter.give_back
 

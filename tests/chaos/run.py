@@ -12,7 +12,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from benchmarks.sentinels import Sentinels
-from celery_global_rate.timing import HORIZON_S
+from celery_global_rate.limits.timing import HORIZON_S
 
 from ..events import VISIBILITY_S, Event, Fleet, Place, Strike, fleet_of
 from ..runs import History

@@ -22,7 +22,7 @@ from kombu import Connection
 from benchmarks.cluster import Cluster
 from benchmarks.meanwhile import wait
 from benchmarks.server import free_port
-from celery_global_rate.sqs import Visibility
+from celery_global_rate.broker.sqs import Visibility
 
 from ..conftest import Figures, Server
 from .load import judge

@@ -1,0 +1,1 @@
+"""What held messages need of their broker."""

@@ -1,0 +1,181 @@
+"""Which queues are put aside, so that a backlog of limited tasks is not in the way of other queues."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from ..limits.redis_clock import RedisClock
+from ..scheduling.bucket import Bucket
+
+logger = logging.getLogger(__name__)
+
+#: The share of what a queue may have held that has gone when it is consumed again.
+GONE_SHARE = 1 / 4
+#: A queue that is rid of this share sooner, in seconds, is never put aside: a Redis broker takes up to a second to
+#: notice that it is consumed again.
+SOONEST_S = 0.5
+#: How often queues that are aside, or full, are looked at, in seconds.
+LOOK_S = 0.1
+#: So many tasks are named where a queue is first put aside.
+NAMED = 3
+
+
+class ConsumedQueues(Protocol):
+    """The queues that the worker consumes."""
+
+    @property
+    def names(self) -> set[str]:
+        """All of them, those aside among them."""
+
+    def can_spare(self, name: str) -> bool:
+        """Whether a queue stays as it is without its consumer."""
+
+    def put_aside(self, names: frozenset[str]) -> None:
+        """Let these queues be aside, and no others."""
+
+
+class Aside:
+    """Puts queues aside that have as many messages held as they may, where all queues share one prefetch count.
+
+    There the held messages of one queue would take the places of all others. A queue is consumed again when a quarter
+    of what it may have held is gone. One queue is always consumed. Where it is full as well, the others have what they
+    need: all that is held has a place of its own but for what this one has above its share.
+
+    Args:
+        most: so many messages of a queue may be held.
+        queues: the worker's.
+        busy: the buckets that hold something.
+        clock: the worker's view of the Redis clock.
+        monotonic: the clock, in seconds.
+
+    Attributes:
+        names: of the queues that are aside.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        queues: ConsumedQueues,
+        busy: Callable[[], Iterable[Bucket]],
+        clock: RedisClock,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._most = most
+        self._queues = queues
+        self._busy = busy
+        self._clock = clock
+        self._monotonic = monotonic
+        self._is_connected = self._is_on = False
+        self._said: set[str] = set()
+        self.forget()
+
+    @property
+    def again_at(self) -> int:
+        """A queue with so many messages held, or fewer, is consumed again."""
+        return self._most - max(1, round(self._most * GONE_SHARE))
+
+    def forget(self) -> None:
+        """The connection to the broker is gone or about to be closed: nothing is aside, and nothing will be."""
+        self._is_connected = self._is_on = False
+        self.names: frozenset[str] = frozenset()
+        self._room = self._most
+        self._came = 0
+        self._look_at = float("-inf")
+
+    def begin(self) -> None:
+        """The worker is connected to its broker."""
+        self._is_connected = True
+
+    def received(self) -> None:
+        """One more is held."""
+        self._came += 1
+
+    def room(self) -> int:
+        """How many prefetch slots may be lent for what is held. Asked only where all queues share one count."""
+        self._is_on = self._is_connected and self._most > 0
+        if self._is_on and self._came >= max(1, self._most // 16):  # not for each message
+            self._look()
+        return self._room
+
+    def keep_up(self, now: float) -> float:
+        """Look after queues that are aside, or full; returns the monotonic instant of the next look."""
+        if not self._is_on or not (self.names or sum(bucket.held_count for bucket in self._busy()) >= self._most):
+            return float("inf")
+        if now >= self._look_at:
+            self._look()
+            self._look_at = now + LOOK_S
+        return self._look_at
+
+    def why(self, bucket: Bucket) -> dict[str, str]:
+        """Which of the queues that have brought what a bucket holds are aside, and why."""
+        count: Counter[str | None] = sum(map(_count, self._busy()), Counter())
+        return {
+            name: f"put aside: {count[name]} of its tasks are held, and {self._most} is the most "
+            f"(global_rate_max_held); consumed again at {self.again_at}"
+            for name in sorted(self.names.intersection(_count(bucket)))
+        }
+
+    def _look(self) -> None:
+        self._came = 0
+        if not self.names and sum(bucket.held_count for bucket in self._busy()) < self._most:
+            self._room = self._most if len(self._queues.names) == 1 else sys.maxsize
+            return
+        held = {bucket: _count(bucket) for bucket in self._busy()}
+        count: Counter[str | None] = sum(held.values(), Counter())
+        names = self._queues.names
+        aside = {name for name in self.names & names if count[name] > self.again_at and self._is_slow(name, held)}
+        for name, messages in count.most_common():
+            if messages < self._most:
+                break
+            if name is None or name in aside or name not in names or len(names) - len(aside) == 1:
+                continue
+            if self._queues.can_spare(name) and self._is_slow(name, held):
+                aside.add(name)
+                self._tell(name, held)
+        self.names = frozenset(aside)
+        self._queues.put_aside(self.names)
+        self._room = self._most if len(names) == 1 else self._places(count)
+
+    def _places(self, count: Counter[str | None]) -> int:
+        """For how many of these messages there may be a prefetch slot each."""
+        if all(messages < self._most for name, messages in count.items() if name not in self.names):
+            return sys.maxsize
+        return sum(messages if name in self.names else min(messages, self._most) for name, messages in count.items())
+
+    def _is_slow(self, name: str, held: Mapping[Bucket, Counter[str | None]]) -> bool:
+        """Whether a queue, once it is put aside, may stay so for a while."""
+        now = self._monotonic()
+        return sum(self._soon(bucket, count[name], now) for bucket, count in held.items()) < self._most - self.again_at
+
+    def _soon(self, bucket: Bucket, messages: int, now: float) -> float:
+        """How many of these a bucket is about to release."""
+        if bucket.opens(self._clock) > now + SOONEST_S:
+            return 0
+        if bucket.limit is None or bucket.is_far:
+            return messages
+        return min(messages, SOONEST_S / (bucket.limit.interval_s * bucket.waiting))
+
+    def _tell(self, name: str, held: Mapping[Bucket, Counter[str | None]]) -> None:
+        """Log a queue the first time that it is put aside."""
+        if name in self._said:
+            return
+        self._said.add(name)
+        most_first = sorted((bucket for bucket in held if held[bucket][name]), key=lambda bucket: -held[bucket][name])
+        why = [f"{bucket.name} at {bucket.limit or 'none'}" for bucket in most_first[:NAMED]]
+        logger.info(
+            "global-rate: queue %s is put aside whenever %d of its tasks are held (global_rate_max_held), and consumed "
+            "again when a quarter of them has gone, so that other queues go on: %s%s",
+            name,
+            self._most,
+            ", ".join(why),
+            ", and others" if len(most_first) > NAMED else "",
+        )
+
+
+def _count(bucket: Bucket) -> Counter[str | None]:
+    """The held messages of a bucket by the queues they came from."""
+    return Counter([getattr(request, "queue_name", None) for request in bucket.requests])

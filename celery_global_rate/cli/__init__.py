@@ -1,0 +1,1 @@
+"""`celery worker --global-rate` and `celery global-rate`."""

@@ -1,0 +1,221 @@
+"""The commands with which operators change limits: straight to Redis, with or without workers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+from celery.exceptions import ImproperlyConfigured
+
+from ..declared_limits import NOT_LIMITED
+from ..limits import duration
+from ..limits.override import DECLARED, LONGEST_REASON, RESUME, Record, ordered, pause, reset, set_limit
+from ..storage.blocking_store import ERRORS, Store
+from ..storage.cause import cause
+from ..worker.status import said
+from . import show as overview
+from .context import Desk
+
+URL = click.option(
+    "--global-rate-url",
+    envvar="CELERY_WORKER_GLOBAL_RATE_URL",
+    metavar="URL",
+    help="The Redis, where the workers get it by the same option.",
+)
+
+
+def _short(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Every call of a worker brings the record along, and with it the reason."""
+    if len(value) > LONGEST_REASON:
+        raise click.BadParameter(f"it has {len(value)} characters: write {LONGEST_REASON} or fewer")
+    return value
+
+
+REASON = click.option(
+    "--reason", default="", metavar="TEXT", callback=_short, help="Why; `show`, `history` and workers tell it."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+ALL = click.option("--all", "for_all", is_flag=True, help="All tasks that have a limit, or had one ordered.")
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click alone
+    """A length of time."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Read it."""
+        try:
+            return duration.parse(value)
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
+
+
+EXPIRES = click.option("--expires", type=Duration(), metavar="TIME", help="For how long, such as 90s, 15m, 2h, 1h30m.")
+
+
+def with_store(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a desk and an open store, and tell plainly what is wrong with them."""
+
+    @URL
+    @click.pass_context
+    def run(ctx: click.Context, /, global_rate_url: str | None, **options: Any) -> None:
+        try:
+            desk = Desk(ctx.obj.app, global_rate_url)
+        except ImproperlyConfigured as exc:
+            raise click.ClickException(f"global-rate: {exc}") from None
+        try:
+            with Store(desk.settings) as store:
+                command(desk, store, **options)
+        except ERRORS as exc:
+            raise click.ClickException(f"no answer from the Redis at {desk.settings.address} ({cause(exc)})") from None
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    return run
+
+
+def change(
+    desk: Desk, store: Store, names: Sequence[str], make: Callable[[str], dict[str, Any]], verb: str, reason: str
+) -> None:
+    """Write a change for each of some buckets, and tell what is in force then."""
+    for name in names:
+        _, record = store.change(name, make(name), desk.by, f"global-rate {verb}", reason)
+        assert record is not None
+        click.echo(f"{name}: {_told(desk, name, record, store.now_us())}")
+    if not names:
+        click.echo("no task has a limit")
+
+
+def _told(desk: Desk, name: str, record: Record, now_us: float) -> str:
+    if desk.is_unlimited(name):
+        return NOT_LIMITED
+    declared, order, paused = desk.declared(name) or "no limit", record.order_at(now_us), record.pause_at(now_us)
+    parts = [f"{declared} as declared"]
+    if order:
+        parts.insert(0, f"{order.limit or 'no limit'} as ordered{_left(order.until_us, now_us)}")
+    if record.what in ("set", "reset") and record.order and record.order.replaced != DECLARED:
+        parts.append(f"before {record.order.replaced}")
+    if paused:
+        parts.append(f"paused{_left(paused.until_us, now_us) or ' until resume'}")
+    return "; ".join(parts)
+
+
+def _left(until_us: int | None, now_us: float) -> str:
+    return f" for {duration.shown((until_us - now_us) / 1e6)}" if until_us else ""
+
+
+@click.command(name="set")
+@click.argument("task")
+@click.argument("rate")
+@click.option("--burst", type=click.IntRange(1), help="Slots in a full bucket. Default: what the task declares.")
+@EXPIRES
+@REASON
+@with_store
+def set_command(
+    desk: Desk, store: Store, task: str, rate: str, burst: int | None, expires: float | None, reason: str
+) -> None:
+    """Order another limit for TASK: 100/m, 5/s, 20/h, 1000/d, or none for no limit.
+
+    It holds in the whole cluster, also for workers that start later, until `reset` or for as long as --expires says.
+    """
+    desk.require_limits(task)
+    try:
+        limit, text = ordered(rate, burst or getattr(desk.app.tasks[task], "rate_burst", None))
+    except ValueError as exc:
+        raise click.ClickException(str(exc)) from None
+    until_us = None if expires is None else store.now_us() + int(expires * 1e6)
+    change(desk, store, [task], lambda name: set_limit(limit, text, desk.declared(name), until_us), "set", reason)
+
+
+@click.command(name="reset")
+@click.argument("task", required=False)
+@ALL
+@REASON
+@with_store
+def reset_command(desk: Desk, store: Store, task: str | None, for_all: bool, reason: str) -> None:
+    """Go back to the limit that TASK declares."""
+    names = desk.chosen(task, for_all, store.records())
+    change(desk, store, names, lambda name: reset(desk.declared(name)), "reset", reason)
+
+
+@click.command(name="pause")
+@click.argument("task", required=False)
+@ALL
+@EXPIRES
+@REASON
+@with_store
+def pause_command(
+    desk: Desk, store: Store, task: str | None, for_all: bool, expires: float | None, reason: str
+) -> None:
+    """Let no TASK start until `resume`, or for as long as --expires says. Limits stay as they are."""
+    if task is not None:
+        desk.require_limits(task)
+    until_us = None if expires is None else store.now_us() + int(expires * 1e6)
+    change(desk, store, desk.chosen(task, for_all, store.records()), lambda name: pause(until_us), "pause", reason)
+
+
+@click.command(name="resume")
+@click.argument("task", required=False)
+@ALL
+@REASON
+@with_store
+def resume_command(desk: Desk, store: Store, task: str | None, for_all: bool, reason: str) -> None:
+    """Let TASK start again: at its limit, without a burst of what was missed."""
+    change(desk, store, desk.chosen(task, for_all, store.records()), lambda name: RESUME, "resume", reason)
+
+
+@click.command(name="history")
+@click.argument("task")
+@JSON
+@with_store
+def history_command(desk: Desk, store: Store, task: str, as_json: bool) -> None:
+    """The last 20 changes of TASK, the newest first."""
+    if task not in store.records():
+        desk.require(task)
+    records, now_us = store.history(task), store.now_us()
+    if as_json:
+        click.echo(json.dumps([overview.told(record, now_us) for record in records], indent=1))
+        return
+    for record in records:
+        rate = record.order.rate if record.order and record.what in ("set", "reset") else ""
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.origin.when_us / 1e6))
+        click.echo(f"{when}  {record.what} {rate}".rstrip() + f"  {said(record.origin, now_us)}")
+    if not records:
+        click.echo(f"nothing was ever ordered for {task}")
+
+
+@click.command(name="show")
+@click.argument("task", required=False)
+@JSON
+@click.option("--watch", is_flag=True, help="Redraw until Ctrl-C.")
+@click.option(
+    "-t",
+    "--timeout",
+    type=click.FloatRange(0),
+    default=0.5,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for workers to tell what they hold; 0 does not ask them.",
+)
+@with_store
+def show_command(desk: Desk, store: Store, task: str | None, as_json: bool, watch: bool, timeout: float) -> None:
+    """What is declared, what is in force and since when, and what happens."""
+    names = None if task is None else desk.chosen(task, False, {})
+    try:
+        while True:
+            rows = overview.rows(desk, store, names, timeout)
+            if watch and not as_json:
+                click.clear()
+            click.echo(
+                json.dumps([row.facts for row in rows], indent=1) if as_json else "\n".join(overview.table(rows))
+            )
+            if not watch:
+                return
+    except KeyboardInterrupt:
+        return
+
+
+COMMANDS = (set_command, reset_command, pause_command, resume_command, history_command, show_command)

@@ -1,0 +1,75 @@
+"""What the commands of an operator work on: the tasks of the application, and their limits."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from ..declared_limits import NOT_LIMITED, declared_limit, has_own_strategy
+from ..limits.limit import Limit
+from ..settings import Settings
+
+
+class Desk:
+    """An application, and somebody who gives orders for its tasks.
+
+    Args:
+        app: the application.
+        url: of the Redis, from the command line.
+    """
+
+    def __init__(self, app: Any, url: str | None) -> None:
+        self.app = app
+        self.settings = Settings.from_app(app, url)
+        app.loader.import_default_modules()
+        app.finalize(auto=True)
+        self.by = f"{_user()}@{socket.gethostname()}"
+
+    def declared(self, name: str) -> Limit | None:
+        """The limit that a task declares; None also for what is no task any more."""
+        if name not in self.app.tasks:
+            return None
+        try:
+            return declared_limit(self.app, self.app.tasks[name])
+        except ValueError as exc:
+            raise click.ClickException(f"task {name}: {exc}") from None
+
+    def is_unlimited(self, name: str) -> bool:
+        """Whether a task has a strategy of its own, so that no limit holds for it."""
+        return name in self.app.tasks and has_own_strategy(self.app.tasks[name])
+
+    def limited(self, records: Mapping[str, object]) -> list[str]:
+        """The tasks that have a limit, or a record."""
+        return sorted({name for name in self.app.tasks if self.declared(name)} | set(records))
+
+    def chosen(self, name: str | None, for_all: bool, records: Mapping[str, object]) -> list[str]:
+        """The tasks that a command is for."""
+        if for_all == (name is not None):
+            raise click.UsageError("name a task, or use --all")
+        if name is None:
+            return self.limited(records)
+        self.require(name)
+        return [name]
+
+    def require(self, name: str) -> None:
+        """Refuse what is no task."""
+        if name not in self.app.tasks:
+            known = ", ".join(name for name in sorted(self.app.tasks) if not name.startswith("celery.")) or "none"
+            raise click.ClickException(f"unknown task {name}: this application has {known}")
+
+    def require_limits(self, name: str) -> None:
+        """Refuse what is no task, or is one that no limit holds for."""
+        self.require(name)
+        if self.is_unlimited(name):
+            raise click.ClickException(f"{name} is {NOT_LIMITED}")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a password file
+        return "unknown"

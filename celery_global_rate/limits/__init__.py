@@ -1,0 +1,1 @@
+"""Values of limits, slots and time; no I/O."""

@@ -1,0 +1,121 @@
+"""What Redis answers: slots in a row, and those of them that are still in hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .limit import PS_PER_US, Limit
+from .redis_clock import LAST_US, RedisClock
+
+#: The most that reserve.lua gives out at once.
+SLOTS_PER_CALL = 1000
+
+
+@dataclass
+class Reservation:
+    """Consecutive slots of one limit, used from the front.
+
+    Attributes:
+        now_us: the Redis clock when the call was made, epoch us.
+        first_us: the first slot, epoch us; where `count` is 0, the next one that will be free.
+        first_ps: its remainder in picoseconds.
+        interval_us: from one slot to the next, whole microseconds.
+        interval_ps: its remainder in picoseconds.
+        count: slots granted, 0 or more.
+        seq: the serial of the booking, which giving back must name.
+        waiting: workers that wait on this bucket, this one among them.
+        record: empty, but where Redis knows a higher record of the bucket than the caller: then nothing was granted.
+        used: slots that are no longer in hand: released or missed.
+    """
+
+    now_us: int
+    first_us: int
+    first_ps: int
+    interval_us: int
+    interval_ps: int
+    count: int
+    seq: int
+    waiting: int
+    record: str | bytes = ""
+    used: int = 0
+
+    @classmethod
+    def read(cls, answer: Sequence[Any]) -> Reservation:
+        """Read the answer of `reserve`.
+
+        Raises:
+            ValueError: something else has answered.
+        """
+        *numbers, record = answer or [None]
+        is_whole = len(numbers) == 8 and all(type(number) is int and 0 <= number <= LAST_US for number in numbers)
+        if not is_whole or not isinstance(record, (str, bytes)) or numbers[5] > SLOTS_PER_CALL:
+            raise ValueError("what answers is not the script that was sent")
+        return cls(*answer)
+
+    @property
+    def left(self) -> int:
+        """Slots in hand."""
+        return self.count - self.used
+
+    def slot_us(self, index: int) -> int:
+        """The instant of a slot, epoch us, rounded up; `index` may be `count`: the one after the last."""
+        ps = self.first_ps + index * self.interval_ps
+        return self.first_us + index * self.interval_us + -(-ps // PS_PER_US)
+
+    @property
+    def due_us(self) -> int:
+        """The instant of the next slot in hand, epoch us."""
+        return self.slot_us(self.used)
+
+    @property
+    def end_us(self) -> int:
+        """The instant of the last slot, epoch us."""
+        return self.slot_us(self.count - 1)
+
+    def due_by(self, redis_us: float) -> int:
+        """How many slots in hand are due at an instant of the Redis clock (epoch us)."""
+        if redis_us < self.due_us:
+            return 0
+        interval_us = self.interval_us + self.interval_ps / PS_PER_US
+        return min(self.left, int((redis_us - self.due_us) / interval_us) + 1) if interval_us else self.left
+
+    @property
+    def has_spare(self) -> bool:
+        """Whether the bucket had a slot at once: the limit is not what this worker waits for."""
+        return self.count > 0 and self.first_us <= self.now_us
+
+    def late_s(self, clock: RedisClock, now: float) -> float:
+        """How long ago the next slot in hand was surely due, in seconds; negative where it is still to come.
+
+        A slot that a full bucket had saved was due when it was reserved: its lateness counts from then.
+
+        Args:
+            clock: the worker's view of the Redis clock.
+            now: monotonic seconds.
+        """
+        return now - clock.reached(max(self.due_us, self.now_us))
+
+    def miss(self, clock: RedisClock, before: float) -> int:
+        """Let the next slot in hand go unused, and all of them where the last was due before a monotonic instant.
+
+        Returns:
+            How many.
+        """
+        is_over = clock.reached(max(self.end_us, self.now_us)) < before
+        missed = self.left if is_over else 1
+        self.used += missed
+        return missed
+
+
+class SlotSource(Protocol):
+    """What the scheduler knows of the limiter. Neither verb waits."""
+
+    clock: RedisClock
+
+    def reserve(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
+        """Ask for up to `wanted` slots; `reply` is called once, with None where there was no answer."""
+
+    def give_back(self, name: str, reservation: Reservation) -> None:
+        """Return what is left of a reservation."""

@@ -1,0 +1,1 @@
+"""When a held task starts: no Redis, no Celery, no clock."""

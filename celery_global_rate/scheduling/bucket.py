@@ -1,0 +1,282 @@
+"""One limit in this worker: what is held for it, what is reserved, and when to ask again."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from ..limits.limit import Limit
+from ..limits.redis_clock import RedisClock
+from ..limits.reservation import Reservation
+from ..limits.timing import HORIZON_S, LONGEST_SLEEP_S, REPLY_TIMEOUT_S
+from .faults import Retry
+from .held_queue import HeldQueue, same_rank
+
+#: Between two calls for a bucket, on average. Shorter than the grace: slots that lie ready are renewed in time.
+SHORTEST_PAUSE_S = 0.01
+#: A limit that has had slots to spare for this long, in seconds, is far away; so few held requests are enough then.
+FAR_S = 1.0
+FEW = 32
+#: Between two calls where the limit is far away, and the former was for many: shorter than the grace as well.
+FAR_PAUSE_S = 0.02
+MANY = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A reserve call under way: what it asked for and when (monotonic seconds). Its identity is its generation."""
+
+    wanted: int
+    sent: float
+
+    @property
+    def expires(self) -> float:
+        """The instant after which its answer no longer counts."""
+        return self.sent + REPLY_TIMEOUT_S
+
+
+@dataclass(eq=False)
+class Leaving:
+    """A request that must not run any more, until Celery has dismissed it, and when that is tried (again)."""
+
+    request: Any
+    retry: Retry = field(default_factory=Retry)
+
+
+class Bucket:
+    """Held requests in order, and the slots reserved for them.
+
+    Args:
+        name: the bucket's name, by default the task's.
+        limit: the limit in force, or None to let everything pass.
+        rank: of a request; the lowest starts first.
+
+    Attributes:
+        waiting: workers that wait on it, this one among them, by the last answer.
+        next_us: the next slot that was free then, on the Redis clock (epoch us).
+        floor_us: before it, on the Redis clock (epoch us), nothing is released; 0 for no such time.
+        retry: when its turn comes again, after one that ended in an error.
+        retrying: held requests that could not be asked or started, and are tried again; those before the queue.
+    """
+
+    def __init__(self, name: str, limit: Limit | None, rank: Callable[[Any], int] = same_rank) -> None:
+        self.name = name
+        self.limit = limit
+        self.floor_us = self.next_us = 0
+        self.waiting = 1
+        self.held = HeldQueue(rank)
+        self.retrying: list[Any] = []
+        self.leaving: list[Leaving] = []
+        self._kept: set[Any] = set()
+        self.retry = Retry()
+        self._retries: dict[Any, Retry] = {}
+        self.reservations: deque[Reservation] = deque()
+        self.call: Call | None = None
+        #: Monotonic instants: when to ask next, when it last asked, and since when it waits for a slot.
+        self.ask_at = self.asked_at = self.waiting_since = float("-inf")
+        #: From when on a call keeps the pause on average: one may come early after a rest.
+        self._paced_at = float("-inf")
+        #: Whether the last answer had a slot at once: the limit is not what this worker waits for. And since when.
+        self.has_spare = False
+        self._spare_since = 0.0
+
+    @property
+    def reservation(self) -> Reservation | None:
+        """The one whose slots come next, or None where no slot is in hand."""
+        while self.reservations and not self.reservations[0].left:
+            self.reservations.popleft()
+        return self.reservations[0] if self.reservations else None
+
+    @property
+    def in_hand(self) -> int:
+        """Slots reserved and not used."""
+        return sum(reservation.left for reservation in self.reservations)
+
+    @property
+    def held_count(self) -> int:
+        """Held requests, with those put off, and those that must not run any more."""
+        return len(self.held) + len(self.retrying) + len(self.leaving)
+
+    @property
+    def requests(self) -> list[Any]:
+        """All of these."""
+        return [*(leaving.request for leaving in self.leaving), *self.retrying, *self.held]
+
+    @property
+    def unprovided(self) -> int:
+        """Held requests without a slot in hand; none of them waits for one where the bucket has no limit."""
+        return len(self.held) - self.in_hand if self.limit else 0
+
+    @property
+    def committed(self) -> int:
+        """Slots in hand and slots asked for."""
+        return self.in_hand + (self.call.wanted if self.call else 0)
+
+    @property
+    def is_far(self) -> bool:
+        """Whether its limit is out of reach: all that its requests wait for is the pool."""
+        return self.has_spare and self.asked_at - self._spare_since > FAR_S
+
+    @property
+    def most_covered(self) -> int:
+        """Held requests that need a prefetch slot of their own."""
+        return FEW if self.is_far else sys.maxsize
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it needs nobody's attention."""
+        return not (self.held_count or self.in_hand or self.call)
+
+    def opens(self, clock: RedisClock) -> float:
+        """The monotonic instant from which requests may be released, limit or not."""
+        return clock.reached(self.floor_us) if self.floor_us else float("-inf")
+
+    def ahead_s(self, clock: RedisClock, now: float) -> float:
+        """How far ahead the next slot lies that the last answer left, in seconds, up to H; 0 where it lies ready."""
+        return min(max(0.0, clock.reached(self.next_us) - now), HORIZON_S)
+
+    def asks(self, wanted: int, now: float) -> Call:
+        """A call for so many slots begins."""
+        self.asked_at = now
+        self._paced_at = max(self._paced_at, now - SHORTEST_PAUSE_S) + SHORTEST_PAUSE_S
+        self.call = Call(wanted, now)
+        return self.call
+
+    def hold(self, request: Any, now: float) -> None:
+        """Take a request in, as the last of its rank."""
+        if not self.held:
+            self.waiting_since = now
+            if self.is_idle and now - self.asked_at > HORIZON_S:  # a rest: it may end with a burst
+                self._spare_since = now
+        self.held.append(request)
+
+    def put_off(self, request: Any, now: float) -> None:
+        """Keep a request that has left the queue because of an error of its own, to be tried again."""
+        self._retries.setdefault(request, Retry()).failed(now)
+        self.retrying.append(request)
+
+    def bring_back(self, now: float) -> float:
+        """Put those whose pause is over at the head of the queue; returns the instant of the next one."""
+        if not self.retrying:
+            return float("inf")
+        due = [request for request in self.retrying if self._retries[request].at <= now]
+        self.retrying = [request for request in self.retrying if self._retries[request].at > now]
+        self.held.put_first(due)
+        return min((self._retries[request].at for request in self.retrying), default=float("inf"))
+
+    def leave(self, request: Any) -> bool:
+        """Whether a request leaves the queue to be dismissed. One that was not, when it was tried, does not."""
+        if request in self._kept:
+            return False
+        self.leaving.append(Leaving(request))
+        return True
+
+    def left(self, leaving: Leaving, is_dismissed: bool) -> None:
+        """Celery was to dismiss a request: it is gone for good, or wanted after all."""
+        self.leaving.remove(leaving)
+        if is_dismissed:
+            self.forget(leaving.request)
+        else:
+            self._kept.add(leaving.request)
+            self.held.put_first([leaving.request])
+
+    def forget(self, request: Any) -> None:
+        """A request is held no longer."""
+        if self._retries or self._kept:
+            self._retries.pop(request, None)
+            self._kept.discard(request)
+
+    def clear(self) -> None:
+        """All of them."""
+        self.held.clear()
+        self.retrying.clear()
+        self._retries.clear()
+        self.leaving.clear()
+        self._kept.clear()
+
+    def drop_gone(self, is_gone: Callable[[Any], bool], first: int, is_enough: Callable[[int], bool]) -> int:
+        """Forget requests that are gone (revoked, expired).
+
+        Args:
+            is_gone: tells them.
+            first: how many at the head of the queue are not looked at.
+            is_enough: whether so many that are not gone will do.
+
+        Returns:
+            How many were looked at that are not gone.
+        """
+        gone: list[Any] = []
+        alive = 0
+        for request in islice(self.held, first, None):
+            if is_gone(request):
+                gone.append(request)
+            else:
+                alive += 1
+            if is_enough(alive):
+                break
+        if gone:
+            self.held.remove(gone)
+        return alive
+
+    def let_go(self) -> Iterable[Reservation]:
+        """Let go of all slots in hand and of the call under way; returns the reservations that have slots left."""
+        left = [reservation for reservation in self.reservations if reservation.left]
+        self.reservations.clear()
+        self.call = None
+        if left:
+            self.ask_at = float("-inf")  # they may be had again
+        return left
+
+    def granted(self, reservation: Reservation, call: Call, clock: RedisClock, now: float, chance: float) -> None:
+        """Take the answer to a call, and settle when to ask again.
+
+        Where slots come faster than the horizon, the pause is drawn, since a fixed one would lock the phases of the
+        workers; who got all it asked for waits for its pool rather than for slots and may ask sooner. Where they
+        come more slowly, a worker returns when the next one enters the horizon, and the sooner the longer it has
+        waited, so that workers take turns.
+
+        Args:
+            reservation: the answer; its count may be 0.
+            call: the call it answers.
+            clock: the worker's view of Redis' clock.
+            now: monotonic seconds.
+            chance: uniform in [0, 1).
+        """
+        assert self.limit is not None
+        self.waiting, self.next_us = reservation.waiting, reservation.slot_us(reservation.count)
+        if reservation.count:
+            self.reservations.append(reservation)
+            self.waiting_since = now
+        if reservation.has_spare and not self.has_spare:
+            self._spare_since = now
+        self.has_spare = reservation.has_spare
+        interval_s = self.limit.interval_s
+        if interval_s < HORIZON_S:
+            got_all = reservation.count == call.wanted
+            if self.is_far and call.wanted >= MANY:
+                self.ask_at = call.sent + FAR_PAUSE_S
+            else:
+                self.ask_at = self._paced_at if got_all else call.sent + HORIZON_S * (1 + chance) / 2
+        else:
+            enters = clock.reached(self.next_us) - HORIZON_S
+            turn = (now - self.waiting_since) / (interval_s * reservation.waiting)
+            self.ask_at = min(enters + HORIZON_S / 4 * max(0.0, 1 - turn), now + LONGEST_SLEEP_S)
+
+    def missed(self, slots: int, now: float) -> int:
+        """Ask anew for slots that came too late; returns how many are lost: none where there are slots to spare."""
+        if not self.is_far:
+            self.ask_at = min(self.ask_at, max(now, self._paced_at))
+        return 0 if self.has_spare else slots
+
+    def ran_dry(self) -> None:
+        """Nothing is in hand any more: where the limit is far away, there are slots for the asking."""
+        if self.is_far:
+            self.ask_at = min(self.ask_at, self._paced_at)
+
+    def unanswered(self, now: float, chance: float) -> None:
+        """Ask again after a call without an answer, at an instant drawn so that workers do not come together."""
+        self.ask_at = now + REPLY_TIMEOUT_S * chance

@@ -1,0 +1,220 @@
+"""The pool, as far as the scheduler knows it, and the room that a limited task finds in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Protocol
+
+from ..limits.limit import Limit
+from .run_times import FAR_QUICK_S, QUICK_S, Pace
+
+#: Tasks on deck for each process where the limit is out of reach, and at least for all: fewer looks per task.
+FAR_DECK, LEAST_FAR_DECK = 3, 8
+#: A long wait for a process, by what it is in the mean.
+LONG_WAIT = 3.5
+#: Places in the line for each process, as many as Celery's own window has tasks; and never more than this.
+PLACES, MOST_PLACES = 4, 200
+#: An end that is expected with this much less than certainty counts.
+SURE = 0.3
+#: How often a full pool is looked at, in seconds. The end of a task says so at once, the loss of a process does not.
+FULL_POOL_POLL_S = 0.05
+SHORTEST_LOOK_S = 0.005
+
+
+class Pool(Protocol):
+    """What the scheduler knows of the pool."""
+
+    @property
+    def processes(self) -> int:
+        """Tasks that can run at the same time."""
+
+    @property
+    def free(self) -> int:
+        """Processes without a task; negative by the number of tasks that wait for a process."""
+
+    @property
+    def has_deck(self) -> bool:
+        """Whether a task that is handed over may wait for a process there; else the hand-over itself waits."""
+
+    @property
+    def on_deck(self) -> int:
+        """Released tasks that wait for a process."""
+
+    @property
+    def turns(self) -> int:
+        """Processes that are kept for us, because our turn in the line of those that wait has come."""
+
+    @property
+    def started(self) -> Collection[float]:
+        """When our tasks that run now began to, in monotonic seconds: the oldest first."""
+
+    @property
+    def in_front(self) -> int:
+        """Places in the line whose turn has come, and which have let others pass for want of a slot."""
+
+    @property
+    def wait_s(self) -> float:
+        """How long such a place waits for a process, in seconds, once it wants one."""
+
+    def line_up(self, places: int, wanted: int) -> None:
+        """Have this many places in the line for a process, and keep so many processes as soon as our turn comes."""
+
+    def start(self, request: Any) -> None:
+        """Hand a request over: to a process of our turn where there is one."""
+
+    def has_accepted(self, request: Any) -> bool:
+        """Whether a request began to run although `start` has ended in an error. Else it may be started again."""
+
+    def is_gone(self, request: Any) -> bool:
+        """Whether a request must not run any more (revoked, expired). Asks nobody."""
+
+    def dismiss(self, request: Any) -> bool:
+        """Store the state of such a request and acknowledge it; whether it was one. Its result backend may be slow."""
+
+
+class WorkerPool(Pool, Protocol):
+    """What else a worker knows of its pool."""
+
+    def listen(self, ended: Callable[[float], None], ready: Callable[[], None]) -> None:
+        """Call `ended` with the run time of each released task, in any thread; `ready` when a turn has come."""
+
+    def show(self, request: Any) -> None:
+        """Let Celery's commands find a held request."""
+
+    def hide(self, requests: Iterable[Any]) -> None:
+        """These are held no longer."""
+
+    def clear(self) -> None:
+        """Forget our places in the line, as Celery forgets all others."""
+
+
+class Room:
+    """How many tasks may go to the pool, and how many slots it could use there.
+
+    Where a process is free, that is all. A full pool of quick tasks has one in a moment: a task may wait on deck for
+    it. In a pool that is full of anything else, or where handing over would wait, a process comes only by our turn
+    in the line.
+
+    Args:
+        pool: with its processes.
+        monotonic: the clock, in seconds.
+
+    Attributes:
+        is_far: whether the limits of all that is held are out of reach: it waits for the pool only.
+    """
+
+    def __init__(self, pool: Pool, monotonic: Callable[[], float]) -> None:
+        self.is_far = False
+        self._pace = Pace()
+        self._pool = pool
+        self._monotonic = monotonic
+        self._may_end = 0
+
+    def left(self, is_pressed: bool) -> int:
+        """How many tasks may be released now.
+
+        Args:
+            is_pressed: that they may wait on deck, because the pool is what holds us up.
+        """
+        pool = self._pool
+        at_once = max(pool.free, pool.turns, 0)
+        return at_once + self._deck - pool.on_deck if is_pressed and self._is_quick else at_once
+
+    def rests(self, has_slots: bool) -> None:
+        """The pool needs no look until some tasks have ended.
+
+        Args:
+            has_slots: that more could be released; else there is nothing to look for before the next answer.
+        """
+        pool = self._pool
+        self._may_end = pool.on_deck - (pool.processes + 1) // 2 - 1 if has_slots else pool.processes
+
+    def ended(self, run_time_s: float | None, now: float) -> bool:
+        """A released task has ended; returns whether the pool needs a look.
+
+        Args:
+            run_time_s: how long it ran, in seconds; None where that is not known.
+            now: monotonic seconds.
+        """
+        if run_time_s is not None:
+            self._pace.ran(run_time_s, now)
+        self._may_end -= 1
+        return self._may_end < 0
+
+    def slots(self, within_s: float, deviations: float = 0.0) -> int:
+        """How many slots could be used within this time; those in hand are not taken off.
+
+        Args:
+            within_s: in seconds; 0 counts only the processes that are free now, or kept for us.
+            deviations: so many standard deviations fewer than what is to be expected.
+        """
+        pool = self._pool
+        free = pool.free
+        if self.is_crowded:  # how fast the line moves is up to others
+            return pool.processes - pool.on_deck if self._is_quick else self._in_line(within_s)
+        if not within_s:
+            return max(pool.turns, free)
+        now = self._monotonic()
+        ages_s = [now - started for started in pool.started]
+        ages_s += [0.0] * (free + pool.on_deck)  # without a task, or with one that is on its way
+        expected, deviation = self._pace.ends(ages_s, within_s)
+        deck = self._deck if self.is_far and self._is_quick else 0
+        return max(pool.turns, free + deck + max(0, int(expected - deviations * deviation + SURE)))
+
+    @property
+    def look_s(self) -> float:
+        """How long what was foretold holds good, in seconds: a part of a run time."""
+        return (
+            min(max(self._pace.mean_s / 20, SHORTEST_LOOK_S), FULL_POOL_POLL_S)
+            if self._pace.mean_s
+            else FULL_POOL_POLL_S
+        )
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether tasks without a limit wait for a process as well."""
+        return -self._pool.free > self._pool.on_deck
+
+    @property
+    def is_in_line(self) -> bool:
+        """Whether a process comes only by our turn in the line."""
+        return self._pool.free <= 0 and not self._is_quick
+
+    def claim_s(self, limit: Limit) -> float:
+        """How long before a slot of a limit a process is claimed for it, in seconds.
+
+        The process then comes before the grace of the slot ends, nineteen times of twenty: processes end one after the
+        other, and so a wait is seldom longer than three and a half in the mean.
+        """
+        wait_s = self._pool.wait_s
+        return max(wait_s, LONG_WAIT * wait_s - limit.usable_s)
+
+    def places(self, waiting: int, of_use: int) -> tuple[int, int]:
+        """How many places in the line to have, and how many processes to keep once they come.
+
+        Args:
+            waiting: limited tasks that are held.
+            of_use: so many of them could use a process at once.
+        """
+        processes = self._pool.processes
+        return min(waiting, PLACES * processes, MOST_PLACES), min(of_use, processes)
+
+    def _in_line(self, within_s: float) -> int:
+        pool = self._pool
+        may_come = int(within_s / pool.wait_s) if pool.wait_s else pool.in_front
+        return pool.turns + min(pool.in_front, may_come)
+
+    @property
+    def _deck(self) -> int:
+        """How many tasks may wait on deck, where any may."""
+        processes = self._pool.processes
+        return max(FAR_DECK * processes, LEAST_FAR_DECK) if self.is_far and self._pace.are_quick() else processes
+
+    @property
+    def _is_quick(self) -> bool:
+        """Whether a full pool will have a process for us in a moment."""
+        quick_s = FAR_QUICK_S if self.is_far and not self.is_crowded else QUICK_S
+        if not (self._pool.has_deck and self._pace.are_quick(quick_s)):
+            return False
+        now = self._monotonic()
+        return self._pace.has_just_ended(now, quick_s) or now - max(self._pool.started, default=now) <= quick_s

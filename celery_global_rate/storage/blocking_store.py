@@ -1,0 +1,140 @@
+"""Records and buckets for those who may wait: the command line, a remote control command, the start of a worker."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import ConnectionError, RedisError
+
+from ..limits.override import Record
+from ..limits.redis_clock import RedisClock
+from .location import Location
+from .scripts import (
+    SET,
+    bucket_key,
+    history_key,
+    news_channel,
+    records_key,
+    set_call,
+    waiting_key,
+)
+
+#: All that Redis or the way to it may do to a caller.
+ERRORS = (RedisError, OSError)
+
+
+@dataclass(frozen=True)
+class State:
+    """A bucket at one moment.
+
+    Attributes:
+        last_us: the last slot given out, on the Redis clock (epoch us); None for a full bucket.
+        given: slots given out so far; a bucket that was full begins anew.
+        waiting: workers that wait for one.
+    """
+
+    last_us: int | None
+    given: int
+    waiting: int
+
+
+class Store:
+    """A connection that its user waits for; a context manager that opens and closes it.
+
+    Args:
+        location: where the limits are kept.
+        timeout_s: the most that is waited for the server, at each step, in seconds; None for redis-py's own.
+        clock: learns from the answers what Redis' clock says.
+
+    All methods raise one of `ERRORS` where Redis does not answer. Its text may quote a password.
+    """
+
+    def __init__(self, location: Location, timeout_s: float | None = None, clock: RedisClock | None = None) -> None:
+        self._clock = clock or RedisClock()
+        self._prefix = location.key_prefix
+        self._channel = news_channel(location.key_prefix, location.database)
+        self._connection = location.connection()
+        if timeout_s is not None:
+            self._connection.socket_timeout = self._connection.socket_connect_timeout = timeout_s
+
+    def __enter__(self) -> Store:
+        try:
+            self._connection.connect()
+        except ERRORS:
+            raise
+        except Exception as exc:  # a credential provider is somebody's code
+            raise ConnectionError(type(exc).__name__) from exc
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._connection.disconnect()
+
+    def records(self) -> dict[str, bytes]:
+        """All records as they are kept, by the names of their buckets."""
+        sent = time.monotonic()
+        self._clock.observe(self.now_us(), sent, time.monotonic())
+        pairs = self._call("HGETALL", records_key(self._prefix))
+        return {name.decode(errors="replace"): record for name, record in zip(pairs[::2], pairs[1::2])}
+
+    def change(
+        self,
+        name: str,
+        change: Mapping[str, Any],
+        by: str,
+        source: str,
+        reason: str = "",
+        id: str = "",
+        late_s: float = 0,
+    ) -> tuple[bool, Record | None]:
+        """Write a new record.
+
+        Args:
+            name: of the bucket.
+            change: as `record` makes it.
+            by: who orders it.
+            source: the command.
+            reason: why.
+            id: of the order, where several may hear it; it is written once.
+            late_s: the order may be this old, in seconds, and undoes nothing that was ordered since.
+
+        Returns:
+            Whether it was written, and the record that is stored now.
+        """
+        entry = {**change, "by": by, "source": source, "reason": reason}
+        call = set_call(self._prefix, name, entry, id or uuid.uuid4().hex, int(late_s * 1e6), self._channel)
+        written, _, text = self._call("EVAL", SET.source, *call)
+        return bool(written), Record.parse(text) if text else None
+
+    def history(self, name: str) -> list[Record]:
+        """The last changes of a bucket, the newest first."""
+        found = []
+        for text in self._call("LRANGE", history_key(self._prefix, name), 0, -1):
+            with contextlib.suppress(ValueError):  # another version's, or somebody else's
+                found.append(Record.parse(text))
+        return found
+
+    def states(self, names: Sequence[str]) -> dict[str, State]:
+        """What some buckets are like now, in one round trip."""
+        now_us = self.now_us()
+        for name in names:
+            self._connection.send_command("HMGET", bucket_key(self._prefix, name), "slot", "given")
+            self._connection.send_command("ZCOUNT", waiting_key(self._prefix, name), now_us, "+inf")
+        found = {}
+        for name in names:
+            slot, given = self._connection.read_response()
+            found[name] = State(int(slot) if slot else None, int(given or 0), self._connection.read_response())
+        return found
+
+    def now_us(self) -> int:
+        """The Redis clock, epoch us."""
+        seconds, microseconds = self._call("TIME")
+        return int(seconds) * 1_000_000 + int(microseconds)
+
+    def _call(self, *words: object) -> Any:
+        self._connection.send_command(*words)
+        return self._connection.read_response()

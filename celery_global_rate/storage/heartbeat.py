@@ -1,0 +1,87 @@
+"""The workers that share the limits, as far as this one has heard: a beat tells that it lives, and how many do."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .scripts import BEAT, beat_call, members_key
+
+#: From beat to beat, and how long a worker counts without one, in seconds.
+BEAT_S = 10.0
+LIFE_S = 30.0
+#: The first pause between beats, in seconds, at the start and after a worker that was not heard of when it came. Each
+#: further one is twice as long: workers come together, and their news may be lost.
+FIRST_S = 1.0
+#: The largest count within this time, in seconds, is taken: a worker that restarts is not missed.
+MEMORY_S = 60.0
+
+
+class Connection(Protocol):
+    """What is known of the connection."""
+
+    def send(self, command: tuple[Any, ...], answer: Callable[[object], None]) -> None:
+        """Send a command; `answer` is called once with the reply or an exception."""
+
+
+class Members:
+    """How many workers live under a prefix.
+
+    Args:
+        connection: to the limits' Redis.
+        prefix: of all keys.
+        worker: a name that is unique to this process.
+        channel: on which a new worker is told of.
+        wake: called with the monotonic instant of the next beat when it has come nearer.
+    """
+
+    def __init__(
+        self, connection: Connection, prefix: str, worker: str, channel: str, wake: Callable[[float], None]
+    ) -> None:
+        self._connection = connection
+        self._prefix = prefix
+        self._worker = worker
+        self._channel = channel
+        self._wake = wake
+        self._pause_s = FIRST_S
+        self._beat_at = float("-inf")
+        #: Counts and when they were heard. Old ones go as new ones come, so that an outage keeps the last of them.
+        self._counts: deque[tuple[float, int]] = deque()
+
+    @property
+    def most(self) -> int:
+        """The largest count of the last minute in which there was one; 0 where there never was."""
+        return max((count for _, count in self._counts), default=0)
+
+    def keep_up(self, now: float) -> float:
+        """Tell that this worker lives, if it is time to; returns the monotonic instant of the next beat."""
+        if now >= self._beat_at:
+            self.beat(now)
+        return self._beat_at
+
+    def beat(self, now: float) -> None:
+        """Tell that this worker lives."""
+        self._beat_at = now + self._pause_s
+        self._pause_s = min(2 * self._pause_s, BEAT_S)
+        call = beat_call(self._prefix, self._worker, LIFE_S, self._channel)
+
+        def counted(answer: object) -> None:
+            if not isinstance(answer, int):
+                return
+            if answer > self.most:
+                self._pause_s, self._beat_at = 2 * FIRST_S, now + FIRST_S
+                self._wake(self._beat_at)
+            self.hear(now, answer)
+
+        self._connection.send(("EVAL", BEAT.source, *call), counted)
+
+    def hear(self, now: float, count: int) -> None:
+        """Take in how many workers live."""
+        self._counts.append((now, count))
+        while self._counts[0][0] < now - MEMORY_S:
+            self._counts.popleft()
+
+    def leave(self) -> None:
+        """This worker ends, or has lost its broker: the others need not count it."""
+        self._connection.send(("ZREM", members_key(self._prefix), self._worker), lambda answer: None)

@@ -1,0 +1,173 @@
+"""The verbs that change a limit in Redis. They return at once; answers come later, or not at all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError, TimeoutError
+
+from ..limits.limit import Limit
+from ..limits.redis_clock import RedisClock
+from ..limits.reservation import Reservation
+from ..limits.timing import REPLY_TIMEOUT_S, SILENCE_S
+from .outage_policies import Policy
+from .scripts import GIVE_BACK, RESERVE, give_back_call, reserve_call
+
+
+class Connection(Protocol):
+    """What the limiter knows of its connection."""
+
+    @property
+    def silent_s(self) -> float:
+        """How long the oldest command without an answer has been waiting, in seconds."""
+
+    def send(self, command: tuple[Any, ...], answer: Callable[[object], None]) -> None:
+        """Send a command; `answer` is called once with the reply or an exception."""
+
+    def receive(self) -> None:
+        """Take the answers that have arrived."""
+
+    def lose(self, reason: Exception) -> None:
+        """Give the connection up."""
+
+
+class OutageWatch(Protocol):
+    """What the limiter knows of an outage."""
+
+    def counts(self, name: str) -> bool:
+        """Whether the policy gives out the slots of a bucket."""
+
+    @property
+    def awake_us(self) -> int:
+        """How long it has not been, in microseconds."""
+
+    def replied(self, name: str, reply: object) -> None:
+        """Redis has replied for a bucket, perhaps with an error. The connection tells of its own errors."""
+
+    def took(self, round_trip_s: float) -> None:
+        """A reply with slots took this long, in seconds."""
+
+
+class KnownOverrides(Protocol):
+    """What the limiter knows of the orders of operators."""
+
+    def is_open(self, name: str, now_us: float) -> bool:
+        """Whether a bucket has slots at an instant of the Redis clock, or is paused."""
+
+    def text(self, name: str) -> str:
+        """The record of a bucket that this worker knows; empty where it knows none."""
+
+    def learn(self, name: str, text: str | bytes) -> bool:
+        """Take in the higher one that Redis knows."""
+
+
+class Limiter:
+    """Reserves slots and gives them back.
+
+    Args:
+        connection: sends a command and calls back with its answer.
+        prefix: the prefix of all keys.
+        worker: a name that is unique to this process.
+        clock: the worker's view of the Redis clock, learnt from every answer.
+        outage: whether there is one.
+        policy: gives out slots meanwhile.
+        orders: what operators have ordered, as far as this worker knows.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        prefix: str,
+        worker: str,
+        clock: RedisClock,
+        outage: OutageWatch,
+        policy: Policy,
+        orders: KnownOverrides,
+    ) -> None:
+        self.clock = clock
+        self._connection = connection
+        self._prefix = prefix
+        self._worker = worker
+        self._outage = outage
+        self._policy = policy
+        self._orders = orders
+        self._try_at: dict[str, float] = {}
+
+    def reserve(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
+        """Ask for slots of a limit.
+
+        Args:
+            name: the bucket.
+            limit: the limit in force here.
+            wanted: how many slots the caller could use before the horizon, at least 1.
+            reply: called once with the reservation, or with None where Redis gave no answer.
+        """
+        if self._connection.silent_s > REPLY_TIMEOUT_S:
+            self._connection.receive()  # it may be this worker that has been silent
+        if (silent_s := self._connection.silent_s) > SILENCE_S:
+            self._connection.lose(TimeoutError(f"no answer for {silent_s:.1f} s"))
+        if self._outage.counts(name):
+            self._try(name, limit)
+            is_open = self._orders.is_open(name, self.clock.now_us(time.monotonic()))
+            reply(self._policy.reserve(name, limit, wanted) if is_open else None)
+        elif silent_s > REPLY_TIMEOUT_S:
+            reply(None)
+        else:
+            self._ask(name, limit, wanted, reply)
+
+    def _try(self, name: str, limit: Limit) -> None:
+        """See whether Redis is back. What it grants comes too late for this call, and goes back."""
+        now = time.monotonic()
+        if now >= self._try_at.get(name, now):
+            self._try_at[name] = now + REPLY_TIMEOUT_S
+            self._ask(name, limit, 1, lambda it: self._give_back(name, it) if it and it.count else None)
+
+    def _ask(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
+        record, awake_us = self._orders.text(name), self._outage.awake_us
+        arguments = reserve_call(self._prefix, name, limit, wanted, self._worker, record, awake_us)
+
+        def send(verb: str, script: str) -> None:
+            self._connection.send((verb, script, *arguments), partial(answered, time.monotonic()))
+
+        def answered(sent: float, answer: object) -> None:
+            if isinstance(answer, NoScriptError):
+                send("EVAL", RESERVE.source)
+                return
+            reservation = None
+            if isinstance(answer, list):
+                try:
+                    reservation = Reservation.read(answer)
+                except ValueError as exc:
+                    answer = ResponseError(str(exc))
+            if isinstance(answer, (list, ResponseError)):
+                self._outage.replied(name, answer)
+            if isinstance(answer, ReadOnlyError):  # a failover: its name leads to another server by now
+                self._connection.lose(answer)
+            if reservation is None:
+                reply(None)
+                return
+            read = time.monotonic()
+            if read - sent <= REPLY_TIMEOUT_S:  # a later one tells nothing of the clock worth knowing
+                self.clock.observe(reservation.now_us, sent, read)
+            self._outage.took(read - sent)
+            is_readable = not reservation.record or self._orders.learn(name, reservation.record)
+            reply(reservation if is_readable else None)
+
+        send("EVALSHA", RESERVE.sha)
+
+    def give_back(self, name: str, reservation: Reservation) -> None:
+        """Return what is left of a reservation. Nobody waits for the answer, and nothing is sent twice.
+
+        The whole script goes along: this may be the last that the worker sends, so no answer could ask for it.
+        """
+        if reservation.seq:
+            self._give_back(name, reservation)
+        else:
+            self._policy.give_back(name, reservation)
+
+    def _give_back(self, name: str, reservation: Reservation) -> None:
+        arguments = give_back_call(self._prefix, name, reservation)
+        self._connection.send(("EVAL", GIVE_BACK.source, *arguments), lambda answer: None)

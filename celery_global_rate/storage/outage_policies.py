@@ -1,0 +1,146 @@
+"""What limited tasks do while Redis is away: wait, go on at a share of their limit, or go on without one."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from ..limits.limit import PS_PER_US, Limit
+from ..limits.redis_clock import RedisClock
+from ..limits.reservation import Reservation
+from ..limits.timing import HORIZON_S
+
+SHARE, HOLD, OPEN = "share", "hold", "open"
+
+
+class WorkerCount(Protocol):
+    """Who shares the limits."""
+
+    @property
+    def most(self) -> int:
+        """How many workers; 0 where it is not known."""
+
+
+class Policy(Protocol):
+    """A stand-in for Redis. Its slots are instants of the Redis clock, as this worker still knows it."""
+
+    @property
+    def text(self) -> str:
+        """What it does, for the log."""
+
+    def begin(self) -> None:
+        """An outage begins."""
+
+    def reserve(self, name: str, limit: Limit, wanted: int) -> Reservation | None:
+        """Up to `wanted` slots of a limit, or None where nothing may start."""
+
+    def give_back(self, name: str, reservation: Reservation) -> None:
+        """Take back what is left of a reservation."""
+
+
+def policy_of(name: str, members: WorkerCount, clock: RedisClock, chance: Callable[[], float]) -> Policy:
+    """The policy of this name: `share`, `hold` or `open`.
+
+    Args:
+        name: the setting.
+        members: the workers among which limits are shared.
+        clock: the worker's view of the Redis clock.
+        chance: draws uniformly from [0, 1).
+    """
+    if name == SHARE:
+        return Share(members, clock, chance)
+    return Open(clock) if name == OPEN else Hold()
+
+
+class Hold:
+    """Nothing limited starts."""
+
+    text = "tasks with a limit are held until it is back"
+
+    def begin(self) -> None:
+        """Nothing is to be done."""
+
+    def reserve(self, name: str, limit: Limit, wanted: int) -> None:
+        """No slots."""
+
+    def give_back(self, name: str, reservation: Reservation) -> None:
+        """There are none."""
+
+
+class Open:
+    """Everything starts.
+
+    Args:
+        clock: the worker's view of the Redis clock.
+    """
+
+    text = "tasks start without their limits until it is back"
+
+    def __init__(self, clock: RedisClock) -> None:
+        self._clock = clock
+
+    def begin(self) -> None:
+        """Where Redis has never told its time, this machine's will do for slots that are due at once."""
+        if self._clock.uncertainty_s == math.inf:
+            now = time.monotonic()
+            self._clock.observe(int(time.time() * 1e6), now, now)
+
+    def reserve(self, name: str, limit: Limit, wanted: int) -> Reservation:
+        """All that is wanted, at once."""
+        now_us = math.floor(self._clock.now_us(time.monotonic()))
+        return Reservation(now_us, now_us, 0, 0, 0, wanted, 0, 1)
+
+    def give_back(self, name: str, reservation: Reservation) -> None:
+        """There are always more."""
+
+
+class Share:
+    """Each worker goes on alone, at the limit divided by the number of workers, evenly spaced.
+
+    N workers that are all cut off reach the limit together. The first slot of each is drawn from the interval, so that
+    they do not start together.
+
+    Args:
+        members: the workers among which the limits are divided.
+        clock: the worker's view of the Redis clock.
+        chance: draws uniformly from [0, 1).
+    """
+
+    def __init__(self, members: WorkerCount, clock: RedisClock, chance: Callable[[], float]) -> None:
+        self._members = members
+        self._clock = clock
+        self._chance = chance
+        self._next_us: dict[str, int] = {}
+
+    @property
+    def text(self) -> str:
+        """What it does, for the log."""
+        if not (workers := self._members.most):
+            return "tasks with a limit are held until it has told how many workers share them"
+        return f"this worker goes on with its share of each limit, one in {workers}"
+
+    def begin(self) -> None:
+        """Draw first slots anew."""
+        self._next_us.clear()
+
+    def reserve(self, name: str, limit: Limit, wanted: int) -> Reservation | None:
+        """The next slots of this worker's own, up to the horizon."""
+        workers = self._members.most
+        if not workers:
+            return None
+        interval_ps = workers * (limit.interval_us * PS_PER_US + limit.interval_ps)
+        now_us = math.floor(self._clock.now_us(time.monotonic()))
+        drawn_us = now_us + math.ceil(self._chance() * interval_ps / PS_PER_US)
+        first_us = max(now_us, self._next_us.get(name, drawn_us))
+        free = (now_us + int(HORIZON_S * 1e6) - first_us) * PS_PER_US // interval_ps + 1
+        granted = Reservation(
+            now_us, first_us, 0, *divmod(interval_ps, PS_PER_US), min(wanted, max(0, free)), seq=0, waiting=1
+        )
+        self._next_us[name] = granted.slot_us(granted.count)
+        return granted
+
+    def give_back(self, name: str, reservation: Reservation) -> None:
+        """The next slot is the first that is left."""
+        self._next_us[name] = min(reservation.due_us, self._next_us.get(name, reservation.due_us))

@@ -1,0 +1,107 @@
+"""The Lua scripts and their calls: what goes in, what comes out, and the keys."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from ..limits.limit import LONGEST_FILL_US, Limit
+from ..limits.reservation import Reservation
+from ..limits.timing import HORIZON_S, LONGEST_SLEEP_S
+
+SHARED = ("slots.lua", "records.lua")
+
+
+class Script:
+    """One verb in Lua, with what the verbs share before it: the arithmetic, and the order of records.
+
+    Attributes:
+        source: the text that Redis runs.
+        sha: its SHA-1, by which Redis knows it after the first run.
+    """
+
+    def __init__(self, verb: str) -> None:
+        lua = resources.files(__package__).joinpath("lua")
+        self.source = "\n".join(lua.joinpath(name).read_text("utf-8") for name in (*SHARED, f"{verb}.lua"))
+        self.sha = hashlib.sha1(self.source.encode()).hexdigest()
+
+
+RESERVE = Script("reserve")
+GIVE_BACK = Script("give_back")
+SET = Script("set")
+KEEP = Script("keep")
+BEAT = Script("beat")
+
+
+def bucket_key(prefix: str, name: str) -> str:
+    """The key of a bucket. The prefix is a hash tag, so that all keys of a prefix live in one slot of a Cluster."""
+    return f"{{{prefix}}}:bucket:{name}"
+
+
+def waiting_key(prefix: str, name: str) -> str:
+    """The key of the workers that wait on a bucket."""
+    return f"{{{prefix}}}:waiting:{name}"
+
+
+def records_key(prefix: str) -> str:
+    """The key of all records."""
+    return f"{{{prefix}}}:records"
+
+
+def era_key(prefix: str) -> str:
+    """The key that tells whether a worker has missed a record."""
+    return f"{{{prefix}}}:era"
+
+
+def history_key(prefix: str, name: str) -> str:
+    """The key of the last changes of a bucket."""
+    return f"{{{prefix}}}:history:{name}"
+
+
+def news_channel(prefix: str, database: int) -> str:
+    """The channel on which new records are told, as ``record\\nname``, and new workers, as ``workers\\ncount``.
+
+    Redis has its channels beside its databases: the name tells one database from another.
+    """
+    return f"{{{prefix}}}:news:{database}"
+
+
+def members_key(prefix: str) -> str:
+    """The key of the workers that live."""
+    return f"{{{prefix}}}:workers"
+
+
+def reserve_call(
+    prefix: str, name: str, limit: Limit, wanted: int, worker: str, record: str, awake_us: int = LONGEST_FILL_US
+) -> list[str | int]:
+    """Keys and arguments of reserve.lua, after the script itself."""
+    interval = limit.interval_us, limit.interval_ps
+    horizon_us, patience_us = int(HORIZON_S * 1e6), int(LONGEST_SLEEP_S * 1e6)
+    keys = bucket_key(prefix, name), waiting_key(prefix, name), records_key(prefix), era_key(prefix)
+    return [len(keys), *keys, *interval, limit.burst, wanted, horizon_us, patience_us, worker, name, record, awake_us]
+
+
+def give_back_call(prefix: str, name: str, reservation: Reservation) -> list[str | int]:
+    """Keys and arguments of give_back.lua, after the script itself."""
+    interval = reservation.interval_us, reservation.interval_ps
+    return [1, bucket_key(prefix, name), *interval, reservation.left, reservation.seq]
+
+
+def set_call(prefix: str, name: str, change: Mapping[str, Any], id: str, late_us: int, channel: str) -> list[str | int]:
+    """Keys and arguments of set.lua, after the script itself."""
+    keys = records_key(prefix), era_key(prefix), history_key(prefix, name)
+    return [len(keys), *keys, name, json.dumps(change), id, late_us, channel]
+
+
+def beat_call(prefix: str, worker: str, life_s: float, channel: str) -> list[str | int]:
+    """Keys and arguments of beat.lua, after the script itself."""
+    return [1, members_key(prefix), worker, int(life_s * 1e6), channel]
+
+
+def keep_call(prefix: str, era: str, records: Mapping[str, str]) -> list[str | int]:
+    """Keys and arguments of keep.lua, after the script itself."""
+    pairs = [text for pair in records.items() for text in pair]
+    return [2, records_key(prefix), era_key(prefix), era, *pairs]

@@ -1,0 +1,1 @@
+"""Where this package meets Celery's worker."""

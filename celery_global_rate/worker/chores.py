@@ -1,0 +1,46 @@
+"""What a worker does now and then beside starting tasks, each by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ..scheduling.faults import Faults, Retry
+
+#: Takes the monotonic instant of now, does what is due, and returns the instant of what is due next, both in seconds.
+Chore = Callable[[float], float]
+
+
+class Chores:
+    """Does all of them; one that fails is tried again by itself, and the others do not notice.
+
+    Args:
+        chores: by what they do, as the log shall name it.
+        faults: where their errors end.
+    """
+
+    def __init__(self, chores: Mapping[str, Chore], faults: Faults) -> None:
+        self._chores = {name: (chore, Retry()) for name, chore in chores.items()}
+        self._faults = faults
+
+    def keep_up(self, now: float) -> float:
+        """Do what is due.
+
+        Args:
+            now: monotonic seconds.
+
+        Returns:
+            The monotonic instant of what is due next.
+        """
+        return min(self._keep_up(name, *chore, now) for name, chore in self._chores.items())
+
+    def _keep_up(self, name: str, chore: Chore, retry: Retry, now: float) -> float:
+        if now < retry.at:
+            return retry.at
+        try:
+            return chore(now)
+        except self._faults.passing:
+            raise
+        except Exception as exc:
+            self._faults.note(name, exc)
+            retry.failed(now)
+            return retry.at

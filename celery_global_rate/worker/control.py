@@ -1,0 +1,136 @@
+"""Celery's remote control: `control rate_limit` for the whole cluster, and commands of our own.
+
+Commands are registered in every process that knows the extension, so that `celery control` and `celery inspect` know
+them. A worker without it goes on as Celery does.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+from celery.worker.control import Panel, control_command, inspect_command, nok, ok
+
+from ..declared_limits import NOT_LIMITED, has_own_strategy
+from ..limits.limit import Limit
+from ..limits.override import DECLARED, ordered, reset, set_limit
+from ..limits.timing import REPLY_TIMEOUT_S
+from ..storage.blocking_store import ERRORS, Store
+from ..storage.cause import cause
+from . import status as report
+from .engine import Regulator
+from .pidbox import Broadcast
+from .task_bucket import TaskBucket
+
+OFF = "global-rate is off in this worker"
+_celery_rate_limit = Panel.data["rate_limit"]
+
+
+class LimitingStep(Protocol):
+    """What the commands know of the bootstep."""
+
+    hostname: str
+    regulator: Regulator
+    broadcast: Broadcast
+    buckets: dict[str, TaskBucket]
+
+    def declared(self, name: str) -> Limit | None:
+        """The limit that a task declares."""
+
+
+@control_command(  # type: ignore[untyped-decorator]
+    args=[("task_name", str), ("rate_limit", str)],
+    signature="<task_name> <rate_limit (e.g., 5/s | 5/m | 5/h)>",
+)
+def rate_limit(state: Any, task_name: str, rate_limit: Any, **kwargs: Any) -> Any:
+    """Tell worker(s) to modify the rate limit for a task by type: for the whole cluster, until it is reset."""
+    step = _step(state)
+    if step is None:
+        return _celery_rate_limit(state, task_name, rate_limit, **kwargs)
+    if refusal := _refusal(state, task_name):
+        return refusal
+    burst = getattr(state.app.tasks[task_name], "rate_burst", None)
+    try:
+        limit, rate = ordered(rate_limit, burst)
+    except ValueError as exc:
+        return nok(f"Invalid rate limit string: {exc}")
+    done = "new rate limit set successfully" if limit else "rate limit disabled successfully"
+    return _change(step, task_name, set_limit(limit, rate, step.declared(task_name)), "control rate_limit", done)
+
+
+@control_command(args=[("task_name", str)], signature="<task_name>")  # type: ignore[untyped-decorator]
+def rate_limit_reset(state: Any, task_name: str, **kwargs: Any) -> Any:
+    """Go back to the rate limit that the task declares, in the whole cluster."""
+    step = _step(state)
+    if step is None:
+        return nok(OFF)
+    if refusal := _refusal(state, task_name):
+        return refusal
+    declared = step.declared(task_name)
+    return _change(step, task_name, reset(declared), "control rate_limit_reset", "rate limit reset successfully")
+
+
+@inspect_command()  # type: ignore[untyped-decorator]
+def rate_limits(state: Any, **kwargs: Any) -> Any:
+    """Rate limits: what tasks declare, what is in force, and who ordered it."""
+    step = _step(state)
+    if step is None:
+        return nok(OFF)
+    now_us = step.regulator.limiter.clock.now_us(time.monotonic())
+    orders = step.regulator.orders
+    return {
+        name: report.limits(
+            known.bucket, known.declared, orders.get(name), now_us, has_own_strategy(state.app.tasks[name])
+        )
+        for name, known in sorted(step.buckets.items())
+    }
+
+
+@inspect_command()  # type: ignore[untyped-decorator]
+def rate_held(state: Any, **kwargs: Any) -> Any:
+    """Tasks held for their rate limits: how many, the first ones since when and for how long, and queues put aside."""
+    step = _step(state)
+    if step is None:
+        return nok(OFF)
+    clock, now = step.regulator.limiter.clock, time.monotonic()
+    why = step.regulator.aside.why
+    return {
+        name: {**report.held(known.bucket, clock, now), "queues_aside": why(known.bucket)}
+        for name, known in sorted(step.buckets.items())
+        if known.bucket.held_count
+    }
+
+
+def _step(state: Any) -> LimitingStep | None:
+    step: LimitingStep | None = getattr(state.consumer, "global_rate", None)
+    return step
+
+
+def _refusal(state: Any, name: str) -> Any:
+    """The reply for a task whose rate cannot be changed."""
+    task = state.app.tasks.get(name)
+    if task is None:
+        return nok("unknown task")
+    return nok(f"{name} is {NOT_LIMITED}") if has_own_strategy(task) else None
+
+
+def _change(step: LimitingStep, name: str, change: dict[str, Any], source: str, done: str) -> Any:
+    """Write a change and reply. This waits for Redis: an operator's order is rare, and wants an answer."""
+    regulator, broadcast = step.regulator, step.broadcast
+    try:
+        with Store(regulator.settings, REPLY_TIMEOUT_S) as store:
+            _, record = store.change(
+                name, change, f"control, {step.hostname}", source, id=broadcast.id, late_s=regulator.blocked_s
+            )
+    except ERRORS as exc:
+        return nok(f"no answer from the Redis at {regulator.settings.address} ({cause(exc)}): try again")
+    if record is None:
+        return nok("heard too late: nothing was changed")
+    regulator.obey(name, record)
+    order = record.order
+    if order is None or order.rate != change["limit"]["rate"]:
+        in_force = step.declared(name) if order is None or order.rate == DECLARED else order.rate
+        return nok(f"heard too late: something else was ordered meanwhile, and {in_force or 'no limit'} is in force")
+    before = order.declared if order.replaced == DECLARED else order.replaced
+    in_force = order.declared if order.rate == DECLARED else order.rate
+    return ok(f"{done} for the whole cluster: {in_force}, before {before}")

@@ -1,0 +1,72 @@
+"""Held requests that must not run any more: Celery stores their state and acknowledges them, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..scheduling.bucket import Bucket, Leaving
+from ..scheduling.faults import FORGOTTEN_S, Faults, Retry
+
+#: How long a part of it takes, in seconds; a single request may take longer.
+SLICE_S = 0.004
+#: How many times as long the loop is then left to others.
+REST = 4
+#: The longest pause after one has failed, in seconds. A database may take some time to find out that it is away.
+LONGEST_PAUSE_S = 0.8 * FORGOTTEN_S
+
+
+class Dismissals:
+    """Has Celery dismiss the requests that leave their buckets.
+
+    That takes the result backend and the broker, and keeps the loop waiting, as it does in stock Celery. A backend that
+    is slow does so for one request at a time, and then four times as long not at all. One that is away is asked for one
+    request after a pause that grows; a request that fails by itself comes after all others.
+
+    Args:
+        busy: the buckets that need attention.
+        dismiss: whether a request has been dismissed; else it is wanted after all.
+        faults: where errors end.
+        monotonic: the clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        busy: Callable[[], Iterable[Bucket]],
+        dismiss: Callable[[Any], bool],
+        faults: Faults,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._busy, self._dismiss = busy, dismiss
+        self._faults, self._monotonic = faults, monotonic
+        self._at = float("-inf")
+        self._retry = Retry(LONGEST_PAUSE_S)
+
+    def keep_up(self, now: float) -> float:
+        """Dismiss those that are due, for a while; returns the monotonic instant of the next part, or infinity."""
+        waiting = [(leaving.retry.at, bucket, leaving) for bucket in self._busy() for leaving in bucket.leaving]
+        if waiting and now >= self._at:
+            due = sorted((it for it in waiting if it[0] <= now), key=lambda it: it[0])
+            begin = end = self._monotonic()
+            for _, bucket, leaving in due:
+                is_well = self._attempt(bucket, leaving)
+                end = self._monotonic()
+                if not is_well or end - begin >= SLICE_S:
+                    break
+            self._at = max(end + max(SLICE_S, REST * (end - begin)), self._retry.at)
+        left = (leaving.retry.at for bucket in self._busy() for leaving in bucket.leaving)
+        return max(self._at, min(left, default=float("inf")))
+
+    def _attempt(self, bucket: Bucket, leaving: Leaving) -> bool:
+        # An error of a result backend may be of a class of the broker's, and is none of it. What the broker itself has
+        # to say, kombu logs here, and the loop hears of it when it reads.
+        try:
+            is_dismissed = self._dismiss(leaving.request)
+        except Exception as exc:
+            self._faults.note("storing the state of a revoked or expired task", exc, bucket.name)
+            for retry in (leaving.retry, self._retry):
+                retry.failed(self._monotonic())
+            return False
+        bucket.left(leaving, is_dismissed)
+        self._retry = Retry(LONGEST_PAUSE_S)
+        return True

@@ -1,0 +1,281 @@
+"""All that limits one worker, put together: it lives in one loop, and takes work from any thread."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ..broker.ack_deadline import Patience
+from ..broker.aside import Aside, ConsumedQueues
+from ..broker.prefetch import Credit, Renew
+from ..limits.limit import Limit
+from ..limits.override import Record
+from ..limits.redis_clock import RedisClock
+from ..limits.timing import REPLY_TIMEOUT_S
+from ..scheduling.bucket import Bucket
+from ..scheduling.capacity import WorkerPool
+from ..scheduling.faults import FIRST_PAUSE_S, Faults
+from ..scheduling.scheduler import Scheduler
+from ..scheduling.sweep import SWEEP_S, Sweep
+from ..settings import Settings
+from ..storage.blocking_store import ERRORS, Store
+from ..storage.heartbeat import Members
+from ..storage.hub_connection import REOPEN_LATE_S, HubConnection
+from ..storage.limiter import Limiter
+from ..storage.outage import Outage
+from ..storage.outage_policies import policy_of
+from ..storage.scripts import news_channel
+from ..version import __version__
+from .chores import Chores
+from .dismissals import Dismissals
+from .loop import Alarm, Waker
+from .override_feed import News
+from .overrides import Orders
+
+#: The most that another thread waits for the loop, in seconds.
+LOOP_TIMEOUT_S = 1.0
+
+
+class Regulator:
+    """Scheduler, limiter and connection of a worker.
+
+    Args:
+        settings: where the limits are kept.
+        worker: a name that is unique to this process.
+        pool: where released requests go.
+        qos: the consumer's `kombu.common.QoS` of this moment, or None.
+        queues: the consumer's.
+        renewal: tells for it how its consumer is begun anew, or None where its window follows each change.
+        patience: the broker's.
+        recoverable: errors of the broker, which must reach the worker where its own loop is ours.
+        ordered: called with the name of a bucket for which there is a new record.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        worker: str,
+        pool: WorkerPool,
+        qos: Callable[[], Any],
+        queues: ConsumedQueues,
+        renewal: Callable[[Any], Renew | None],
+        patience: Patience,
+        recoverable: tuple[type[BaseException], ...],
+        ordered: Callable[[str], None],
+    ) -> None:
+        self.settings = settings
+        self._pool = pool
+        self._qos = qos
+        self._patience = patience
+        self._faults = Faults(passing=recoverable)
+        self._thread: int | None = None
+        self._database = settings.database
+        self._waker = Waker(self._guarded)
+        self._alarm = Alarm(self.pump, self._waker)
+        self._connection = HubConnection(settings.connection, self._waker, self._changed)
+        clock, prefix = RedisClock(), settings.key_prefix
+        channel = news_channel(prefix, self._database)
+        self._members = Members(self._connection, prefix, worker, channel, self._alarm.set)
+        policy = policy_of(settings.on_outage, self._members, clock, random.random)
+        self._outage = Outage(settings.address, policy, self._recovered)
+        self.orders = Orders(clock, lambda *in_force: self.scheduler.configure(*in_force), ordered)
+        self.limiter = Limiter(self._connection, prefix, worker, clock, self._outage, policy, self.orders)
+        self._news = News(
+            settings.connection, self._waker, self._connection, prefix, channel, self.orders, self._members
+        )
+        self.aside = Aside(settings.max_held, queues, lambda: self.scheduler.busy.values(), clock, time.monotonic)
+        self._credit = Credit(settings.max_held, self.aside.room, renewal)
+        self.scheduler = Scheduler(
+            pool, self.limiter, self._alarm.set, self._cover, time.monotonic, random.random, self._faults
+        )
+        sweep = Sweep(self.scheduler.busy.values, self.scheduler.is_gone, time.monotonic)
+        dismissals = Dismissals(self.scheduler.busy.values, pool.dismiss, self._faults, time.monotonic)
+        self._chores = Chores(
+            {
+                "putting queues aside": self.aside.keep_up,
+                "keeping held messages": self._keep_patient,
+                "looking for revoked tasks": sweep.keep_up,
+                "dismissing revoked tasks": dismissals.keep_up,
+                "looking for news": self._news.keep_up,
+                "counting workers": self._members.keep_up,
+                "watching Redis": self._watch,
+                "keeping orders": self.orders.keep_up,
+            },
+            self._faults,
+        )
+        self._last_held = float("-inf")
+        #: What was held when the connection to the broker was lost, or the worker began to end.
+        self.dropped: list[Any] = []
+        pool.listen(self._ended, self.pump)
+
+    @property
+    def last_held(self) -> float:
+        """The last instant at which a task was held (monotonic seconds); from any thread, right after `hold` too."""
+        if self.scheduler.held:
+            self._last_held = time.monotonic()
+        return self._last_held
+
+    def attach(self, hub: Any) -> None:
+        """Move into a loop: at start, and again after each reconnect to the broker. Called in that loop."""
+        self._thread = threading.get_ident()
+        self._waker.attach(hub)
+        self._alarm.attach(hub)
+        self._connection.attach(hub)
+        self._news.attach(hub)
+        self.aside.begin()
+        self.dropped = []
+        self._patience.until = time.monotonic()  # another broker, perhaps
+        self._alarm.set(self._patience.until)
+
+    def detach(self, hub: Any) -> None:
+        """Give slots back and let go of the loop. Called in it."""
+        self._clear()
+        self._alarm.detach()
+        self._members.leave()
+        self._news.detach()
+        self._connection.detach()
+        self._waker.detach(hub)
+        self._thread = None
+
+    def close(self) -> None:
+        """The worker ends."""
+        self._waker.close()
+
+    def hold(self, bucket: Bucket, request: Any) -> None:
+        """Take a request into a bucket."""
+        self._last_held = time.monotonic()
+        self._faults.guard("showing a held task", self._pool.show, request)
+        self._run(self._hold, bucket, request)
+
+    def configure(self, bucket: Bucket, declared: Limit | None) -> None:
+        """Put the limit in force that an operator has ordered, or else the one that its task declares."""
+        self._run(self.orders.configure, bucket, declared)
+
+    def clear(self) -> None:
+        """Forget what is held; the broker delivers it again. Done when this returns."""
+        done = threading.Event()
+        self._run(self._clear)
+        self._run(done.set)
+        done.wait(LOOP_TIMEOUT_S)
+
+    def pump(self) -> None:
+        """Do what is due."""
+        self._guarded(self.scheduler.pump)
+        self._guarded(self._keep_up)
+
+    def _keep_up(self) -> None:
+        self._alarm.set(self._chores.keep_up(time.monotonic()))
+
+    def read_orders(self) -> None:
+        """Learn what was ordered before this worker began. It waits for Redis, so it is for the start of a worker.
+
+        Without an answer the worker starts all the same: no slot is given to who does not know the record.
+        """
+        with contextlib.suppress(*ERRORS), Store(self.settings, clock=self.limiter.clock) as store:
+            for name, record in store.records().items():
+                self.orders.learn(name, record, is_start=True)
+
+    @property
+    def blocked_s(self) -> float:
+        """How long the loop has not turned, in seconds, now or a moment ago; 0 where it has."""
+        return self._alarm.blocked_s
+
+    def obey(self, name: str, record: Record) -> None:
+        """Take in a record that was just written. Called in any thread."""
+        self._run(self._learn, name, record.text)
+
+    def info(self) -> dict[str, Any]:
+        """What `celery inspect stats` shows, and `check` compares. It also looks after an idle connection."""
+        clock, outage, silent_s = self.limiter.clock, self._outage.reason, self._connection.silent_s
+        if outage is None and silent_s > REPLY_TIMEOUT_S:
+            outage = f"silent for {silent_s:.1f} s"
+        self._run(self._inquire)
+        return {
+            "version": __version__,
+            "redis": self.settings.address,
+            "run_id": self._outage.server.run_id,
+            "database": self._database,
+            "outage": outage,
+            "on_outage": self.settings.on_outage,
+            "workers": self._members.most,
+            "prefix": self.settings.key_prefix,
+            "held": self.scheduler.held,
+            "missed_slots": self.scheduler.missed,
+            "prefetch_lent": self._credit.lent,
+            "queues_aside": sorted(self.aside.names),
+            "clock_uncertainty_ms": round(clock.uncertainty_s * 1000, 3) if clock.widest_s else None,
+            "widest_clock_uncertainty_ms": round(clock.widest_s * 1000, 3) if clock.widest_s else None,
+        }
+
+    def _changed(self, error: Exception | None) -> None:
+        self._outage.connected(error)
+        self._alarm.set(time.monotonic() + REOPEN_LATE_S)
+        if error is None:
+            self._inquire()
+            self._news.look()
+            self._members.beat(time.monotonic())
+
+    def _recovered(self) -> None:
+        """Redis is back: what the policy has given out is void."""
+        self.scheduler.let_go()
+        self._alarm.set(time.monotonic())
+
+    def _inquire(self) -> None:
+        self._connection.send(("INFO",), self._outage.introduced)
+
+    def _run(self, action: Callable[..., None], *args: Any) -> None:
+        """Run an action: at once in our loop, or where there is none; soon from another thread."""
+        if self._thread is None or self._thread == threading.get_ident():
+            self._guarded(action, *args)
+        else:
+            self._waker.call(partial(action, *args))
+
+    def _hold(self, bucket: Bucket, request: Any) -> None:
+        self._faults.guard("lending prefetch slots", self._credit.received)
+        self._faults.guard("putting queues aside", self.aside.received)
+        self._faults.guard("keeping held messages", self._patience.hold, request)
+        self.scheduler.hold(bucket, request)
+        self._alarm.set(time.monotonic() + SWEEP_S)
+
+    def _learn(self, name: str, record: str) -> None:
+        self.orders.learn(name, record)
+
+    def _keep_patient(self, now: float) -> float:
+        if self._patience.until <= now and self._patience.keep_up(now, self.scheduler.requests):
+            self._forget()
+            self.scheduler.pump()
+        return self._patience.until
+
+    def _watch(self, now: float) -> float:
+        told_at = self._outage.keep_up(now, self.scheduler.held)
+        if self._outage.reason is None:
+            return told_at
+        self._connection.open()  # nobody else may, where nothing is held
+        return min(told_at, now + REOPEN_LATE_S)
+
+    def _clear(self) -> None:
+        self.dropped += self.scheduler.requests
+        self._faults.guard("putting queues aside", self.aside.forget)
+        self._forget()
+        self._faults.guard("leaving the pool", self._pool.clear)
+
+    def _forget(self) -> None:
+        """What is held is delivered again."""
+        self._faults.guard("hiding held tasks", self._pool.hide, self.scheduler.requests)
+        self.scheduler.clear()
+
+    def _ended(self, run_time_s: float) -> None:
+        self._run(self.scheduler.ended, run_time_s)
+
+    def _guarded(self, action: Callable[..., None], *args: Any) -> None:
+        """Run a part of the message path: an error of ours must not end the worker, one of the broker must reach it."""
+        if not self._faults.guard("the loop's turn", action, *args):
+            self._alarm.set(time.monotonic() + FIRST_PAUSE_S)
+
+    def _cover(self, held: int) -> None:
+        self._credit.cover(held, self._qos())

@@ -1,0 +1,119 @@
+"""How a worker hears of new records and new workers, and sees that none was missed or lost."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from redis.exceptions import ConnectionError, TimeoutError
+
+from ..limits.timing import SILENCE_S
+from ..storage.heartbeat import Members
+from ..storage.hub_connection import HubConnection
+from ..storage.scripts import KEEP, era_key, keep_call
+from .loop import Waker
+from .overrides import Orders
+
+#: Between two looks at the era, in seconds: so long an order may stay unheard where its news was lost.
+LOOK_S = 5.0
+#: News of a worker, with how many there are. All other news is of a bucket.
+NEW_WORKER = re.compile(rb"workers\n(\d{1,9})")
+
+
+class News:
+    """A second connection that hears of each new record and worker, and a look at the first one for missed records.
+
+    Args:
+        make: makes a connection of redis-py that is not open yet.
+        waker: of the loop.
+        connection: the one that slots are reserved on.
+        prefix: of all keys.
+        channel: where the news is told.
+        orders: what is known, and learns.
+        members: the workers that are known of.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        waker: Waker,
+        connection: HubConnection,
+        prefix: str,
+        channel: str,
+        orders: Orders,
+        members: Members,
+    ) -> None:
+        self._connection = connection
+        self._prefix = prefix
+        self._channel_name = channel
+        self._orders = orders
+        self._members = members
+        self._channel = HubConnection(make, waker, self._changed, self._heard)
+        self._era: tuple[Any, ...] = (None, None)
+        self._look_at = 0.0
+
+    def attach(self, hub: Any) -> None:
+        """Listen in this loop."""
+        self._channel.attach(hub)
+
+    def detach(self) -> None:
+        """Listen no more."""
+        self._channel.detach()
+
+    def keep_up(self, now: float) -> float:
+        """Look whether something was missed, if it is time to; returns the monotonic instant of the next look."""
+        if now >= self._look_at:
+            self._look_at = now + LOOK_S
+            for connection in (self._connection, self._channel):
+                if connection.silent_s > SILENCE_S:
+                    connection.receive()  # it may be this worker that has been silent
+                if (silent_s := connection.silent_s) > SILENCE_S:
+                    connection.lose(TimeoutError(f"no answer for {silent_s:.1f} s"))
+            self._channel.open()
+            self.look()
+        return self._look_at
+
+    def look(self) -> None:
+        """Compare the era with the one that is known. Redis may have restarted empty, or be another one by now."""
+        self._connection.send(("HMGET", era_key(self._prefix), "id", "changes"), self._seen)
+
+    def _seen(self, era: object) -> None:
+        if not isinstance(era, list):
+            return
+        if tuple(era) != self._era or (None in era and self._orders.texts):
+            call = keep_call(self._prefix, uuid.uuid4().hex, self._orders.texts)
+            self._connection.send(("EVAL", KEEP.source, *call), self._kept)
+
+    def _kept(self, answer: object) -> None:
+        if not isinstance(answer, list):
+            return
+        _, *era, pairs = answer
+        had_era = None not in self._era
+        self._era = tuple(era)
+        # All, and not any: each is to be learnt.
+        missed = [
+            name
+            for name, record in zip(pairs[::2], pairs[1::2])
+            if self._orders.learn(name.decode(errors="replace"), record)
+        ]
+        if missed and had_era:
+            self._channel.lose(ConnectionError("a record came by another way"))
+
+    def _changed(self, error: Exception | None) -> None:
+        if error is None:
+            self._channel.send(("SUBSCRIBE", self._channel_name), self._subscribed)
+
+    def _subscribed(self, answer: object) -> None:
+        """From now on this worker hears all; see what it has not heard so far."""
+        self.look()
+        self._members.beat(time.monotonic())
+
+    def _heard(self, message: Any) -> None:
+        if joined := NEW_WORKER.fullmatch(message[2]):
+            self._members.hear(time.monotonic(), int(joined[1]))
+            return
+        record, _, name = message[2].partition(b"\n")
+        self._orders.learn(name.decode(errors="replace"), record)

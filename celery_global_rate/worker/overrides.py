@@ -1,0 +1,109 @@
+"""The limits in force in this worker: what operators have ordered, over what tasks declare."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from ..limits.limit import Limit
+from ..limits.override import Order, Record
+from ..limits.redis_clock import RedisClock
+from ..scheduling.bucket import Bucket
+
+logger = logging.getLogger(__name__)
+
+
+class Orders:
+    """The highest record of each bucket that this worker has heard of, and when each of them ends.
+
+    Args:
+        clock: the worker's view of the Redis clock.
+        configure: puts a limit and a floor in force in a bucket.
+        changed: called with the name of a bucket, where it is to be configured anew.
+    """
+
+    def __init__(
+        self,
+        clock: RedisClock,
+        configure: Callable[[Bucket, Limit | None, int], None],
+        changed: Callable[[str], None],
+    ) -> None:
+        self._clock = clock
+        self._put_in_force = configure
+        self._changed = changed
+        self._records: dict[str, Record] = {}
+        self._unread: set[str] = set()
+        self._ends: dict[str, int] = {}
+
+    def learn(self, name: str, text: str | bytes, is_start: bool = False) -> bool:
+        """Take a record in, put it in force, and tell whether it was news.
+
+        One that cannot be read is told of once, and the bucket goes on with the one that is known. Redis gives no
+        slots to who does not know what it knows, so the tasks of that bucket are held.
+        """
+        try:
+            record = Record.parse(text)
+        except ValueError as exc:
+            if name not in self._unread:
+                self._unread.add(name)
+                logger.error(
+                    "global-rate: the record of %s in Redis cannot be read (%s): its tasks are held until "
+                    "`celery global-rate reset` or `set` writes another one",
+                    name,
+                    exc,
+                )
+            return False
+        known = self._records.get(name)
+        if known is not None and record.rank <= known.rank:
+            return False
+        self._records[name] = record
+        self._unread.discard(name)
+        if not is_start:  # a worker that starts tells of what is in force by itself
+            rate = f" {record.order.rate}" if record.order and record.what == "set" else ""
+            origin = record.origin
+            why = f" ({origin.reason})" if origin.reason else ""
+            logger.info("global-rate: %s: %s%s, ordered by %s%s", name, record.what, rate, origin.by, why)
+        self._changed(name)
+        return True
+
+    def configure(self, bucket: Bucket, declared: Limit | None) -> None:
+        """Put in force what was ordered for a bucket, or else what its task declares."""
+        self._ends.pop(bucket.name, None)
+        limit, floor_us = declared, 0
+        if record := self.get(bucket.name):
+            now_us = self._clock.now_us(time.monotonic())
+            limit, floor_us = record.limit_at(now_us, declared), record.floor_us
+            if (order := record.order_at(now_us)) and order.until_us is not None:
+                self._ends[bucket.name] = order.until_us
+        self._put_in_force(bucket, limit, floor_us)
+
+    def keep_up(self, now: float) -> float:
+        """Go back to what is declared where an order has ended; returns the monotonic instant of the next end."""
+        for name in [name for name, until_us in self._ends.items() if self._clock.reached(until_us) <= now]:
+            self._changed(name)
+        return min(map(self._clock.reached, self._ends.values()), default=float("inf"))
+
+    def get(self, name: str) -> Record | None:
+        """The record of a bucket."""
+        return self._records.get(name)
+
+    def in_force(self, name: str) -> Order | None:
+        """What an operator has ordered for a bucket, where that is in force now."""
+        record = self.get(name)
+        return record.order_at(self._clock.now_us(time.monotonic())) if record else None
+
+    def is_open(self, name: str, now_us: float) -> bool:
+        """Whether a bucket has slots at an instant of the Redis clock, or is paused."""
+        record = self._records.get(name)
+        return record is None or now_us >= record.floor_us
+
+    def text(self, name: str) -> str:
+        """The record of a bucket as Redis keeps it; empty where there is none."""
+        record = self._records.get(name)
+        return record.text if record else ""
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """All of them, by the names of their buckets."""
+        return {name: record.text for name, record in self._records.items()}

@@ -1,0 +1,153 @@
+"""What a worker says of its limits: in its log when it starts, and when it is asked."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from ..declared_limits import NOT_LIMITED
+from ..limits.duration import shown
+from ..limits.limit import Limit
+from ..limits.override import Origin, Record
+from ..limits.redis_clock import RedisClock
+from ..scheduling.bucket import Bucket
+
+logger = logging.getLogger(__name__)
+
+#: So many limited tasks are named at the start of a worker; the others are counted.
+NAMED = 10
+#: So many held tasks of a bucket are listed.
+LISTED = 20
+
+
+class OverridesInForce(Protocol):
+    """What is read of the orders of operators."""
+
+    def get(self, name: str) -> Record | None:
+        """The record of a bucket."""
+
+
+def announce(
+    declared: Mapping[str, Limit | None], unlimited: set[str], orders: OverridesInForce, now_us: float
+) -> None:
+    """Log what is limited, and what operators have ordered.
+
+    Args:
+        declared: the limit that each task declares.
+        unlimited: those of them that have a strategy of their own.
+        orders: what operators have ordered for them.
+        now_us: the Redis clock, epoch us.
+    """
+    names = sorted(name for name, limit in declared.items() if limit and name not in unlimited)
+    for name in names[:NAMED]:
+        logger.info("global-rate: %s at %s", name, declared[name])
+    if not names:
+        logger.info("global-rate: no task has a limit")
+    elif len(names) > NAMED:
+        logger.info("global-rate: and %d more", len(names) - NAMED)
+    for name in sorted(unlimited):
+        logger.warning("global-rate: %s declares %s and is %s", name, declared[name] or "no limit", NOT_LIMITED)
+    for name in sorted(declared):
+        if record := orders.get(name):
+            _announce(name, declared[name], record, now_us)
+
+
+def _announce(name: str, declared: Limit | None, record: Record, now_us: float) -> None:
+    if order := record.order_at(now_us):
+        end = f", for another {shown((order.until_us - now_us) / 1e6)}" if order.until_us else ""
+        logger.info("global-rate: %s is held to %s %s%s", name, order.rate, said(order.origin, now_us), end)
+        here = str(declared or "none")
+        if order.declared != here:
+            logger.warning(
+                "global-rate: %s now declares %s instead of %s, which has no effect: %s was ordered, "
+                "and stays in force until `celery global-rate reset %s`",
+                name,
+                here,
+                order.declared,
+                order.rate,
+                name,
+            )
+    if pause := record.pause_at(now_us):
+        if pause.until_us is None:
+            logger.warning(
+                "global-rate: %s is paused without an end %s: nothing starts until `celery global-rate resume %s`",
+                name,
+                said(pause.origin, now_us),
+                name,
+            )
+        else:
+            left_s = (pause.until_us - now_us) / 1e6
+            logger.info("global-rate: %s is paused for another %s %s", name, shown(left_s), said(pause.origin, now_us))
+
+
+def said(origin: Origin, now_us: float) -> str:
+    """Who ordered it, how long ago, and why."""
+    by = f"by {origin.by} " if origin.by else ""
+    why = f" ({origin.reason})" if origin.reason else ""
+    return f"{by}{shown((now_us - origin.when_us) / 1e6)} ago{why}"
+
+
+def limits(
+    bucket: Bucket, declared: Limit | None, record: Record | None, now_us: float, is_unlimited: bool = False
+) -> dict[str, Any]:
+    """The limit of a bucket, as a worker tells it to `inspect rate_limits`.
+
+    Args:
+        bucket: of a task.
+        declared: the limit that the task declares.
+        record: what operators have ordered for it.
+        now_us: the Redis clock, epoch us.
+        is_unlimited: whether the task has a strategy of its own.
+    """
+    answer: dict[str, Any] = {
+        "declared": str(declared or "none"),
+        "in_force": str(bucket.limit or "none"),
+        "source": "declared",
+        "paused": False,
+    }
+    if is_unlimited:
+        answer.update(in_force="none", source=NOT_LIMITED)
+    elif record and (order := record.order_at(now_us)):
+        answer["source"] = order.origin.source
+        answer.update(_told(order.origin, now_us), until_s=_left_s(order.until_us, now_us))
+    if record and (pause := record.pause_at(now_us)):
+        answer["paused"] = _told(pause.origin, now_us) | {"until_s": _left_s(pause.until_us, now_us)}
+    return answer
+
+
+def _told(origin: Origin, now_us: float) -> dict[str, Any]:
+    return {"by": origin.by, "reason": origin.reason, "age_s": round((now_us - origin.when_us) / 1e6)}
+
+
+def _left_s(until_us: int | None, now_us: float) -> int | None:
+    return None if until_us is None else round((until_us - now_us) / 1e6)
+
+
+def held(bucket: Bucket, clock: RedisClock, now: float) -> dict[str, Any]:
+    """What is held in a bucket, as a worker tells it to `inspect rate_held`.
+
+    The start of a task without a slot is expected after all that wait before it here, and as many in each of the
+    workers that wait on this bucket.
+    """
+    due = [
+        clock.reached(reservation.slot_us(index))
+        for reservation in bucket.reservations
+        for index in range(reservation.used, reservation.count)
+    ]
+    interval_s = bucket.limit.interval_s * bucket.waiting if bucket.limit else 0.0
+    first = (due[-1] if due else max(now, clock.reached(bucket.next_us))) if bucket.limit else now
+    opens = bucket.opens(clock)
+    tasks = []
+    for place, request in zip(range(LISTED), (*bucket.retrying, *bucket.held)):
+        at = due[place] if place < len(due) else first + (place - len(due) + bool(due)) * interval_s
+        expected_s = max(at, opens) - now
+        tasks.append(
+            {
+                "id": request.id,
+                "held_s": round(time.time() - request.held_since, 3),
+                "expected_s": round(max(0.0, expected_s), 3) if expected_s < float("inf") else None,
+            }
+        )
+    return {"count": bucket.held_count, "tasks": tasks}

@@ -1,0 +1,45 @@
+"""What Celery takes for the bucket of a task."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ..limits.limit import Limit
+from ..scheduling.bucket import Bucket
+from .engine import Regulator
+
+
+class TaskBucket:
+    """The bucket Celery sees: one object per task for as long as the worker lives.
+
+    Strategies and timers of ETA tasks keep a reference, so a new limit changes this object and never replaces it.
+
+    Attributes:
+        bucket: ours.
+        declared: the limit that the task declares.
+    """
+
+    #: Celery's own drain looks in here and finds nothing.
+    contents: tuple[Any, ...] = ()
+
+    def __init__(self, regulator: Regulator, bucket: Bucket) -> None:
+        self._regulator = regulator
+        self.bucket = bucket
+        self.declared: Limit | None = None
+
+    def __bool__(self) -> bool:
+        return True  # Celery tests `if bucket:`
+
+    def add(self, item: tuple[Any, int]) -> None:
+        """Take a request that was received, or whose ETA has come."""
+        item[0].held_since = time.time()
+        self._regulator.hold(self.bucket, item[0])
+
+    def pop(self) -> Any:
+        """Nothing, ever."""
+        raise IndexError("requests are released by global-rate")
+
+    def clear_pending(self) -> None:
+        """The broker connection is gone, and with it the right to acknowledge what is held."""
+        self._regulator.clear()
