@@ -3,6 +3,6 @@
 By `celery worker -I celery_global_rate.auto`, by `CELERY_WORKER_INCLUDE`, or by `imports` in the configuration.
 """
 
-from . import activation as switch
+from . import activation
 
-switch.on_in_every_worker = True
+activation.on_in_every_worker = True

@@ -1,194 +1,90 @@
-"""The arrows between the modules of the package, read from their source."""
+"""Which room of the package imports which, read from the source."""
 
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "celery_global_rate"
+from docs.rooms import PURPOSE, ROOMS, TOP, drawing
 
-#: What each module may import of its siblings. The lower layers come first, and know nothing of those after them.
-ARROWS: dict[str, set[str]] = {
-    "version": set(),
-    "duration": set(),
-    "limit": set(),
-    "clock": set(),
-    "record": {"clock", "limit"},
-    "reservation": {"clock", "limit"},
-    "faults": set(),
-    "held_queue": set(),
-    "bucket": {"clock", "faults", "held_queue", "limit", "reservation"},
-    "pace": {"bucket"},
-    "pool": {"limit", "pace"},
-    "script": {"bucket", "limit", "reservation"},
-    "scheduler": {"bucket", "faults", "limit", "pool", "reservation"},
-    "chores": {"faults"},
-    "cause": set(),
-    "server": set(),
-    "policy": {"bucket", "clock", "limit", "reservation"},
-    "outage": {"bucket", "cause", "duration", "limit", "policy", "server"},
-    "limiter": {"bucket", "clock", "limit", "outage", "policy", "reservation", "script"},
-    "members": {"script"},
-    "loop": set(),
-    "line": set(),
-    "connection": {"loop"},
-    "orders": {"bucket", "clock", "limit", "record"},
-    "news": {"connection", "loop", "members", "orders", "outage", "script"},
-    "credit": set(),
-    "aside": {"bucket", "clock"},
-    "address": set(),
-    "sentinel": {"address"},
-    "cluster": {"address"},
-    "inherited": {"address"},
-    "credentials": set(),
-    "settings": {"address", "cluster", "credentials", "inherited", "policy", "script", "sentinel"},
-    "store": {"clock", "record", "script", "settings"},
-    "declared": {"limit"},
-    "report": {"bucket", "clock", "declared", "duration", "limit", "record"},
-    "broadcast": set(),
-    "broker": set(),
-    "sqs": set(),
-    "patience": {"sqs"},
-    "queues": {"broker"},
-    "sweep": {"bucket"},
-    "dismissals": {"bucket", "faults"},
-    "results": set(),
-    "recycling": set(),
-    "lost_tasks": set(),
-    "regulator": {
-        *(
-            "aside",
-            "bucket",
-            "chores",
-            "clock",
-            "connection",
-            "credit",
-            "faults",
-            "limit",
-            "limiter",
-            "loop",
-            "news",
-            "orders",
-        ),
-        *(
-            "dismissals",
-            "members",
-            "outage",
-            "patience",
-            "policy",
-            "pool",
-            "record",
-            "scheduler",
-            "script",
-            "settings",
-            "store",
-            "sweep",
-            "version",
-        ),
-    },
-    "task_bucket": {"bucket", "limit", "regulator"},
-    "control": {
-        *("broadcast", "bucket", "cause", "declared", "limit"),
-        *("record", "regulator", "report", "store", "task_bucket"),
-    },
-    "step": {
-        *("broadcast", "broker", "bucket", "control", "declared", "limit", "line", "loop"),
-        *("lost_tasks", "patience", "pool", "recycling", "queues", "regulator", "report", "results"),
-        *("settings", "task_bucket"),
-    },
-    "switch": {"declared", "limit", "settings", "step"},
-    "auto": {"switch"},
-    "check": {"cause", "declared", "server", "settings", "version"},
-    "desk": {"declared", "limit", "settings"},
-    "overview": {"declared", "desk", "duration", "limit", "record", "store"},
-    "commands": {"cause", "declared", "desk", "duration", "overview", "record", "report", "store"},
-    "cli": {"check", "commands", "control", "switch"},
-    "__init__": {"step", "switch", "version"},
+ROOT = Path(__file__).parent.parent
+PACKAGE = "celery_global_rate"
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted((ROOT / PACKAGE).rglob("*.py"))
 }
-
-#: What each module may import of others; all that is not here uses the standard library alone.
-OUTSIDE: dict[str, set[str]] = {
-    "cause": {"redis"},
-    "inherited": {"kombu"},
-    "credentials": {"kombu", "redis"},
-    "loop": {"kombu"},
-    "limiter": {"redis"},
-    "connection": {"redis"},
-    "address": {"celery"},
-    "sentinel": {"redis"},
-    "cluster": {"redis"},
-    "settings": {"celery", "redis"},
-    "news": {"redis"},
-    "store": {"redis"},
-    "outage": {"redis"},
-    "declared": {"celery"},
-    "patience": {"celery"},
-    "queues": {"celery", "kombu"},
-    "control": {"celery"},
-    "lost_tasks": {"billiard", "celery"},
-    "step": {"celery"},
-    "switch": {"celery"},
-    "check": {"celery", "kombu", "redis"},
-    "desk": {"click"},
-    "overview": {"kombu"},
-    "commands": {"celery", "click"},
-    "cli": {"celery", "click"},
-}
-
 LIBRARIES = {"amqp", "billiard", "celery", "click", "kombu", "redis", "vine"}
+#: What each room may import of them.
+OUTSIDE: dict[str, set[str]] = {
+    "storage": {"celery", "kombu", "redis"},
+    "broker": {"celery", "kombu"},
+    "settings": {"celery", "kombu", "redis"},
+    "worker": {"billiard", "celery", "kombu", "redis"},
+    "face": {"celery"},
+    "cli": {"celery", "click", "kombu", "redis"},
+}
 
 
-def imports(module: str) -> tuple[set[str], set[str]]:
-    """The siblings and the full names of the other modules that a module imports, wherever in its text."""
-    siblings: set[str] = set()
-    others: set[str] = set()
-    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+def room_of(module: str) -> str:
+    """The room that a module is in; those on top are in two."""
+    _, first, *rest = module.split(".")
+    if rest:
+        return first
+    return next(room for room, modules in TOP.items() if first in modules)
+
+
+def imports(module: str) -> set[str]:
+    """The full names of all that a module imports, wherever in its text."""
+    package = module.split(".")[:-1]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
-            others.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level:
-            siblings.update([node.module] if node.module else [alias.name for alias in node.names])
+            found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            others.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return siblings, others
+            base = package[: len(package) - node.level + 1] if node.level else []
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            below = {f"{name}.{alias.name}" for alias in node.names}
+            found |= (below & MODULES.keys()) or ({name} if name in MODULES else below)
+    return {f"{name}.__init__" if f"{name}.__init__" in MODULES else name for name in found}
 
 
-def reached(module: str) -> set[str]:
-    """A module and all siblings that come with it."""
-    found, left = set(), {module}
-    while left:
-        found.add(name := left.pop())
-        left |= imports(name)[0] - found
-    return found
+def siblings(module: str) -> set[str]:
+    """The modules of this package that a module imports."""
+    return imports(module) & MODULES.keys()
 
 
-def test_every_module_has_its_place_in_the_picture() -> None:
-    assert {path.stem for path in PACKAGE.glob("*.py")} == set(ARROWS)
+def test_every_module_is_in_a_room() -> None:
+    assert {room_of(module) for module in MODULES} == set(ROOMS) == set(PURPOSE)
 
 
-@pytest.mark.parametrize("module", ARROWS)
-def test_a_module_imports_only_the_siblings_below_it(module: str) -> None:
-    order = list(ARROWS)
-    siblings, _ = imports(module)
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_uses_only_rooms_below_it(room: str) -> None:
+    order = list(ROOMS)
+    used = {room_of(name) for module in MODULES if room_of(module) == room for name in siblings(module)} - {room}
 
-    assert siblings == ARROWS[module]
-    assert all(order.index(sibling) < order.index(module) for sibling in siblings)
-
-
-@pytest.mark.parametrize("module", ARROWS)
-def test_a_module_imports_only_the_libraries_that_it_is_for(module: str) -> None:
-    _, others = imports(module)
-
-    assert {name.partition(".")[0] for name in others} & LIBRARIES == OUTSIDE.get(module, set())
-    assert not any(name.startswith("celery_global_rate") for name in others)
+    assert used == ROOMS[room]
+    assert all(order.index(below) < order.index(room) for below in used)
 
 
-def test_the_scheduler_brings_neither_redis_nor_celery_with_it() -> None:
-    assert not {"celery", "kombu", "redis"} & set().union(*(OUTSIDE.get(name, set()) for name in reached("scheduler")))
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    list(TopologicalSorter({module: siblings(module) for module in MODULES}).static_order())
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_the_libraries_that_it_is_for(room: str) -> None:
+    """No Redis, Celery or clock in `limits` and `scheduling`: their time is virtual in the tests."""
+    found = {name.partition(".")[0] for module in MODULES if room_of(module) == room for name in imports(module)}
+
+    assert found & LIBRARIES == OUTSIDE.get(room, set())
 
 
 def test_only_the_step_knows_the_insides_of_the_worker() -> None:
-    knows = {module for module in ARROWS if any(name.startswith("celery.worker") for name in imports(module)[1])}
+    knows = {module for module in MODULES if any(name.startswith("celery.worker") for name in imports(module))}
 
-    assert knows == {"cli", "control", "step"}  # the step, and the remote commands
+    assert knows == {f"{PACKAGE}.{name}" for name in ("cli.main", "worker.control", "worker.step")}
+
+
+def test_the_drawing_shows_the_rooms() -> None:
+    assert (ROOT / "docs" / "rooms.svg").read_text() == drawing(), "run python docs/rooms.py"

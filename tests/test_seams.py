@@ -66,30 +66,42 @@ def lived(redis_server: Server) -> Iterator[Any]:
 
 def test_buckets_are_looked_up_on_the_instance_and_updated_in_place(lived: Any) -> None:
     buckets, before = lived.stock_buckets
-    seam("TokenBucket" in repr(before["limited"]), "stock buckets exist before steps are created", "step.py", CONSUMER)
-    seam(lived.built["buckets"] is buckets, "reset_rate_limits updates task_buckets in place", "step.py", CONSUMER)
-    seam(isinstance(buckets["limited"], Lane), "reset_rate_limits asks the instance", "step.py", CONSUMER)
+    seam(
+        "TokenBucket" in repr(before["limited"]),
+        "stock buckets exist before steps are created",
+        "worker/step.py",
+        CONSUMER,
+    )
+    seam(
+        lived.built["buckets"] is buckets, "reset_rate_limits updates task_buckets in place", "worker/step.py", CONSUMER
+    )
+    seam(isinstance(buckets["limited"], Lane), "reset_rate_limits asks the instance", "worker/step.py", CONSUMER)
 
 
 def test_the_step_gets_the_options_of_the_worker_and_knows_hub_and_rate_limits_early(lived: Any) -> None:
-    seam(lived.option == OPTION, "worker options reach the step's __init__", "step.py", CONSUMER)
-    seam(lived.known_early, "consumer.hub and .disable_rate_limits are set before include_if", "step.py", CONSUMER)
+    seam(lived.option == OPTION, "worker options reach the step's __init__", "worker/step.py", CONSUMER)
+    seam(
+        lived.known_early, "consumer.hub and .disable_rate_limits are set before include_if", "worker/step.py", CONSUMER
+    )
 
 
 def test_a_strategy_asks_if_bucket_and_adds_a_request_with_its_tokens(lived: Any) -> None:
     items = [(request.name, tokens) for request, tokens in lived.items]
-    seam(items == [("limited", 1)] * 2, "bucket.add((request, tokens))", "step.py", CONSUMER)
-    seam(lived.asked_if_bucket, "`if bucket`", "task_bucket.py", "celery/worker/strategy.py")
+    seam(items == [("limited", 1)] * 2, "bucket.add((request, tokens))", "worker/step.py", CONSUMER)
+    seam(lived.asked_if_bucket, "`if bucket`", "worker/task_bucket.py", "celery/worker/strategy.py")
 
 
 def test_a_request_is_reserved_and_then_active_and_then_neither(lived: Any) -> None:
     active, reserved, started = lived.running
-    seam(lived.reserved, "task_reserved adds to reserved_requests", "step.py", "celery/worker/state.py")
+    seam(lived.reserved, "task_reserved adds to reserved_requests", "worker/step.py", "celery/worker/state.py")
     seam(active and reserved, "a running request is in both sets", "step.py WorkerPool.free", "celery/worker/state.py")
     seam(
-        time.time() - 60 < started <= time.time(), "time_start is epoch seconds", "step.py", "celery/worker/request.py"
+        time.time() - 60 < started <= time.time(),
+        "time_start is epoch seconds",
+        "worker/step.py",
+        "celery/worker/request.py",
     )
-    seam(not lived.left, "task_ready discards before on_success returns", "step.py", "celery/worker/request.py")
+    seam(not lived.left, "task_ready discards before on_success returns", "worker/step.py", "celery/worker/request.py")
 
 
 def test_on_success_is_looked_up_on_the_request_and_gets_the_run_time_third(lived: Any) -> None:
@@ -116,8 +128,8 @@ def test_a_result_backend_asks_itself_whether_to_try_again() -> None:
     is_decorated = hasattr(type(app.backend)._store_result, "__wrapped__")
 
     theirs = "celery/backends"
-    seam(asked.called, "exception_safe_to_retry", "results.py", f"{theirs}/base.py")
-    seam(is_decorated == (VERSION < (5, 7)), "_store_result", "results.py", f"{theirs}/database/__init__.py")
+    seam(asked.called, "exception_safe_to_retry", "worker/results.py", f"{theirs}/base.py")
+    seam(is_decorated == (VERSION < (5, 7)), "_store_result", "worker/results.py", f"{theirs}/database/__init__.py")
 
 
 @pytest.mark.skipif(VERSION < (5, 5), reason="soft shutdown came with Celery 5.5")
@@ -132,20 +144,25 @@ def test_a_cold_shutdown_asks_the_worker_to_wait_first() -> None:
             signal.signal(number, handler)
         state.should_terminate = None
     calls = [name for name, *_ in order.mock_calls if "cancel" in name or "soft" in name]
-    seam(calls[0] == "wait_for_soft_shutdown", "wait_for_soft_shutdown", "step.py", "celery/apps/worker.py")
+    seam(calls[0] == "wait_for_soft_shutdown", "wait_for_soft_shutdown", "worker/step.py", "celery/apps/worker.py")
 
 
 def test_a_lost_connection_clears_the_buckets_and_stops_and_starts_the_step(lived: Any) -> None:
-    seam(lived.built["events"] == [], "nothing starts before the worker does", "step.py", "celery/bootsteps.py")
+    seam(lived.built["events"] == [], "nothing starts before the worker does", "worker/step.py", "celery/bootsteps.py")
     life = ["start", "register", "clear_pending", "stop"]
     seam(
-        lived.events == life * 2, f"twice {life}, was {lived.events}", "step.py", f"{CONSUMER}, celery/worker/loops.py"
+        lived.events == life * 2,
+        f"twice {life}, was {lived.events}",
+        "worker/step.py",
+        f"{CONSUMER}, celery/worker/loops.py",
     )
 
 
 def test_ticks_survive_the_reset_of_the_hub_and_the_qos_does_not(lived: Any) -> None:
     seam(lived.worker.exitcode == 0, "on_tick ended the second life", "loop.py Alarm", "kombu/asynchronous/hub.py")
-    seam(lived.qos[0] is not lived.qos[1], "a new QoS each time", "credit.py", "celery/worker/consumer/tasks.py")
+    seam(
+        lived.qos[0] is not lived.qos[1], "a new QoS each time", "broker/prefetch.py", "celery/worker/consumer/tasks.py"
+    )
 
 
 def test_the_callback_of_the_qos_knows_for_whom_the_broker_counts(lived: Any) -> None:
@@ -156,12 +173,17 @@ def test_the_callback_of_the_qos_knows_for_whom_the_broker_counts(lived: Any) ->
 def test_the_consumer_has_what_the_step_reads(lived: Any) -> None:
     consumer = lived.worker.consumer
     names = ("hostname", "on_task_request", "qos", "hub", "app", "connection_errors", "channel_errors")
-    seam(all(hasattr(consumer, name) for name in names), f"attributes {names}", "step.py", CONSUMER)
+    seam(all(hasattr(consumer, name) for name in names), f"attributes {names}", "worker/step.py", CONSUMER)
     names = ("max_tasks_per_child", "max_memory_per_child", "autoscaler", "semaphore", "pool_cls", "pool_putlocks")
     seam(all(hasattr(consumer.controller, name) for name in names), f"{names}", "recycling.py, step.py", CONSUMER)
     seam(consumer.pool.num_processes == 1, "pool.num_processes", "step.py WorkerPool", "celery/concurrency/base.py")
-    seam(OSError in consumer.connection_errors, "connection_errors are exceptions", "step.py", CONSUMER)
-    seam(lived.stats["probe"] == {"held": 3}, "Step.info is merged into the stats", "step.py", "celery/bootsteps.py")
+    seam(OSError in consumer.connection_errors, "connection_errors are exceptions", "worker/step.py", CONSUMER)
+    seam(
+        lived.stats["probe"] == {"held": 3},
+        "Step.info is merged into the stats",
+        "worker/step.py",
+        "celery/bootsteps.py",
+    )
 
 
 @pytest.mark.parametrize("kind", ["gevent", "eventlet"])
@@ -180,10 +202,12 @@ def test_a_pool_hands_what_its_target_returns_to_the_handler_of_success(lived: A
     told: list[Any] = []
     handlers = applied.get("callback"), applied.get("error_callback")
     where = "celery/worker/request.py"
-    seam(all(map(callable, handlers)), "pool.apply_async is looked up on the instance", "lost_tasks.py", where)
-    seam(handlers[1] == lived.items[0][0].on_failure, "error_callback=request.on_failure", "lost_tasks.py", where)
+    seam(all(map(callable, handlers)), "pool.apply_async is looked up on the instance", "worker/lost_tasks.py", where)
+    seam(
+        handlers[1] == lived.items[0][0].on_failure, "error_callback=request.on_failure", "worker/lost_tasks.py", where
+    )
     apply_target(lambda: ExceptionInfo, callback=told.append)
-    seam(told == [ExceptionInfo], "callback(target())", "lost_tasks.py", "celery/concurrency/base.py")
+    seam(told == [ExceptionInfo], "callback(target())", "worker/lost_tasks.py", "celery/concurrency/base.py")
 
 
 @pytest.mark.parametrize("error", [WorkerLostError("lost"), RuntimeError("on purpose")])
@@ -202,7 +226,7 @@ def test_a_request_can_be_told_that_its_task_is_lost(error: Exception) -> None:
     except Exception:
         request.on_failure(ExceptionInfo(sys.exc_info()))
     left = request in state.reserved_requests | state.active_requests or request.id in state.requests
-    seam(not left, "on_failure(ExceptionInfo(exc_info))", "lost_tasks.py", "celery/worker/request.py")
+    seam(not left, "on_failure(ExceptionInfo(exc_info))", "worker/lost_tasks.py", "celery/worker/request.py")
 
 
 @pytest.mark.parametrize("revoked", ["a", ["a", "x"], ["x"], []])
@@ -236,7 +260,7 @@ def test_worker_init_comes_before_the_blueprint_and_swallows_all_but_system_exit
     finally:
         signals.worker_init.disconnect(listener)
     where = "celery/worker/worker.py and celery/utils/dispatch/signal.py"
-    seam(seen[0] == (OPTION, False, None), "options and disable_rate_limits, no blueprint yet", "switch.py", where)
+    seam(seen[0] == (OPTION, False, None), "options and disable_rate_limits, no blueprint yet", "activation.py", where)
 
 
 def test_control_commands_are_found_in_the_panel_when_they_are_called() -> None:
@@ -244,8 +268,13 @@ def test_control_commands_are_found_in_the_panel_when_they_are_called() -> None:
     handlers = Pidbox(consumer).node.handlers
     state = SimpleNamespace(app=consumer.app, consumer=consumer)
     unknown = Panel.data["rate_limit"](state, "no such task", "1/s")
-    seam(handlers is Panel.data, "the pidbox holds Panel.data itself", "control.py", "celery/worker/pidbox.py")
-    seam(nok("x") == {"error": "x"} and "error" in unknown, "nok, rate_limit", "control.py", "celery/worker/control.py")
+    seam(handlers is Panel.data, "the pidbox holds Panel.data itself", "worker/control.py", "celery/worker/pidbox.py")
+    seam(
+        nok("x") == {"error": "x"} and "error" in unknown,
+        "nok, rate_limit",
+        "worker/control.py",
+        "celery/worker/control.py",
+    )
 
 
 def test_the_node_of_the_pidbox_sees_each_message_with_its_headers(lived: Any) -> None:
@@ -256,7 +285,7 @@ def test_the_node_of_the_pidbox_sees_each_message_with_its_headers(lived: Any) -
     node.handle_message = lambda body, message: heard.append((body["method"], sorted(message.headers)))
     message = SimpleNamespace(headers={"clock": 7, "expires": 1.0})
     boxes[0].on_message({"method": "ping"}, message)
-    seam(heard == [("ping", ["clock", "expires"])], "handle_message", "broadcast.py", "celery/worker/pidbox.py")
+    seam(heard == [("ping", ["clock", "expires"])], "handle_message", "worker/pidbox.py", "celery/worker/pidbox.py")
 
 
 def test_a_broadcast_has_a_clock_and_an_expiry() -> None:
@@ -278,14 +307,14 @@ def test_a_redis_channel_has_an_index_of_what_is_not_acknowledged(lived: Any) ->
     channel = transport.Channel
     names = ("unacked_index_key", "visibility_timeout", "conn_or_acquire", "max_connections", "basic_reject")
     seam(all(hasattr(channel, name) for name in names), "Channel", "broker.py keep_patient", "kombu/transport/redis.py")
-    seam(lived.items[0][0].message.delivery_tag, "request.message", "broker.py", "celery/worker/request.py")
+    seam(lived.items[0][0].message.delivery_tag, "request.message", "broker/delivery.py", "celery/worker/request.py")
 
 
 def test_annotations_for_all_tasks_can_be_asked_for() -> None:
     app = Celery("seams", set_as_current=False)
     app.conf.task_annotations = [{"*": {"rate_limit": "1/s"}}, {"other": {"rate_limit": "2/s"}}]
     found = [annotation.annotate_any() for annotation in app.annotations]
-    seam(found == [{"rate_limit": "1/s"}, None], "annotate_any", "declared.py", "celery/app/annotations.py")
+    seam(found == [{"rate_limit": "1/s"}, None], "annotate_any", "declared_limits.py", "celery/app/annotations.py")
 
 
 def test_the_base_class_of_all_tasks_tells_its_rate() -> None:
@@ -294,15 +323,20 @@ def test_the_base_class_of_all_tasks_tells_its_rate() -> None:
 
     app = Celery("seams", set_as_current=False, task_cls=Base)
     where = "celery/app/base.py"
-    seam(app.Task.rate_limit == "2/s", "app.Task", "declared.py", where)
-    seam(app.tasks["celery.chord_unlock"].rate_limit == "2/s", "Celery's own tasks inherit it", "declared.py", where)
+    seam(app.Task.rate_limit == "2/s", "app.Task", "declared_limits.py", where)
+    seam(
+        app.tasks["celery.chord_unlock"].rate_limit == "2/s",
+        "Celery's own tasks inherit it",
+        "declared_limits.py",
+        where,
+    )
 
 
 def test_what_is_registered_is_told_by_an_attribute() -> None:
     app = Celery("seams", set_as_current=False)
     app.tasks["celery.chord_unlock"].rate_limit = "7/d"
     told = Panel.data["registered"](SimpleNamespace(app=app), ["rate_limit"], builtins=True)
-    seam("celery.chord_unlock [rate_limit=7/d]" in told, "registered", "declared.py", "celery/worker/control.py")
+    seam("celery.chord_unlock [rate_limit=7/d]" in told, "registered", "declared_limits.py", "celery/worker/control.py")
 
 
 def test_the_namespace_of_settings_is_their_prefix_once_they_are_read() -> None:
@@ -321,7 +355,7 @@ def test_the_command_line_loads_our_entry_point_and_knows_our_options() -> None:
     options = {name for option in worker_command.params for name in option.opts if isinstance(option, CeleryOption)}
     is_ours = command is not None and "check" in command.commands
     seam(is_ours, "entry points", "cli.py, and install it again", "celery/bin/celery.py")
-    seam({"--global-rate", "--global-rate-url"} <= options, "worker.params", "cli.py", "celery/bin/worker.py")
+    seam({"--global-rate", "--global-rate-url"} <= options, "worker.params", "cli/main.py", "celery/bin/worker.py")
 
 
 @pytest.mark.parametrize(("value", "expected"), [(4, (10, 4)), (0, (0, 0))])
@@ -331,7 +365,7 @@ def test_a_prefetch_count_goes_up_and_down_unless_it_is_zero(value: int, expecte
     qos.increment_eventually(6)
     raised = qos.value
     qos.decrement_eventually(6)
-    seam((raised, qos.value) == expected and not sent, "QoS", "credit.py", "kombu/common.py")
+    seam((raised, qos.value) == expected and not sent, "QoS", "broker/prefetch.py", "kombu/common.py")
 
 
 def test_a_qos_without_a_past_tells_the_broker_at_the_next_turn() -> None:
@@ -368,7 +402,12 @@ def test_timers_are_a_heap_on_the_monotonic_clock_and_ten_fire_in_a_turn(hub: Hu
     fired, due = [], time.monotonic() - 1
     entries = [hub.timer.call_at(due + index / 100, fired.append, (index,)) for index in range(12)]
     hub.timer.cancel(entries[0])
-    seam(hub.timer._queue[0][0] == due, "timer._queue[0][0] is the instant", "loop.py", "kombu/asynchronous/timer.py")
+    seam(
+        hub.timer._queue[0][0] == due,
+        "timer._queue[0][0] is the instant",
+        "worker/loop.py",
+        "kombu/asynchronous/timer.py",
+    )
     asks_for = hub.fire_timers()
     seam(fired == list(range(1, 11)), "cancel; ten a turn", "loop.py Alarm", "kombu/asynchronous/hub.py fire_timers")
     seam(asks_for == 1, "a second although one is due", "loop.py Alarm", "kombu/asynchronous/hub.py fire_timers")
@@ -394,10 +433,20 @@ def test_redis_py_keeps_what_has_come_of_an_answer_and_says_that_it_would_block(
             reply = wire.read_response(disconnect_on_error=False)
         except (redis.RedisError, OSError) as exc:
             waits += 1
-            seam(isinstance(exc.__context__, WOULD_BLOCK), "__context__", "connection.py", "redis/_parsers/socket.py")
-            seam(select.select([file], [], [], 10)[0], "still open", "connection.py", "redis/connection.py")
-    seam(waits, "an answer in pieces raises", "connection.py", "redis/_parsers/resp2.py")
-    seam(reply == [1, b"x" * 16 * 1024 * 1024, 2], "nothing is lost", "connection.py", "redis/_parsers/resp2.py")
+            seam(
+                isinstance(exc.__context__, WOULD_BLOCK),
+                "__context__",
+                "storage/hub_connection.py",
+                "redis/_parsers/socket.py",
+            )
+            seam(select.select([file], [], [], 10)[0], "still open", "storage/hub_connection.py", "redis/connection.py")
+    seam(waits, "an answer in pieces raises", "storage/hub_connection.py", "redis/_parsers/resp2.py")
+    seam(
+        reply == [1, b"x" * 16 * 1024 * 1024, 2],
+        "nothing is lost",
+        "storage/hub_connection.py",
+        "redis/_parsers/resp2.py",
+    )
 
 
 def test_redis_py_raises_error_replies_and_stays_connected_and_tells_a_lost_connection(wire: Any) -> None:
@@ -414,7 +463,12 @@ def test_redis_py_raises_error_replies_and_stays_connected_and_tells_a_lost_conn
     select.select([wire._sock], [], [], 10)
     with pytest.raises(redis.ConnectionError) as lost:
         wire.read_response(disconnect_on_error=False)
-    seam(not isinstance(lost.value.__context__, WOULD_BLOCK), "a lost one", "connection.py", "redis/_parsers/socket.py")
+    seam(
+        not isinstance(lost.value.__context__, WOULD_BLOCK),
+        "a lost one",
+        "storage/hub_connection.py",
+        "redis/_parsers/socket.py",
+    )
 
 
 def test_a_redis_channel_keeps_what_it_has_brought_by_tag_and_gives_it_back_by_tag(empty_redis: Server) -> None:

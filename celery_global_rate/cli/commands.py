@@ -16,7 +16,7 @@ from ..limits.override import DECLARED, LONGEST_REASON, RESUME, Record, ordered,
 from ..storage.blocking_store import ERRORS, Store
 from ..storage.cause import cause
 from ..worker.status import said
-from . import show as overview
+from . import show
 from .context import Desk
 
 URL = click.option(
@@ -177,7 +177,7 @@ def history_command(desk: Desk, store: Store, task: str, as_json: bool) -> None:
         desk.require(task)
     records, now_us = store.history(task), store.now_us()
     if as_json:
-        click.echo(json.dumps([overview.told(record, now_us) for record in records], indent=1))
+        click.echo(json.dumps([show.told(record, now_us) for record in records], indent=1))
         return
     for record in records:
         rate = record.order.rate if record.order and record.what in ("set", "reset") else ""
@@ -206,12 +206,10 @@ def show_command(desk: Desk, store: Store, task: str | None, as_json: bool, watc
     names = None if task is None else desk.chosen(task, False, {})
     try:
         while True:
-            rows = overview.rows(desk, store, names, timeout)
+            rows = show.rows(desk, store, names, timeout)
             if watch and not as_json:
                 click.clear()
-            click.echo(
-                json.dumps([row.facts for row in rows], indent=1) if as_json else "\n".join(overview.table(rows))
-            )
+            click.echo(json.dumps([row.facts for row in rows], indent=1) if as_json else "\n".join(show.table(rows)))
             if not watch:
                 return
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ from celery.bin.worker import worker
 from celery.exceptions import ImproperlyConfigured
 from celery.worker.control import Panel
 
-from .. import activation as switch  # noqa: F401  (remote control commands; listens for the worker)
+from .. import activation  # noqa: F401  (remote control commands; listens for the worker)
 from ..worker import control  # noqa: F401  (remote control commands; listens for the worker)
 from .check import report
 from .commands import COMMANDS

@@ -17,7 +17,7 @@ from ..limits.override import DECLARED, ordered, reset, set_limit
 from ..limits.timing import REPLY_TIMEOUT_S
 from ..storage.blocking_store import ERRORS, Store
 from ..storage.cause import cause
-from . import status as report
+from . import status
 from .engine import Regulator
 from .pidbox import Broadcast
 from .task_bucket import TaskBucket
@@ -79,7 +79,7 @@ def rate_limits(state: Any, **kwargs: Any) -> Any:
     now_us = step.regulator.limiter.clock.now_us(time.monotonic())
     orders = step.regulator.orders
     return {
-        name: report.limits(
+        name: status.limits(
             known.bucket, known.declared, orders.get(name), now_us, has_own_strategy(state.app.tasks[name])
         )
         for name, known in sorted(step.buckets.items())
@@ -95,7 +95,7 @@ def rate_held(state: Any, **kwargs: Any) -> Any:
     clock, now = step.regulator.limiter.clock, time.monotonic()
     why = step.regulator.aside.why
     return {
-        name: {**report.held(known.bucket, clock, now), "queues_aside": why(known.bucket)}
+        name: {**status.held(known.bucket, clock, now), "queues_aside": why(known.bucket)}
         for name, known in sorted(step.buckets.items())
         if known.bucket.held_count
     }
