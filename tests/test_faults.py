@@ -31,7 +31,7 @@ class PlantedError(Exception):
 
 
 class Faulty(Worker):
-    """A worker whose calls out of the scheduler can be made to fail; its loop tries again, as the regulator's does."""
+    """A worker whose calls out of the scheduler can be made to fail; its loop tries again, as the engine's does."""
 
     place = ""
     left = 0.0

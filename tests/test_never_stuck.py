@@ -15,22 +15,57 @@ from .conftest import Figures, Server
 
 #: Calls that know their bucket: the other one's slots are used meanwhile.
 OF_A_BUCKET = [
-    *("limiter.Limiter.reserve", "limiter.Limiter.give_back", "orders.Orders.text", "outage.Outage.replied"),
-    *("step.WorkerPool.start", "step.WorkerPool.is_gone", "reservation.Reservation.miss"),
+    *(
+        "storage.limiter.Limiter.reserve",
+        "storage.limiter.Limiter.give_back",
+        "worker.overrides.Orders.text",
+        "storage.outage.Outage.replied",
+    ),
+    *("worker.step.CeleryPool.start", "worker.step.CeleryPool.is_gone", "limits.reservation.Reservation.miss"),
 ]
 #: Calls beside the way of a task: both go on.
 BESIDE = [
-    *("credit.Credit.received", "credit.Credit.cover", "patience.Patience.hold", "patience.Patience.keep_up"),
-    *("sweep.Sweep.keep_up", "orders.Orders.keep_up", "outage.Outage.keep_up", "members.Members.keep_up"),
-    *("news.News.keep_up", "step.WorkerPool.show", "step.WorkerPool.line_up", "scheduler.Scheduler.ended"),
+    *(
+        "broker.prefetch.Credit.received",
+        "broker.prefetch.Credit.cover",
+        "broker.ack_deadline.Patience.hold",
+        "broker.ack_deadline.Patience.keep_up",
+    ),
+    *(
+        "scheduling.sweep.Sweep.keep_up",
+        "worker.overrides.Orders.keep_up",
+        "storage.outage.Outage.keep_up",
+        "storage.heartbeat.Members.keep_up",
+    ),
+    *(
+        "worker.override_feed.News.keep_up",
+        "worker.step.CeleryPool.show",
+        "worker.step.CeleryPool.line_up",
+        "scheduling.scheduler.Scheduler.ended",
+    ),
 ]
 #: Calls that all need: both have to wait.
 OF_ALL = [
-    *("clock.RedisClock.reached", "clock.RedisClock.observe", "outage.Outage.took", "pool.Room.left"),
-    *("pool.Room.slots", "pool.Room.places", "step.WorkerPool.free", "regulator.Regulator._ended"),
-    *("scheduler.Scheduler.pump", "outage.Outage.counts"),
+    *(
+        "limits.redis_clock.RedisClock.reached",
+        "limits.redis_clock.RedisClock.observe",
+        "storage.outage.Outage.took",
+        "scheduling.capacity.Room.left",
+    ),
+    *(
+        "scheduling.capacity.Room.slots",
+        "scheduling.capacity.Room.places",
+        "worker.step.CeleryPool.free",
+        "worker.engine.Regulator._ended",
+    ),
+    *("scheduling.scheduler.Scheduler.pump", "storage.outage.Outage.counts"),
 ]
-BRIEF = ["limiter.Limiter.reserve", "step.WorkerPool.start", "credit.Credit.cover", "scheduler.Scheduler.pump"]
+BRIEF = [
+    "storage.limiter.Limiter.reserve",
+    "worker.step.CeleryPool.start",
+    "broker.prefetch.Credit.cover",
+    "scheduling.scheduler.Scheduler.pump",
+]
 RATE = Limit.parse("40/s")
 #: How long an error lasts, and how long after its end all is to be as before, in seconds.
 LASTS_S, RECOVERED_S = 0.6, 1.0

@@ -94,7 +94,12 @@ def test_a_strategy_asks_if_bucket_and_adds_a_request_with_its_tokens(lived: Any
 def test_a_request_is_reserved_and_then_active_and_then_neither(lived: Any) -> None:
     active, reserved, started = lived.running
     seam(lived.reserved, "task_reserved adds to reserved_requests", "worker/step.py", "celery/worker/state.py")
-    seam(active and reserved, "a running request is in both sets", "step.py WorkerPool.free", "celery/worker/state.py")
+    seam(
+        active and reserved,
+        "a running request is in both sets",
+        "worker/step.py CeleryPool.free",
+        "celery/worker/state.py",
+    )
     seam(
         time.time() - 60 < started <= time.time(),
         "time_start is epoch seconds",
@@ -106,13 +111,21 @@ def test_a_request_is_reserved_and_then_active_and_then_neither(lived: Any) -> N
 
 def test_on_success_is_looked_up_on_the_request_and_gets_the_run_time_third(lived: Any) -> None:
     failed, _, run_time_s = lived.outcome
-    seam(failed == 0, "outcome is (failed, value, run time)", "step.py WorkerPool.start", "celery/app/trace.py")
-    seam(RUN_TIME_S <= run_time_s < 1, "the run time is in seconds", "step.py WorkerPool.start", "celery/app/trace.py")
+    seam(failed == 0, "outcome is (failed, value, run time)", "worker/step.py CeleryPool.start", "celery/app/trace.py")
+    seam(
+        RUN_TIME_S <= run_time_s < 1,
+        "the run time is in seconds",
+        "worker/step.py CeleryPool.start",
+        "celery/app/trace.py",
+    )
 
 
 def test_revoked_announces_and_acknowledges_and_may_be_asked_again(lived: Any) -> None:
     seam(
-        lived.revoked == (True, True, True), "Request.revoked", "step.py WorkerPool.is_gone", "celery/worker/request.py"
+        lived.revoked == (True, True, True),
+        "Request.revoked",
+        "worker/step.py CeleryPool.is_gone",
+        "celery/worker/request.py",
     )
 
 
@@ -159,7 +172,9 @@ def test_a_lost_connection_clears_the_buckets_and_stops_and_starts_the_step(live
 
 
 def test_ticks_survive_the_reset_of_the_hub_and_the_qos_does_not(lived: Any) -> None:
-    seam(lived.worker.exitcode == 0, "on_tick ended the second life", "loop.py Alarm", "kombu/asynchronous/hub.py")
+    seam(
+        lived.worker.exitcode == 0, "on_tick ended the second life", "worker/loop.py Alarm", "kombu/asynchronous/hub.py"
+    )
     seam(
         lived.qos[0] is not lived.qos[1], "a new QoS each time", "broker/prefetch.py", "celery/worker/consumer/tasks.py"
     )
@@ -167,7 +182,9 @@ def test_ticks_survive_the_reset_of_the_hub_and_the_qos_does_not(lived: Any) -> 
 
 def test_the_callback_of_the_qos_knows_for_whom_the_broker_counts(lived: Any) -> None:
     known = inspect.getclosurevars(lived.qos[0].callback).nonlocals
-    seam(known.get("qos_global") is False, "qos_global", "broker.py renewal", "celery/worker/consumer/tasks.py")
+    seam(
+        known.get("qos_global") is False, "qos_global", "broker/delivery.py renewal", "celery/worker/consumer/tasks.py"
+    )
 
 
 def test_the_consumer_has_what_the_step_reads(lived: Any) -> None:
@@ -175,8 +192,18 @@ def test_the_consumer_has_what_the_step_reads(lived: Any) -> None:
     names = ("hostname", "on_task_request", "qos", "hub", "app", "connection_errors", "channel_errors")
     seam(all(hasattr(consumer, name) for name in names), f"attributes {names}", "worker/step.py", CONSUMER)
     names = ("max_tasks_per_child", "max_memory_per_child", "autoscaler", "semaphore", "pool_cls", "pool_putlocks")
-    seam(all(hasattr(consumer.controller, name) for name in names), f"{names}", "recycling.py, step.py", CONSUMER)
-    seam(consumer.pool.num_processes == 1, "pool.num_processes", "step.py WorkerPool", "celery/concurrency/base.py")
+    seam(
+        all(hasattr(consumer.controller, name) for name in names),
+        f"{names}",
+        "worker/gc_freeze.py, worker/step.py",
+        CONSUMER,
+    )
+    seam(
+        consumer.pool.num_processes == 1,
+        "pool.num_processes",
+        "worker/step.py CeleryPool",
+        "celery/concurrency/base.py",
+    )
     seam(OSError in consumer.connection_errors, "connection_errors are exceptions", "worker/step.py", CONSUMER)
     seam(
         lived.stats["probe"] == {"held": 3},
@@ -193,8 +220,8 @@ def test_a_pool_of_greenlets_has_a_size_beside_the_number_that_run(kind: str) ->
         warnings.simplefilter("ignore")
         pool = import_module(f"celery.concurrency.{kind}").TaskPool(limit=3)
     pool.on_start()
-    seam(pool.is_green, "pool.is_green", "step.py WorkerPool", "celery/concurrency/base.py")
-    seam(pool._pool.size == 3, "pool._pool.size", "step.py WorkerPool", f"celery/concurrency/{kind}.py")
+    seam(pool.is_green, "pool.is_green", "worker/step.py CeleryPool", "celery/concurrency/base.py")
+    seam(pool._pool.size == 3, "pool._pool.size", "worker/step.py CeleryPool", f"celery/concurrency/{kind}.py")
 
 
 def test_a_pool_hands_what_its_target_returns_to_the_handler_of_success(lived: Any) -> None:
@@ -242,7 +269,7 @@ def test_a_stamp_is_revoked_as_celery_has_it(revoked: Any, stamp: Any) -> None:
         ours, theirs = _is_revoked_by_stamp(request), bool(request.revoked())
     finally:
         state.revoked_stamps.clear()
-    seam(ours == theirs, "Request.revoked by stamps", "step.py _is_revoked_by_stamp", "celery/worker/request.py")
+    seam(ours == theirs, "Request.revoked by stamps", "worker/step.py _is_revoked_by_stamp", "celery/worker/request.py")
 
 
 def test_worker_init_comes_before_the_blueprint_and_swallows_all_but_system_exit() -> None:
@@ -279,7 +306,7 @@ def test_control_commands_are_found_in_the_panel_when_they_are_called() -> None:
 
 def test_the_node_of_the_pidbox_sees_each_message_with_its_headers(lived: Any) -> None:
     boxes = [step.box for step in lived.worker.consumer.steps if hasattr(step, "box")]
-    seam(len(boxes) == 1, "one step with a box", "step.py start", "celery/worker/consumer/control.py")
+    seam(len(boxes) == 1, "one step with a box", "worker/step.py start", "celery/worker/consumer/control.py")
     heard: list[Any] = []
     node = boxes[0].node
     node.handle_message = lambda body, message: heard.append((body["method"], sorted(message.headers)))
@@ -298,7 +325,7 @@ def test_a_broadcast_has_a_clock_and_an_expiry() -> None:
         app.control.rate_limit("limited", "1/s", connection=connection)
         message = queue(channel).get()
         sent.append(message.headers)
-    seam(sent and sent[0]["clock"] and sent[0]["expires"] > 0, "headers", "broadcast.py heard", "kombu/pidbox.py")
+    seam(sent and sent[0]["clock"] and sent[0]["expires"] > 0, "headers", "worker/pidbox.py heard", "kombu/pidbox.py")
 
 
 def test_a_redis_channel_has_an_index_of_what_is_not_acknowledged(lived: Any) -> None:
@@ -306,7 +333,12 @@ def test_a_redis_channel_has_an_index_of_what_is_not_acknowledged(lived: Any) ->
     transport = app.connection_for_read().transport
     channel = transport.Channel
     names = ("unacked_index_key", "visibility_timeout", "conn_or_acquire", "max_connections", "basic_reject")
-    seam(all(hasattr(channel, name) for name in names), "Channel", "broker.py keep_patient", "kombu/transport/redis.py")
+    seam(
+        all(hasattr(channel, name) for name in names),
+        "Channel",
+        "broker/delivery.py keep_patient",
+        "kombu/transport/redis.py",
+    )
     seam(lived.items[0][0].message.delivery_tag, "request.message", "broker/delivery.py", "celery/worker/request.py")
 
 
@@ -374,7 +406,7 @@ def test_a_qos_without_a_past_tells_the_broker_at_the_next_turn() -> None:
     qos.update()
     qos.prev = None
     qos.update()
-    seam(sent == [4, 4], "QoS.prev", "broker.py renewal", "kombu/common.py")
+    seam(sent == [4, 4], "QoS.prev", "broker/delivery.py renewal", "kombu/common.py")
 
 
 @pytest.fixture
@@ -393,7 +425,9 @@ def test_a_hub_calls_readers_until_they_are_removed_or_it_is_reset(hub: Hub) -> 
             writer.send(b"x")
             hub.run_once()
             forget(reader.fileno())
-            seam(reader.fileno() not in hub.readers, "remove, reset", "loop.py Waker", "kombu/asynchronous/hub.py")
+            seam(
+                reader.fileno() not in hub.readers, "remove, reset", "worker/loop.py Waker", "kombu/asynchronous/hub.py"
+            )
             hub._loop = None
     seam(heard == [b"x", b"x"], "add_reader", "loop.py, connection.py", "kombu/asynchronous/hub.py")
 
@@ -409,8 +443,13 @@ def test_timers_are_a_heap_on_the_monotonic_clock_and_ten_fire_in_a_turn(hub: Hu
         "kombu/asynchronous/timer.py",
     )
     asks_for = hub.fire_timers()
-    seam(fired == list(range(1, 11)), "cancel; ten a turn", "loop.py Alarm", "kombu/asynchronous/hub.py fire_timers")
-    seam(asks_for == 1, "a second although one is due", "loop.py Alarm", "kombu/asynchronous/hub.py fire_timers")
+    seam(
+        fired == list(range(1, 11)),
+        "cancel; ten a turn",
+        "worker/loop.py Alarm",
+        "kombu/asynchronous/hub.py fire_timers",
+    )
+    seam(asks_for == 1, "a second although one is due", "worker/loop.py Alarm", "kombu/asynchronous/hub.py fire_timers")
 
 
 @pytest.fixture

@@ -37,8 +37,8 @@ def fail(call: str, args: tuple[Any, ...]) -> None:
 
 
 def plant(call: str) -> None:
-    """Wrap a method or property, named as module.Class.method."""
-    module, kind, method = call.split(".")
+    """Wrap a method or property, named as room.module.Class.method."""
+    module, kind, method = call.rsplit(".", 2)
     owner = getattr(importlib.import_module(f"celery_global_rate.{module}"), kind)
     original = vars(owner)[method]
     getter = original.fget if isinstance(original, property) else original
