@@ -6,7 +6,7 @@ T ?= tests
 # Where pyenv keeps Pythons that are not on the path.
 PYTHONS ?= $(wildcard $(HOME)/.pyenv/versions/3.*/bin/python)
 
-.PHONY: venv demo test long chaos soak celery-suite integration matrix packages lint types docs bench dist check-all clean
+.PHONY: venv demo quick test long chaos soak celery-suite integration matrix packages lint types docs bench dist check-all clean
 
 venv: .venv/ready
 
@@ -24,6 +24,12 @@ venv: .venv/ready
 # Stock Celery, then the same load with one limit for the cluster: half a minute.
 demo: venv
 	@$(BIN)/python -m examples.demo
+
+# What needs no worker, while one edits: ten seconds, on one Redis.
+QUICK = aside bookings broadcast cause clock credit faults held_queue imports limit line pace policy \
+	record records scheduler script server settings soak sweep
+quick: venv
+	$(BIN)/python -m pytest --hypothesis-profile quick -m 'not slow and not long' $(QUICK:%=tests/test_%.py)
 
 # T=tests/test_rates.py, or anything else that pytest takes. Several at a time, each process with servers of its own;
 # with REDIS_URL, whose server they would share, one after the other.

@@ -18,6 +18,7 @@ from .replay import Bucket
 
 # One database serves all examples of a test, which empties it before each.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+settings.register_profile("quick", settings.get_profile("tests"), max_examples=20)
 settings.load_profile("tests")
 
 Server = Union[Redis, ExternalRedis]

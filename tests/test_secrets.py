@@ -14,7 +14,7 @@ from celery.worker.control import Panel
 
 from benchmarks.cluster import Cluster
 from benchmarks.server import Redis, root
-from celery_global_rate import control  # noqa: F401  (commands)
+from celery_global_rate.worker import control  # noqa: F401  (commands)
 
 from .conftest import Server, locked_redis
 from .test_orders import order
