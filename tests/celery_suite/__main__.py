@@ -37,7 +37,7 @@ FILES += (
 #: So many run tests on each broker at a time, with servers of their own. The tests wait more than they work.
 LANES = 2
 #: The last tests of a brief run begin so long after its start, in seconds.
-BRIEF_S = 200.0
+BRIEF_S = 150.0
 #: After so many tests that do differ nothing is learned from more; a brief run ends with the first.
 ENOUGH = 5
 
