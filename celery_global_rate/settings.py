@@ -17,7 +17,7 @@ from .redis_discovery import Source, inherited
 from .storage.credentials import NamedProvider
 from .storage.location import FORCED, Location
 from .storage.outage_policies import HOLD, OPEN, SHARE
-from .storage.redis_url import CLUSTERS, EXAMPLE, SENTINEL, scheme, shown, spelled, split, taken_out, without_user
+from .storage.redis_url import CLUSTERS, EXAMPLE, SENTINEL, redacted, scheme, spelled, split, taken_out, without_user
 
 OPTION = "--global-rate-url"
 URL, OPTIONS = "global_rate_url", "global_rate_redis_options"
@@ -152,7 +152,7 @@ def _server(source: Source, own: Mapping[str, Any]) -> tuple[str, dict[str, Any]
             if source.transport:
                 remedy = f"'master_name' in {source.transport}"
             raise ImproperlyConfigured(
-                f"{source.setting} = {shown(url)}: what do the Sentinels call the master? Set {remedy}"
+                f"{source.setting} = {redacted(url)}: what do the Sentinels call the master? Set {remedy}"
             )
         last = split(url)[-1]
         url += f"{'&' if '?' in last else '?'}service_name={quote(name, safe='')}"

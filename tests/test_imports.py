@@ -80,10 +80,10 @@ def test_a_room_imports_only_the_libraries_that_it_is_for(room: str) -> None:
     assert found & LIBRARIES == OUTSIDE.get(room, set())
 
 
-def test_only_the_step_knows_the_insides_of_the_worker() -> None:
+def test_only_the_pool_and_the_commands_import_the_insides_of_the_worker() -> None:
     knows = {module for module in MODULES if any(name.startswith("celery.worker") for name in imports(module))}
 
-    assert knows == {f"{PACKAGE}.{name}" for name in ("cli.main", "worker.control", "worker.step")}
+    assert knows == {f"{PACKAGE}.{name}" for name in ("cli.main", "worker.control", "worker.pool")}
 
 
 def test_the_drawing_shows_the_rooms() -> None:

@@ -10,7 +10,7 @@ import pytest
 from celery.worker import state
 from celery.worker.request import Request
 
-from celery_global_rate.worker.step import CeleryPool
+from celery_global_rate.worker.pool import CeleryPool
 
 from .probe import application
 

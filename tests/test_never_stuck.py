@@ -21,15 +21,15 @@ OF_A_BUCKET = [
         "worker.overrides.Orders.text",
         "storage.outage.Outage.replied",
     ),
-    *("worker.step.CeleryPool.start", "worker.step.CeleryPool.is_gone", "limits.reservation.Reservation.miss"),
+    *("worker.pool.CeleryPool.start", "worker.pool.CeleryPool.is_gone", "limits.reservation.Reservation.miss"),
 ]
 #: Calls beside the way of a task: both go on.
 BESIDE = [
     *(
         "broker.prefetch.Credit.received",
         "broker.prefetch.Credit.cover",
-        "broker.ack_deadline.Patience.hold",
-        "broker.ack_deadline.Patience.keep_up",
+        "broker.ack_deadline.AckDeadline.hold",
+        "broker.ack_deadline.AckDeadline.keep_up",
     ),
     *(
         "scheduling.sweep.Sweep.keep_up",
@@ -39,8 +39,8 @@ BESIDE = [
     ),
     *(
         "worker.override_feed.News.keep_up",
-        "worker.step.CeleryPool.show",
-        "worker.step.CeleryPool.line_up",
+        "worker.pool.CeleryPool.show",
+        "worker.pool.CeleryPool.line_up",
         "scheduling.scheduler.Scheduler.ended",
     ),
 ]
@@ -55,14 +55,14 @@ OF_ALL = [
     *(
         "scheduling.capacity.Room.slots",
         "scheduling.capacity.Room.places",
-        "worker.step.CeleryPool.free",
+        "worker.pool.CeleryPool.free",
         "worker.engine.Regulator._ended",
     ),
     *("scheduling.scheduler.Scheduler.pump", "storage.outage.Outage.counts"),
 ]
 BRIEF = [
     "storage.limiter.Limiter.reserve",
-    "worker.step.CeleryPool.start",
+    "worker.pool.CeleryPool.start",
     "broker.prefetch.Credit.cover",
     "scheduling.scheduler.Scheduler.pump",
 ]

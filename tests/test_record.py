@@ -154,4 +154,4 @@ def test_what_is_no_length_of_time(text: str) -> None:
     ],
 )
 def test_a_length_of_time_has_one_unit(seconds: float, text: str) -> None:
-    assert duration.shown(seconds) == text
+    assert duration.format_duration(seconds) == text

@@ -38,7 +38,7 @@ from kombu.asynchronous.hub import Hub
 from kombu.common import QoS
 
 from celery_global_rate.storage.hub_connection import WOULD_BLOCK
-from celery_global_rate.worker.step import _is_revoked_by_stamp
+from celery_global_rate.worker.pool import _is_revoked_by_stamp
 
 from .conftest import Server
 from .probe import OPTION, RUN_TIME_S, Lane, application, build, seam
@@ -97,7 +97,7 @@ def test_a_request_is_reserved_and_then_active_and_then_neither(lived: Any) -> N
     seam(
         active and reserved,
         "a running request is in both sets",
-        "worker/step.py CeleryPool.free",
+        "worker/pool.py CeleryPool.free",
         "celery/worker/state.py",
     )
     seam(
@@ -111,11 +111,11 @@ def test_a_request_is_reserved_and_then_active_and_then_neither(lived: Any) -> N
 
 def test_on_success_is_looked_up_on_the_request_and_gets_the_run_time_third(lived: Any) -> None:
     failed, _, run_time_s = lived.outcome
-    seam(failed == 0, "outcome is (failed, value, run time)", "worker/step.py CeleryPool.start", "celery/app/trace.py")
+    seam(failed == 0, "outcome is (failed, value, run time)", "worker/pool.py CeleryPool.start", "celery/app/trace.py")
     seam(
         RUN_TIME_S <= run_time_s < 1,
         "the run time is in seconds",
-        "worker/step.py CeleryPool.start",
+        "worker/pool.py CeleryPool.start",
         "celery/app/trace.py",
     )
 
@@ -124,7 +124,7 @@ def test_revoked_announces_and_acknowledges_and_may_be_asked_again(lived: Any) -
     seam(
         lived.revoked == (True, True, True),
         "Request.revoked",
-        "worker/step.py CeleryPool.is_gone",
+        "worker/pool.py CeleryPool.is_gone",
         "celery/worker/request.py",
     )
 
@@ -201,7 +201,7 @@ def test_the_consumer_has_what_the_step_reads(lived: Any) -> None:
     seam(
         consumer.pool.num_processes == 1,
         "pool.num_processes",
-        "worker/step.py CeleryPool",
+        "worker/pool.py CeleryPool",
         "celery/concurrency/base.py",
     )
     seam(OSError in consumer.connection_errors, "connection_errors are exceptions", "worker/step.py", CONSUMER)
@@ -220,8 +220,8 @@ def test_a_pool_of_greenlets_has_a_size_beside_the_number_that_run(kind: str) ->
         warnings.simplefilter("ignore")
         pool = import_module(f"celery.concurrency.{kind}").TaskPool(limit=3)
     pool.on_start()
-    seam(pool.is_green, "pool.is_green", "worker/step.py CeleryPool", "celery/concurrency/base.py")
-    seam(pool._pool.size == 3, "pool._pool.size", "worker/step.py CeleryPool", f"celery/concurrency/{kind}.py")
+    seam(pool.is_green, "pool.is_green", "worker/pool.py CeleryPool", "celery/concurrency/base.py")
+    seam(pool._pool.size == 3, "pool._pool.size", "worker/pool.py CeleryPool", f"celery/concurrency/{kind}.py")
 
 
 def test_a_pool_hands_what_its_target_returns_to_the_handler_of_success(lived: Any) -> None:

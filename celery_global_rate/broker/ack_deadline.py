@@ -28,7 +28,7 @@ RETRY_S = 1.0
 GONE = ("compression", "x-delivery-count", "x-acquired-count")
 
 
-class Patience:
+class AckDeadline:
     """Sees to held messages before their broker takes them for lost.
 
     kombu delivers a message of a Redis broker again after its visibility timeout. It takes the time of delivery for

@@ -119,7 +119,7 @@ def ask_workers(app: Celery, timeout_s: float) -> list[tuple[str, dict[str, Any]
     return sorted(second + [(name, stats) for name, stats in first if name not in again], key=itemgetter(0))
 
 
-def report(app: Celery, url: str | None, timeout_s: float) -> tuple[list[str], bool]:
+def compare_workers(app: Celery, url: str | None, timeout_s: float) -> tuple[list[str], bool]:
     """Compare all workers that answer with the settings here.
 
     Args:

@@ -15,7 +15,7 @@ from ..limits import duration
 from ..limits.override import DECLARED, LONGEST_REASON, RESUME, Record, ordered, pause, reset, set_limit
 from ..storage.blocking_store import ERRORS, Store
 from ..storage.cause import cause
-from ..worker.status import said
+from ..worker.status import describe
 from . import show
 from .context import Desk
 
@@ -104,7 +104,7 @@ def _told(desk: Desk, name: str, record: Record, now_us: float) -> str:
 
 
 def _left(until_us: int | None, now_us: float) -> str:
-    return f" for {duration.shown((until_us - now_us) / 1e6)}" if until_us else ""
+    return f" for {duration.format_duration((until_us - now_us) / 1e6)}" if until_us else ""
 
 
 @click.command(name="set")
@@ -182,7 +182,7 @@ def history_command(desk: Desk, store: Store, task: str, as_json: bool) -> None:
     for record in records:
         rate = record.order.rate if record.order and record.what in ("set", "reset") else ""
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.origin.when_us / 1e6))
-        click.echo(f"{when}  {record.what} {rate}".rstrip() + f"  {said(record.origin, now_us)}")
+        click.echo(f"{when}  {record.what} {rate}".rstrip() + f"  {describe(record.origin, now_us)}")
     if not records:
         click.echo(f"nothing was ever ordered for {task}")
 

@@ -13,7 +13,7 @@ from celery.worker.control import Panel
 
 from .. import activation  # noqa: F401  (remote control commands; listens for the worker)
 from ..worker import control  # noqa: F401  (remote control commands; listens for the worker)
-from .check import report
+from .check import compare_workers
 from .commands import COMMANDS
 
 GROUP = "Global Rate Limit Options"
@@ -73,7 +73,7 @@ def check(ctx: click.Context, timeout: float, global_rate_url: str | None) -> No
     Exits with 0 if so, else with 1.
     """
     try:
-        lines, is_on = report(ctx.obj.app, global_rate_url, timeout)
+        lines, is_on = compare_workers(ctx.obj.app, global_rate_url, timeout)
     except ImproperlyConfigured as exc:
         raise SystemExit(f"global-rate: {exc}") from None
     click.echo("\n".join(lines))

@@ -11,7 +11,7 @@ from typing import Any
 from kombu.exceptions import OperationalError
 
 from ..declared_limits import NOT_LIMITED
-from ..limits.duration import shown
+from ..limits.duration import format_duration
 from ..limits.limit import PERIODS_S, Limit
 from ..limits.override import Origin, Record
 from ..storage.blocking_store import State, Store
@@ -142,7 +142,9 @@ def _row(
         "waiting_workers": state.waiting,
         "next_slot_us": next_us,
     }
-    in_s = "now" if next_us is None or next_us < now_us + 1_000_000 else f"in {shown((next_us - now_us) / 1e6)}"
+    in_s = (
+        "now" if next_us is None or next_us < now_us + 1_000_000 else f"in {format_duration((next_us - now_us) / 1e6)}"
+    )
     if pause and pause.until_us is None:
         in_s = "after resume"
     cells = (
@@ -190,8 +192,8 @@ def effective_rate(limit: Limit | None, before: State, after: State, sampled_s: 
 
 
 def _note(what: str, origin: Origin, until_us: int | None, now_us: int) -> str:
-    age = shown((now_us - origin.when_us) / 1e6)
-    end = f", for another {shown((until_us - now_us) / 1e6)}" if until_us else ""
+    age = format_duration((now_us - origin.when_us) / 1e6)
+    end = f", for another {format_duration((until_us - now_us) / 1e6)}" if until_us else ""
     why = f": {origin.reason}" if origin.reason else ""
     return f"{what}{age} ago by {origin.by or 'nobody'}{end}{why}"
 

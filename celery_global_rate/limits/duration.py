@@ -8,7 +8,7 @@ UNITS_S = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 LONGEST_S = 10 * 365 * 86400
 
 
-def shown(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A length of time in one unit, as `3 h` or `12 s`, rounded: of 15 minutes, 15 are left a moment later."""
     for unit, unit_s in UNITS_S.items():
         if round(seconds) >= 2 * unit_s or unit == "s":

@@ -9,7 +9,7 @@ from typing import Any
 import redis
 
 from .cluster import owner
-from .redis_url import CLUSTERS, SENTINEL, scheme, shown
+from .redis_url import CLUSTERS, SENTINEL, redacted, scheme
 from .scripts import era_key
 from .sentinel import master
 
@@ -43,7 +43,7 @@ class Location:
     @property
     def address(self) -> str:
         """The Redis as logs may show it: without user, password and options."""
-        return shown(self.url)
+        return redacted(self.url)
 
     @property
     def database(self) -> int:

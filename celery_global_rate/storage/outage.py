@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from redis.exceptions import ResponseError, TimeoutError
 
-from ..limits.duration import shown
+from ..limits.duration import format_duration
 from ..limits.limit import LONGEST_FILL_US
 from ..limits.timing import HORIZON_S, LONGEST_SLEEP_S, SILENCE_S
 from .cause import cause
@@ -137,7 +137,7 @@ class Outage:
                 "global-rate: no answer from the Redis at %s (%s) for %s: %s; %d are held here",
                 self._address,
                 self.reason,
-                shown(now - self._since),
+                format_duration(now - self._since),
                 self._policy.text,
                 held,
             )

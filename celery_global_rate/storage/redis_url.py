@@ -64,7 +64,7 @@ def spelled(url: object, setting: str) -> str:
         len(urls) > 1 and {*map(scheme, urls)} not in ({SENTINEL}, {CLUSTER}, {CLUSTER_TLS})
     ):
         raise ImproperlyConfigured(
-            f"{setting} = {shown(text)}: name one Redis, or several Sentinels, each as sentinel://host:port, "
+            f"{setting} = {redacted(text)}: name one Redis, or several Sentinels, each as sentinel://host:port, "
             f"or several nodes of a Cluster, each as {CLUSTER}://host:port"
         )
     plain = ";".join(map(_in_redis_py, urls))
@@ -76,7 +76,7 @@ def spelled(url: object, setting: str) -> str:
             is_read = None
         if not is_read:
             raise ImproperlyConfigured(
-                f"{setting} = {shown(plain)}: check its host, port and database, each of the two a number, "
+                f"{setting} = {redacted(plain)}: check its host, port and database, each of the two a number, "
                 f"as in {EXAMPLE}"
             )
     return plain
@@ -131,7 +131,7 @@ def without_hosts(urls: str) -> str:
     return f"redis://{user}@{path}?{query}"
 
 
-def shown(url: str) -> str:
+def redacted(url: str) -> str:
     """The servers as logs may show them: without user, password and options, but with what tells one from another."""
     parts = []
     for part in split(url):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ..broker.ack_deadline import Patience
+from ..broker.ack_deadline import AckDeadline
 from ..broker.aside import Aside, ConsumedQueues
 from ..broker.prefetch import Credit, Renew
 from ..limits.limit import Limit
@@ -51,7 +51,7 @@ class Regulator:
         qos: the consumer's `kombu.common.QoS` of this moment, or None.
         queues: the consumer's.
         renewal: tells for it how its consumer is begun anew, or None where its window follows each change.
-        patience: the broker's.
+        ack_deadline: the broker's.
         recoverable: errors of the broker, which must reach the worker where its own loop is ours.
         ordered: called with the name of a bucket for which there is a new record.
     """
@@ -64,14 +64,14 @@ class Regulator:
         qos: Callable[[], Any],
         queues: ConsumedQueues,
         renewal: Callable[[Any], Renew | None],
-        patience: Patience,
+        ack_deadline: AckDeadline,
         recoverable: tuple[type[BaseException], ...],
         ordered: Callable[[str], None],
     ) -> None:
         self.settings = settings
         self._pool = pool
         self._qos = qos
-        self._patience = patience
+        self._ack_deadline = ack_deadline
         self._faults = Faults(passing=recoverable)
         self._thread: int | None = None
         self._database = settings.database
@@ -129,8 +129,8 @@ class Regulator:
         self._news.attach(hub)
         self.aside.begin()
         self.dropped = []
-        self._patience.until = time.monotonic()  # another broker, perhaps
-        self._alarm.set(self._patience.until)
+        self._ack_deadline.until = time.monotonic()  # another broker, perhaps
+        self._alarm.set(self._ack_deadline.until)
 
     def detach(self, hub: Any) -> None:
         """Give slots back and let go of the loop. Called in it."""
@@ -238,7 +238,7 @@ class Regulator:
     def _hold(self, bucket: Bucket, request: Any) -> None:
         self._faults.guard("lending prefetch slots", self._credit.received)
         self._faults.guard("putting queues aside", self.aside.received)
-        self._faults.guard("keeping held messages", self._patience.hold, request)
+        self._faults.guard("keeping held messages", self._ack_deadline.hold, request)
         self.scheduler.hold(bucket, request)
         self._alarm.set(time.monotonic() + SWEEP_S)
 
@@ -246,10 +246,10 @@ class Regulator:
         self.orders.learn(name, record)
 
     def _keep_patient(self, now: float) -> float:
-        if self._patience.until <= now and self._patience.keep_up(now, self.scheduler.requests):
+        if self._ack_deadline.until <= now and self._ack_deadline.keep_up(now, self.scheduler.requests):
             self._forget()
             self.scheduler.pump()
-        return self._patience.until
+        return self._ack_deadline.until
 
     def _watch(self, now: float) -> float:
         told_at = self._outage.keep_up(now, self.scheduler.held)

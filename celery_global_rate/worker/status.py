@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ..declared_limits import NOT_LIMITED
-from ..limits.duration import shown
+from ..limits.duration import format_duration
 from ..limits.limit import Limit
 from ..limits.override import Origin, Record
 from ..limits.redis_clock import RedisClock
@@ -56,8 +56,8 @@ def announce(
 
 def _announce(name: str, declared: Limit | None, record: Record, now_us: float) -> None:
     if order := record.order_at(now_us):
-        end = f", for another {shown((order.until_us - now_us) / 1e6)}" if order.until_us else ""
-        logger.info("global-rate: %s is held to %s %s%s", name, order.rate, said(order.origin, now_us), end)
+        end = f", for another {format_duration((order.until_us - now_us) / 1e6)}" if order.until_us else ""
+        logger.info("global-rate: %s is held to %s %s%s", name, order.rate, describe(order.origin, now_us), end)
         here = str(declared or "none")
         if order.declared != here:
             logger.warning(
@@ -74,19 +74,24 @@ def _announce(name: str, declared: Limit | None, record: Record, now_us: float) 
             logger.warning(
                 "global-rate: %s is paused without an end %s: nothing starts until `celery global-rate resume %s`",
                 name,
-                said(pause.origin, now_us),
+                describe(pause.origin, now_us),
                 name,
             )
         else:
             left_s = (pause.until_us - now_us) / 1e6
-            logger.info("global-rate: %s is paused for another %s %s", name, shown(left_s), said(pause.origin, now_us))
+            logger.info(
+                "global-rate: %s is paused for another %s %s",
+                name,
+                format_duration(left_s),
+                describe(pause.origin, now_us),
+            )
 
 
-def said(origin: Origin, now_us: float) -> str:
+def describe(origin: Origin, now_us: float) -> str:
     """Who ordered it, how long ago, and why."""
     by = f"by {origin.by} " if origin.by else ""
     why = f" ({origin.reason})" if origin.reason else ""
-    return f"{by}{shown((now_us - origin.when_us) / 1e6)} ago{why}"
+    return f"{by}{format_duration((now_us - origin.when_us) / 1e6)} ago{why}"
 
 
 def limits(

@@ -7,7 +7,7 @@ with it every look at the pool's pace ended in a TypeError.
 from __future__ import annotations
 
 from celery_global_rate.scheduling.capacity import Room
-from celery_global_rate.worker.step import CeleryPool
+from celery_global_rate.worker.pool import CeleryPool
 
 _start, _slots = CeleryPool.start, Room.slots
 _failed: list[str] = []

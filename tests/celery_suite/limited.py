@@ -40,7 +40,7 @@ def count_received(request: Any, **kwargs: Any) -> None:
 
 # The extension reads settings and rates when it hears the same signal, and it listens as soon as it is imported.
 import celery_global_rate.auto  # noqa: E402, F401
-from celery_global_rate.worker.step import CeleryPool  # noqa: E402
+from celery_global_rate.worker.pool import CeleryPool  # noqa: E402
 
 start = CeleryPool.start
 
