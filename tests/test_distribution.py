@@ -137,6 +137,7 @@ def test_the_least_that_is_installed_is_celery_kombu_and_redis(wheel: Path) -> N
     assert unconditional == {"celery", "kombu", "redis", "packaging"}
 
 
+@pytest.mark.long
 def test_the_wheel_in_a_clean_environment(wheel: Path, tmp_path: Path, empty_redis: Server, figures: Figures) -> None:
     """Two workers run on the wheel alone, switched on by their environment; with the extra `cli` the demo does too.
 

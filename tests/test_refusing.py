@@ -87,7 +87,13 @@ def test_a_redis_that_refuses(
     with Cluster(f"{empty_redis.url}/0", own.url, "100/s", conf=conf) as cluster:
         cluster.send("limited", 1500)
         cluster.start(2)
-        with meanwhile(lambda: cluster.send("free"), 0.02):
+        sent: list[float] = []
+
+        def send() -> None:
+            cluster.send("free")
+            sent.append(time.monotonic())
+
+        with meanwhile(send, 0.02):
             cluster.wait_for(100, 10)
             begin = time.monotonic()
             mend = refuse(own)
@@ -101,7 +107,7 @@ def test_a_redis_that_refuses(
     during = since(releases, begin + HORIZON_S + SLACK_S, end)
     again = used(releases, INTERVAL_S, end + 1, last)
     worst = excess(releases, INTERVAL_S, 1, SLACK_S)
-    others = len(since(free, begin, end)) / (end - begin) / (len(since(free, end, last)) / (last - end))
+    others = len(since(free, begin, end)) / len(since(sent, begin, end))
     figures(
         f"{refuse.__name__} for {end - begin:.1f} s: {len(during)} starts, unlimited tasks at {others:.2f}, "
         f"from 1 s after it {again:.4f} of the slots used, worst window {worst:+.2f}"
