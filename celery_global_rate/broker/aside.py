@@ -103,7 +103,7 @@ class Aside:
 
     def keep_up(self, now: float) -> float:
         """Look after queues that are aside, or full; returns the monotonic instant of the next look."""
-        if not self._is_on or not (self.names or sum(bucket.held_count for bucket in self._busy()) >= self._most):
+        if not self._is_on or self._has_room:
             return float("inf")
         if now >= self._look_at:
             self._look()
@@ -119,12 +119,14 @@ class Aside:
             for name in sorted(self.names.intersection(_count(bucket)))
         }
 
+    @property
+    def _has_room(self) -> bool:
+        """Whether no queue is aside, and less is held in all than may be of any."""
+        return not self.names and sum(bucket.held_count for bucket in self._busy()) < self._most
+
     def _look(self) -> None:
         self._came = 0
-        if not self.names and sum(bucket.held_count for bucket in self._busy()) < self._most:
-            self._room = self._most if len(self._queues.names) == 1 else sys.maxsize
-            return
-        held = {bucket: _count(bucket) for bucket in self._busy()}
+        held = {} if self._has_room else {bucket: _count(bucket) for bucket in self._busy()}
         count: Counter[str | None] = sum(held.values(), Counter())
         names = self._queues.names
         aside = {name for name in self.names & names if count[name] > self.again_at and self._is_slow(name, held)}

@@ -256,11 +256,12 @@ class Bucket:
         self.has_spare = reservation.has_spare
         interval_s = self.limit.interval_s
         if interval_s < HORIZON_S:
-            got_all = reservation.count == call.wanted
             if self.is_far and call.wanted >= MANY:
                 self.ask_at = call.sent + FAR_PAUSE_S
+            elif reservation.count == call.wanted:
+                self.ask_at = self._paced_at
             else:
-                self.ask_at = self._paced_at if got_all else call.sent + HORIZON_S * (1 + chance) / 2
+                self.ask_at = call.sent + HORIZON_S * (1 + chance) / 2
         else:
             enters = clock.reached(self.next_us) - HORIZON_S
             turn = (now - self.waiting_since) / (interval_s * reservation.waiting)
@@ -273,9 +274,8 @@ class Bucket:
         return 0 if self.has_spare else slots
 
     def ran_dry(self) -> None:
-        """Nothing is in hand any more: where the limit is far away, there are slots for the asking."""
-        if self.is_far:
-            self.ask_at = min(self.ask_at, self._paced_at)
+        """Nothing is in hand any more, and the limit is far away: there are slots for the asking."""
+        self.ask_at = min(self.ask_at, self._paced_at)
 
     def unanswered(self, now: float, chance: float) -> None:
         """Ask again after a call without an answer, at an instant drawn so that workers do not come together."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 from math import sqrt
 
 from ..limits.timing import HORIZON_S
@@ -31,7 +31,6 @@ class Pace:
 
     def __init__(self) -> None:
         self._run_times_s: deque[float] = deque()
-        self._last_s: deque[float] = deque(maxlen=KNOWN_RUNS)
         self._sorted: list[float] = []
         #: Of the sorted run times, the sums of the first ones; empty where they are out of date.
         self._sums: list[float] = []
@@ -42,7 +41,6 @@ class Pace:
         """Learn the run time of a task, in seconds, that has ended now (monotonic seconds)."""
         run_time_s += GAP_S
         self._run_times_s.append(run_time_s)
-        self._last_s.append(run_time_s)
         insort(self._sorted, run_time_s)
         if len(self._sorted) > MOST_RUNS:
             self._sorted.remove(self._run_times_s.popleft())
@@ -87,7 +85,8 @@ class Pace:
 
     def are_quick(self, quick_s: float = QUICK_S) -> bool:
         """Whether the last tasks were so short, in seconds, that one may wait on deck for a process."""
-        return len(self._last_s) == KNOWN_RUNS and max(self._last_s) <= quick_s + GAP_S
+        last_s = islice(reversed(self._run_times_s), KNOWN_RUNS)
+        return len(self._run_times_s) >= KNOWN_RUNS and max(last_s) <= quick_s + GAP_S
 
     def has_just_ended(self, now: float, quick_s: float = QUICK_S) -> bool:
         """Whether a task has ended a moment ago: no longer than a quick one takes, in seconds."""

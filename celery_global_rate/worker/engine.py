@@ -98,7 +98,7 @@ class Regulator:
         self._chores = Chores(
             {
                 "putting queues aside": self.aside.keep_up,
-                "keeping held messages": self._keep_patient,
+                "keeping held messages": self._keep_held,
                 "looking for revoked tasks": sweep.keep_up,
                 "dismissing revoked tasks": dismissals.keep_up,
                 "looking for news": self._news.keep_up,
@@ -245,7 +245,7 @@ class Regulator:
     def _learn(self, name: str, record: str) -> None:
         self.orders.learn(name, record)
 
-    def _keep_patient(self, now: float) -> float:
+    def _keep_held(self, now: float) -> float:
         if self._ack_deadline.until <= now and self._ack_deadline.keep_up(now, self.scheduler.requests):
             self._forget()
             self.scheduler.pump()
