@@ -60,16 +60,6 @@ def test_what_has_no_such_pool_is_left_alone() -> None:
         assert "basic_ack" not in vars(channel)
 
 
-def release_together(cluster: Cluster, how: str, limiter: Redis, per_task: int) -> None:
-    """Let all that is held start at the same instant: their limits are lifted, or the limiter is away."""
-    if how == "away":
-        limiter.stop()
-        return
-    for name in ("limited", "late"):
-        if per_task or name == how:
-            cluster.app.control.rate_limit(name, "0", reply=True, timeout=3, limit=1)
-
-
 @pytest.mark.parametrize(
     ("pool", "how", "conf"),
     [
@@ -104,7 +94,10 @@ def test_greenlets_that_are_released_together_acknowledge_each_task_once(
         cluster.start(1, pool=pool, concurrency=TOGETHER + 20, conf=conf)
         sent = [task for name in tasks for task in cluster.send(name, TOGETHER // len(tasks) + 1, args=[0.05])]
         cluster.wait(lambda: cluster.stats()["w0"]["held"] == TOGETHER, 15)
-        release_together(cluster, how, own_redis, len(tasks) - 1)
+        if how == "away":
+            own_redis.stop()
+        for name in tasks if how != "away" else ():
+            cluster.app.control.rate_limit(name, "0", reply=True, timeout=3, limit=1)
 
         def starts() -> list[Any]:
             return sorted(record for name in tasks for record in cluster.records("start", name))

@@ -1,4 +1,4 @@
-"""Where this extension meets Celery's worker. Only this file and `pool` know the insides of consumer and pool.
+"""Where this extension meets Celery's consumer; `pool` is where it meets Celery's pool.
 
 The seam is one method of the consumer, `bucket_for_task`, replaced on the instance. Celery asks it for the bucket of
 every task, puts what it receives into that bucket, and drains it by a timer of its own; ours never yields anything

@@ -316,6 +316,7 @@ def afterwards(self, run_time_s):
 
 
 if SETUP.get("extension"):
+    from celery_global_rate.scheduling.bucket import Bucket
     from celery_global_rate.storage.limiter import Limiter
 
     _reserve, _give_back = Limiter.reserve, Limiter.give_back
@@ -333,3 +334,12 @@ if SETUP.get("extension"):
         _give_back(self, name, reservation)
 
     Limiter.reserve, Limiter.give_back = reserve, give_back
+    _missed = Bucket.missed
+
+    def missed(self, slots, now):
+        counted = _missed(self, slots, now)
+        if counted < slots:
+            record("spared", self.name, slots - counted)
+        return counted
+
+    Bucket.missed = missed

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from benchmarks.cluster import Cluster
 from benchmarks.windows import excess, used
+
+from ..conftest import Figures, Server
 
 #: D of 100/s and slower, up to 4/s, and what R adds on a busy machine.
 SLACK_S = 0.025 + 0.015
@@ -26,3 +31,27 @@ def judge(cluster: Cluster, per_s: float, begin: float, end: float, least: float
     assert worst <= 0, f"{worst:.2f} starts too many in a window"
     assert least <= share <= 1 + SLACK_S, f"{share:.3f} of the slots used"
     return f"{per_s:g}/s: {share:.3f} of the slots used, worst window {worst:+.2f}"
+
+
+def observed(server: Server, figures: Figures, package: str, count: int, **options: Any) -> list[dict[str, Any]]:
+    """What a package has written down of 30 tasks that succeed and 30 that fail, at 20/s in two workers.
+
+    Args:
+        server: broker and limiter.
+        figures: takes the rate.
+        package: the application among `apps` that writes a line of JSON for each thing it hears of, and its file.
+        count: of lines to wait for.
+        options: of the workers.
+    """
+    with Cluster(f"{server.url}/0", f"{server.url}/1", "20/s") as cluster:
+        send_both(cluster, 30)
+        cluster.start(2, options=("-I", f"tests.packages.apps.{package}"), **options)
+        cluster.wait_for(60, 20)
+        figures(judge(cluster, 20, *(cluster.instants("start")[place] for place in (4, -2))))
+        file = cluster.directory / package
+
+        def lines() -> list[dict[str, Any]]:
+            return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+        cluster.wait(lambda: len(lines()) >= count, 10, f"{count} lines of {package}")
+        return lines()

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProces
 
 from benchmarks.app import SETUP
 
-FILE = Path(SETUP["records"]).parent / "spans"
+FILE = Path(SETUP["records"]).parent / "telemetry"
 
 
 @worker_process_init.connect(weak=False)
