@@ -109,7 +109,8 @@ def test_one_a_day_is_one_a_day(bucket: Bucket) -> None:
 def test_a_hundred_thousand_a_second_are_ten_microseconds_apart(bucket: Bucket) -> None:
     given = [given for _ in range(20) for given in slots(bucket.reserve(NOW, Limit(10), 1000))]
 
-    assert [NOW + 10 * k for k in range(10_001)] == given
+    assert 10_001 == len(given)
+    assert all(NOW + 10 * k == given[k] for k in range(10_001))
 
 
 def test_seven_a_second_keep_their_remainder_and_are_never_faster(bucket: Bucket) -> None:
