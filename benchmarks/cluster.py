@@ -78,10 +78,20 @@ class Cluster:
         self.ended: set[str] = set()
         self._tail = Tail(records)
         self._records: defaultdict[str, list[Record]] = defaultdict(list)
-        self.app = Celery("lab", broker=self.broker)
-        self.app.conf.update(
+        self.app = self._client()
+
+    def _client(self) -> Celery:
+        app = Celery("lab", broker=self.broker)
+        app.conf.update(
             task_ignore_result=True, broker_connection_retry_on_startup=True, **self._transport(), **self.conf
         )
+        return app
+
+    def reconnect(self) -> None:
+        """Let go of this process' connections to a broker that was restarted, and open others."""
+        self.app.close()
+        pools.reset()
+        self.app = self._client()
 
     def _transport(self) -> dict[str, Any]:
         """What a broker made of files needs: folders of this run."""

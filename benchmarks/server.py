@@ -191,19 +191,19 @@ class RabbitMQ:
                 channel.queue_delete(queue)
 
     def restart(self) -> None:
-        """End it at once, and start it with the data that it has."""
-        self._end()
+        """End it as service managers do, and start it with the data that it has: a node that is killed loses some."""
+        self._end(signal.SIGTERM)
         self.start()
 
     def close(self) -> None:
-        self._end()
+        self._end(signal.SIGKILL)
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _end(self) -> None:
+    def _end(self, signum: signal.Signals) -> None:
         if self.process:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+                os.killpg(self.process.pid, signum)
+            self.process.wait(60)
             self.process = None
         if self._names:
             self._names.kill()

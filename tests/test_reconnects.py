@@ -46,7 +46,6 @@ def after(broker: str, event: Callable[[], object], port: int, cancels: bool, li
     }
     own = str(broker).rsplit(":", 1)[1].split("/")[0]
     with Cluster(broker, limiter, "1/h", bool(limiter), conf=conf, lifelines=True) as cluster:
-        control = cluster.app.control
         cluster.start(1, concurrency=4, broker=broker.replace(f":{own}/", f":{port}/"))
         cluster.send("late", 4, args=[3.0])
         cluster.wait_for(4, 10, task="late")
@@ -54,14 +53,15 @@ def after(broker: str, event: Callable[[], object], port: int, cancels: bool, li
             cluster.send("limited", HELD)
             cluster.wait(lambda: cluster.stats().get("w0", {}).get("held", 0) >= HELD - 1, 10)
         event()
+        cluster.reconnect()
         cluster.wait_for(2, 30, "connected", "-")
         if limiter:
             cluster.wait(lambda: cluster.stats().get("w0", {}).get("held", 0) >= HELD - 1, 20)
-            control.rate_limit("limited", "100/s", reply=True, timeout=5, limit=1)
+            cluster.app.control.rate_limit("limited", "100/s", reply=True, timeout=5, limit=1)
             cluster.wait_for(HELD, 20)
 
         def is_idle() -> bool:
-            return bool(control.inspect(timeout=2, limit=1).active() == {"w0@lab": []})
+            return bool(cluster.app.control.inspect(timeout=2, limit=1).active() == {"w0@lab": []})
 
         time.sleep(1)  # what is delivered again begins, unless stock Celery drops what it has cancelled
         cluster.wait(is_idle, 30)
@@ -71,7 +71,7 @@ def after(broker: str, event: Callable[[], object], port: int, cancels: bool, li
         took_s = time.monotonic() - begin
         cluster.wait(is_idle, 10)
         time.sleep(0.5)
-        stats = control.inspect(timeout=2, limit=1).stats()["w0@lab"]
+        stats = cluster.app.control.inspect(timeout=2, limit=1).stats()["w0@lab"]
         assert not limiter or stats["global_rate"]["prefetch_lent"] == 0
         return int(stats["prefetch_count"]), round(took_s, 2)
 
@@ -96,16 +96,15 @@ def test_the_prefetch_count_after_an_event_is_that_of_stock(
             try:
                 found.append(after(url, happen, proxy.port, cancels, limiter))
             except RuntimeError as reason:  # the worker has ended
-                if limiter and found[0] is not None:
+                if limiter:
                     raise
                 found.append(None)
-                figures(f"{'here' if limiter else 'stock'}: {str(reason).strip().splitlines()[-1]}")
+                figures(f"stock has ended: {str(reason).strip().splitlines()[-1]}")
     stock, here = found
     cell = f"{kind}, {event}, {'cancelled' if cancels else 'not cancelled'}"
     figures(f"{cell}: prefetch count and seconds for 16 tasks: here {here}, stock {stock}")
-    if stock is None:
-        pytest.skip("stock Celery's worker has ended by an error of its own")
 
     assert here is not None
-    assert here[0] == stock[0]
-    assert here[1] <= stock[1] + 0.5
+    count, took_s = stock or (OWN, OWN / 4)  # a worker that has not ended has lost nothing
+    assert here[0] == count
+    assert here[1] <= took_s + 0.5
