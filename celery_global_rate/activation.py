@@ -1,4 +1,4 @@
-"""Switching on, and refusing to start with what cannot be meant."""
+"""Enabling the limits, and refusing to start with invalid settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check(app: Any, url: str | None = None) -> None:
     """Check the settings and the rates of all tasks.
 
     Raises:
-        ImproperlyConfigured: a setting or a rate that cannot be meant; the text names it, its value and the remedy.
+        ImproperlyConfigured: a setting or a rate is invalid; the text names it, its value and the remedy.
     """
     Settings.from_app(app, url)
     try:

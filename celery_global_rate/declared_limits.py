@@ -22,7 +22,7 @@ def declared_limit(app: Any, task: Any) -> Limit | None:
     class, that is meant for the tasks of the application would stall every chord.
 
     Raises:
-        ValueError: a rate or burst that cannot be meant.
+        ValueError: the rate or burst is invalid.
     """
     return _limit(app, task, getattr(task, "rate_limit", None))
 
@@ -56,7 +56,7 @@ class Declared:
         """The limit that a task declares, whatever it shows.
 
         Raises:
-            ValueError: a rate or burst that cannot be meant.
+            ValueError: the rate or burst is invalid.
         """
         return _limit(self._app, task, self._rate(task))
 

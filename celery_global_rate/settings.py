@@ -58,7 +58,7 @@ class Settings(Location):
             url: the value of `--global-rate-url` or its environment variable, which goes before the setting.
 
         Raises:
-            ImproperlyConfigured: a setting that cannot be meant; the text names it, its value and the remedy.
+            ImproperlyConfigured: a setting is invalid; the text names it, its value and the remedy.
         """
         conf = app.conf
         default = inherited(conf)  # reading one setting loads them all
@@ -83,7 +83,7 @@ class Settings(Location):
             )
         if on_outage not in (SHARE, HOLD, OPEN):
             raise ImproperlyConfigured(
-                f"{ON_OUTAGE} = {on_outage!r:.80}: use {SHARE!r}, where each worker goes on with its share of each "
+                f"{ON_OUTAGE} = {on_outage!r:.80}: use {SHARE!r}, where each worker continues at its share of each "
                 f"limit, {HOLD!r}, where nothing with a limit starts, or {OPEN!r}, where everything does"
             )
         source = default
@@ -94,7 +94,7 @@ class Settings(Location):
         if source is None:
             raise ImproperlyConfigured(
                 f"{URL} is not set, and neither the broker nor the result backend is a Redis: "
-                f"set it to the Redis that shall keep the limits, for example {EXAMPLE}"
+                f"set it to the Redis that keeps the limits, for example {EXAMPLE}"
             )
         settings = cls(*_server(source, options), prefix, max_held, consumer_timeout_s, on_outage)
         settings._try_out(source)
@@ -122,7 +122,7 @@ class Settings(Location):
             path = getattr(connection, attribute, None)
             if path is not None and not os.access(str(path), os.R_OK):
                 raise ImproperlyConfigured(
-                    f"{option} = {path}: this user cannot read such a file: check {source.setting}, {names}"
+                    f"{option} = {path}: this user cannot read that file: check {source.setting}, {names}"
                 )
 
 

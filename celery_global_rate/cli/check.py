@@ -124,14 +124,14 @@ def compare_workers(app: Celery, url: str | None, timeout_s: float) -> tuple[lis
 
     Args:
         app: the application.
-        url: the Redis, where the workers get it by `--global-rate-url`.
+        url: of the Redis, if the workers get it by `--global-rate-url`.
         timeout_s: how long to wait for an answer after the last one, in seconds.
 
     Returns:
         The lines for the operator, and whether all is as it should be.
 
     Raises:
-        ImproperlyConfigured: a setting here that cannot be meant.
+        ImproperlyConfigured: a setting here is invalid.
     """
     reference = Reference.ask(Settings.from_app(app, url))
     here = [("Redis", str(reference)), ("prefix", reference.prefix)]

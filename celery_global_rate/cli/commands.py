@@ -23,7 +23,7 @@ URL = click.option(
     "--global-rate-url",
     envvar="CELERY_WORKER_GLOBAL_RATE_URL",
     metavar="URL",
-    help="The Redis, where the workers get it by the same option.",
+    help="Redis URL; needed if the workers were started with this option.",
 )
 
 
@@ -35,10 +35,10 @@ def _short(ctx: click.Context, param: click.Parameter, value: str) -> str:
 
 
 REASON = click.option(
-    "--reason", default="", metavar="TEXT", callback=_short, help="Why; `show`, `history` and workers tell it."
+    "--reason", default="", metavar="TEXT", callback=_short, help="Reason, shown by `show`, `history` and workers."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-ALL = click.option("--all", "for_all", is_flag=True, help="All tasks that have a limit, or had one ordered.")
+ALL = click.option("--all", "for_all", is_flag=True, help="All tasks that have a limit or an override.")
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click alone
@@ -54,7 +54,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in new ver
             self.fail(str(exc), param, ctx)
 
 
-EXPIRES = click.option("--expires", type=Duration(), metavar="TIME", help="For how long, such as 90s, 15m, 2h, 1h30m.")
+EXPIRES = click.option("--expires", type=Duration(), metavar="TIME", help="Duration: 90s, 15m, 2h, 1h30m.")
 
 
 def with_store(command: Callable[..., None]) -> Callable[..., None]:
@@ -117,9 +117,9 @@ def _left(until_us: int | None, now_us: float) -> str:
 def set_command(
     desk: Desk, store: Store, task: str, rate: str, burst: int | None, expires: float | None, reason: str
 ) -> None:
-    """Order another limit for TASK: 100/m, 5/s, 20/h, 1000/d, or none for no limit.
+    """Override the limit of TASK: 100/m, 5/s, 20/h, 1000/d, or none for no limit.
 
-    It holds in the whole cluster, also for workers that start later, until `reset` or for as long as --expires says.
+    It applies to the whole cluster, including workers that start later, until `reset` or --expires.
     """
     desk.require_limits(task)
     try:
@@ -136,7 +136,7 @@ def set_command(
 @REASON
 @with_store
 def reset_command(desk: Desk, store: Store, task: str | None, for_all: bool, reason: str) -> None:
-    """Go back to the limit that TASK declares."""
+    """Remove the override: the limit that TASK declares applies again."""
     names = desk.chosen(task, for_all, store.records())
     change(desk, store, names, lambda name: reset(desk.declared(name)), "reset", reason)
 
@@ -150,7 +150,7 @@ def reset_command(desk: Desk, store: Store, task: str | None, for_all: bool, rea
 def pause_command(
     desk: Desk, store: Store, task: str | None, for_all: bool, expires: float | None, reason: str
 ) -> None:
-    """Let no TASK start until `resume`, or for as long as --expires says. Limits stay as they are."""
+    """Pause TASK until `resume`, or for --expires. Limits are unchanged."""
     if task is not None:
         desk.require_limits(task)
     until_us = None if expires is None else store.now_us() + int(expires * 1e6)
@@ -163,7 +163,7 @@ def pause_command(
 @REASON
 @with_store
 def resume_command(desk: Desk, store: Store, task: str | None, for_all: bool, reason: str) -> None:
-    """Let TASK start again: at its limit, without a burst of what was missed."""
+    """Resume TASK at its limit, without a burst to catch up."""
     change(desk, store, desk.chosen(task, for_all, store.records()), lambda name: RESUME, "resume", reason)
 
 
@@ -172,7 +172,7 @@ def resume_command(desk: Desk, store: Store, task: str | None, for_all: bool, re
 @JSON
 @with_store
 def history_command(desk: Desk, store: Store, task: str, as_json: bool) -> None:
-    """The last 20 changes of TASK, the newest first."""
+    """Show the last 20 changes of TASK, newest first."""
     if task not in store.records():
         desk.require(task)
     records, now_us = store.history(task), store.now_us()
@@ -198,11 +198,11 @@ def history_command(desk: Desk, store: Store, task: str, as_json: bool) -> None:
     default=0.5,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait for workers to tell what they hold; 0 does not ask them.",
+    help="How long to wait for workers to report what they hold; 0 does not ask them.",
 )
 @with_store
 def show_command(desk: Desk, store: Store, task: str | None, as_json: bool, watch: bool, timeout: float) -> None:
-    """What is declared, what is in force and since when, and what happens."""
+    """Show every limit: declared, in force, and current activity."""
     names = None if task is None else desk.chosen(task, False, {})
     try:
         while True:

@@ -33,7 +33,7 @@ worker.params += [
         help_group=GROUP,
         show_envvar=True,
         help="The Redis that keeps the limits; implies --global-rate. Default: global_rate_url, "
-        "else the broker or the result backend, if that is a Redis.",
+        "else the broker or the result backend, whichever is a Redis.",
     ),
 ]
 
@@ -64,11 +64,11 @@ def global_rate(**preload_options: Any) -> None:  # of the application, which Ce
     "--global-rate-url",
     envvar="CELERY_WORKER_GLOBAL_RATE_URL",
     metavar="URL",
-    help="The Redis, where the workers get it by the same option.",
+    help="Redis URL; needed if the workers were started with this option.",
 )
 @click.pass_context
 def check(ctx: click.Context, timeout: float, global_rate_url: str | None) -> None:
-    """Is it on in every worker, with one Redis and one prefix?
+    """Check that every worker has it on, with one Redis and one prefix.
 
     Exits with 0 if so, else with 1.
     """

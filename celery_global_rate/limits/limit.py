@@ -128,5 +128,5 @@ def _burst(burst: object) -> int:
     if burst is None:
         return 1
     if isinstance(burst, bool) or not isinstance(burst, int) or not 1 <= burst <= LARGEST_BURST:
-        raise ValueError(f"burst {burst!r:.80} cannot be meant: use a whole number from 1 to {LARGEST_BURST}")
+        raise ValueError(f"burst {burst!r:.80} is invalid: use a whole number from 1 to {LARGEST_BURST}")
     return burst

@@ -28,7 +28,7 @@ def _line(text: str) -> str:
 def _whole(value: Any, most: int = LAST_US, least: int = 0) -> int:
     number = -1 if value in (math.inf, -math.inf) else int(value)
     if not least <= number <= most:
-        raise ValueError("a record with a number that cannot be meant")
+        raise ValueError("a number is out of range")
     return number
 
 
@@ -142,7 +142,7 @@ class Record:
         text = text.decode() if isinstance(text, bytes) else text
         parts = _TEXT.fullmatch(text)
         if parts is None:
-            raise ValueError("a record begins with version, id and floor")
+            raise ValueError("it does not begin with version, id and floor")
         try:
             content = json.loads(parts[4])
             order, pause = content.get("limit"), content.get("pause")
@@ -157,7 +157,7 @@ class Record:
                 Pause(_whole(pause["until"]) if pause.get("until") else None, Origin.of(pause)) if pause else None,
             )
         except (KeyError, TypeError, AttributeError) as exc:
-            raise ValueError(f"a record without {exc}") from None
+            raise ValueError(f"it lacks {exc}") from None
 
     @property
     def rank(self) -> tuple[int, str]:

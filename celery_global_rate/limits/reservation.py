@@ -51,7 +51,7 @@ class Reservation:
         *numbers, record = answer or [None]
         is_whole = len(numbers) == 8 and all(type(number) is int and 0 <= number <= LAST_US for number in numbers)
         if not is_whole or not isinstance(record, (str, bytes)) or numbers[5] > SLOTS_PER_CALL:
-            raise ValueError("what answers is not the script that was sent")
+            raise ValueError("unexpected reply to reserve.lua")
         return cls(*answer)
 
     @property

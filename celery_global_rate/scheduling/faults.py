@@ -101,7 +101,7 @@ class Faults:
         where = f"{place} of {name}" if name else place
         if known is None:
             self._records[origin] = Record(now + LOGGED_AGAIN_S)
-            logger.error("global-rate: unexpected error (%s); it will be tried again", where, exc_info=error)
+            logger.error("global-rate: unexpected error (%s); it will be retried", where, exc_info=error)
         elif now < known.log_at:
             known.unlogged += 1
         else:

@@ -21,7 +21,7 @@ class NamedProvider(CredentialProvider):
     def __init__(self, name: str) -> None:
         self._make = symbol_by_name(name)
         if not callable(self._make):
-            raise TypeError(f"{name} is no class")
+            raise TypeError(f"{name} is not a class")
         self._provider: Any = None
 
     def get_credentials(self) -> Any:

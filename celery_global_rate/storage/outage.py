@@ -114,8 +114,8 @@ class Outage:
         if self._slow_in_a_row >= SLOW_IN_A_ROW and time.monotonic() >= self._slow_told + TOLD_AGAIN_S:
             self._slow_told = time.monotonic()
             logger.warning(
-                "global-rate: the Redis at %s takes %.0f ms to answer: slots that come too late are not used. Use one "
-                "that is nearer or less busy",
+                "global-rate: the Redis at %s takes %.0f ms to answer: late slots go unused. Use one that "
+                "is nearer or less busy",
                 self._address,
                 1000 * round_trip_s,
             )

@@ -193,7 +193,7 @@ class HubThread:
             try:
                 next(loop)
             except Exception:
-                logger.exception("global-rate: the event loop failed, and goes on")
+                logger.exception("global-rate: error in the event loop; continuing")
                 loop = self._hub.create_loop()
         self._hub.close()
         self._waker.close()
