@@ -144,6 +144,8 @@ OTHERS = [
     ("redis", "prefork", "soft shutdown"),
     ("rabbitmq", "prefork", "soft shutdown"),
     ("quorum", "prefork", "soft shutdown"),
+    ("redis", "gevent", "soft shutdown"),
+    ("rabbitmq", "gevent", "soft shutdown"),
     ("redis", "prefork", "pool_restart"),
     ("rabbitmq", "gevent", "pool_restart"),
 ]

@@ -154,7 +154,8 @@ def pause_command(
     if task is not None:
         desk.require_limits(task)
     until_us = None if expires is None else store.now_us() + int(expires * 1e6)
-    change(desk, store, desk.chosen(task, for_all, store.records()), lambda name: pause(until_us), "pause", reason)
+    names = [name for name in desk.chosen(task, for_all, store.records()) if not desk.is_unlimited(name)]
+    change(desk, store, names, lambda name: pause(until_us), "pause", reason)
 
 
 @click.command(name="resume")
