@@ -12,7 +12,7 @@ from .limits.limit import Limit
 annotation_for_all = firstmethod("annotate_any")
 CELERYS_STRATEGY = "celery.worker.strategy:default"
 #: What is said of a task with another one.
-NOT_LIMITED = "not limited: it has a Strategy of its own, and only Celery's is known to ask for a limit"
+NOT_LIMITED = "not limited: it has its own Strategy, and only Celery's is known to ask for a limit"
 
 
 def declared_limit(app: Any, task: Any) -> Limit | None:

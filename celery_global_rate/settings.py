@@ -73,13 +73,13 @@ class Settings(Location):
                 f"{OPTIONS} is not a dictionary but {type(options).__name__}: use one, of arguments for redis-py"
             )
         if not isinstance(prefix, str) or not prefix or "{" in prefix or "}" in prefix:
-            raise ImproperlyConfigured(f"{PREFIX} = {prefix!r:.80}: use a text that is not empty and has no braces")
+            raise ImproperlyConfigured(f"{PREFIX} = {prefix!r:.80}: use a non-empty string without braces")
         if not isinstance(max_held, int) or isinstance(max_held, bool) or max_held < 0:
             raise ImproperlyConfigured(f"{MAX_HELD} = {max_held!r:.80}: use a whole number of 0 or more")
         if not _is_time(consumer_timeout_s):
             raise ImproperlyConfigured(
                 f"{CONSUMER_TIMEOUT} = {consumer_timeout_s!r:.80}: use the seconds that RabbitMQ waits for an "
-                f"acknowledgement (its consumer_timeout, which is in milliseconds), or 0 where it waits for ever"
+                f"acknowledgement (its consumer_timeout, which is in milliseconds), or 0 if it waits for ever"
             )
         if on_outage not in (SHARE, HOLD, OPEN):
             raise ImproperlyConfigured(
@@ -152,7 +152,7 @@ def _server(source: Source, own: Mapping[str, Any]) -> tuple[str, dict[str, Any]
             if source.transport:
                 remedy = f"'master_name' in {source.transport}"
             raise ImproperlyConfigured(
-                f"{source.setting} = {redacted(url)}: what do the Sentinels call the master? Set {remedy}"
+                f"{source.setting} = {redacted(url)}: the Sentinel service name is missing: set {remedy}"
             )
         last = split(url)[-1]
         url += f"{'&' if '?' in last else '?'}service_name={quote(name, safe='')}"

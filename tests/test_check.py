@@ -97,11 +97,11 @@ def test_it_finds_the_workers_that_were_forgotten(empty_redis: AnyRedis, figures
         [f"another Redis: {alias(url)}/2"],
         ["another prefix: other:"],
     ]
-    assert row.verdict == "Not on everywhere: see 3 of 6 workers above."
+    assert row.verdict == "3 of 6 workers differ: see above."
     assert row.code == 1
     assert more.of("w6@lab") == ["off"]
     assert sorted(more.of("w0@lab")) == ["off", "on"]
-    assert more.verdict.startswith("Not on everywhere: see 5 of 8 ")
+    assert more.verdict.startswith("5 of 8 workers differ")
 
 
 def test_a_redis_that_stops_and_comes_back(empty_redis: AnyRedis, own_redis: Redis, figures: Figures) -> None:
@@ -129,7 +129,7 @@ def test_a_redis_that_stops_and_comes_back(empty_redis: AnyRedis, own_redis: Red
     assert "no answer from its Redis (" in stopped.of("w0@lab")[0]
     assert "cannot be reached (ConnectionError: Connection refused)" in ended.of("Redis")[0]
     assert ended.of("w0@lab") == ["no answer from its Redis (ConnectionError: Connection refused)"]
-    assert stopped.verdict == ended.verdict == "Not on everywhere: see 1 of 1 workers above."
+    assert stopped.verdict == ended.verdict == "1 of 1 workers differ: see above."
     assert (stopped.code, ended.code, again.code) == (1, 1, 0)
     assert SECRET not in log
 
@@ -169,7 +169,7 @@ def test_a_worker_names_what_it_limits_and_what_is_wrong_with_its_redis(
             cluster.start(1, pool="solo", options=["-I", "tests.apps.many"])
             cluster.wait(lambda: "may evict" in cluster.log("w0"), 10)
             proxy.cut()
-            cluster.wait(lambda: cluster.log("w0").count("limits hold for the whole cluster") == 2, 20)
+            cluster.wait(lambda: cluster.log("w0").count("limits are cluster-wide") == 2, 20)
             answer = check(cluster)
             log = cluster.log("w0")
     lines = [line for line in log.splitlines() if "global-rate: " in line]
@@ -182,11 +182,11 @@ def test_a_worker_names_what_it_limits_and_what_is_wrong_with_its_redis(
         "limited at 10/s",
         *(f"many.task{number:03} at 100/m" for number in range(8)),
         "and 290 more",
-        f"limits hold for the whole cluster, by the Redis at {limiter}",
+        f"limits are cluster-wide, kept by the Redis at {limiter}",
         f"the Redis at {limiter} is a replica, which takes no writes: name its master instead",
         f"the Redis at {limiter} may evict keys (maxmemory-policy allkeys-lru), and an evicted key is a full bucket: "
         "set maxmemory-policy noeviction",
-        f"limits hold for the whole cluster, by the Redis at {limiter}",
+        f"limits are cluster-wide, kept by the Redis at {limiter}",
     ]
     assert [": INFO/" in line for line in lines] == [True] * 12 + [False] * 2 + [True]
     assert [": WARNING/" in line for line in lines] == [False] * 12 + [True] * 2 + [False]
@@ -248,7 +248,7 @@ def test_the_option_and_the_environment_of_the_workers_name_the_redis(rabbitmq: 
 @pytest.mark.parametrize(
     ("conf", "options", "code", "words"),
     [
-        ({"global_rate_key_prefix": "a{b}"}, [], 1, "global-rate: global_rate_key_prefix = 'a{b}': use a text"),
+        ({"global_rate_key_prefix": "a{b}"}, [], 1, "global-rate: global_rate_key_prefix = 'a{b}': use a non-empty"),
         ({"global_rate_url": f"http://:{SECRET}@h"}, [], 1, "global-rate: global_rate_url = http://...: use one of"),
         ({}, ["-t", "0"], 2, "Invalid value for '-t' / '--timeout'"),
         ({}, ["-t", "soon"], 2, "Invalid value for '-t' / '--timeout'"),

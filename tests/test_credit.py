@@ -90,7 +90,7 @@ def test_it_says_once_that_no_more_is_lent(caplog: pytest.LogCaptureFixture) -> 
     said = [record.getMessage() for record in caplog.records]
 
     assert len(said) == 1
-    assert "holds all the tasks that it may (50, global_rate_max_held)" in said[0]
+    assert "has reached global_rate_max_held (50 held tasks)" in said[0]
 
 
 def test_nothing_is_said_where_nothing_is_lent(caplog: pytest.LogCaptureFixture) -> None:

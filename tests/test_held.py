@@ -111,7 +111,7 @@ def test_a_worker_takes_no_more_than_it_may_hold_and_says_so_once(empty_redis: S
         log = cluster.log("w0")
 
     assert (held_then, left) == (28, 31)
-    assert log.count("holds all the tasks that it may (20, global_rate_max_held)") == 1
+    assert log.count("has reached global_rate_max_held (20 held tasks)") == 1
 
 
 @pytest.mark.long

@@ -143,7 +143,7 @@ def test_a_worker_whose_broker_has_a_credential_provider(locked: Redis) -> None:
         cluster.wait_for(5, 10)
         log = cluster.log("w0")
 
-    assert "limits hold for the whole cluster" in log
+    assert "limits are cluster-wide" in log
     assert "Traceback" not in log
 
 

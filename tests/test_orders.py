@@ -185,7 +185,7 @@ def test_a_changed_limit_outlives_all_workers(empty_redis: Server, figures: Figu
 
     assert worst <= 0
     assert 0.97 <= share <= 1.03
-    assert "limited is held to 20/s by control, w" in log
+    assert "limited is limited to 20/s by control, w" in log
 
 
 def test_a_worker_that_was_stopped_brings_no_old_limit_back(empty_redis: Server, figures: Figures) -> None:
@@ -297,7 +297,7 @@ def test_what_cannot_be_meant_is_refused(empty_redis: Server) -> None:
     assert unknown == [{"w0@lab": {"error": "unknown task"}}]
     assert all(repr(rate) in text for rate, text in said.items())
     assert "unknown task nobody: this application has free, late, limited" in named
-    assert "'soon' is no length of time" in late
+    assert "'soon' is not a valid duration" in late
     assert kept == {}
 
 
@@ -343,7 +343,7 @@ def test_an_order_that_is_heard_late_is_not_obeyed(empty_redis: Server) -> None:
         kept = records(empty_redis)["limited"]
 
     assert "limit" not in late
-    assert "heard too late: something else was ordered meanwhile, and 50/s is in force" in too_late["error"]
+    assert "received too late: a newer override exists, and 50/s is in force" in too_late["error"]
     assert "ok" in in_time
     assert (kept["limit"]["rate"], "pause" in kept) == ("30/s", True)
 
@@ -570,7 +570,7 @@ def test_commands_are_listed() -> None:
 
 
 def test_a_deploy_that_changes_what_is_declared_has_no_effect_and_a_worker_says_so(empty_redis: Server) -> None:
-    """An operator's 20/s, and then a worker whose task declares 30/s; and a pause without an end."""
+    """An operator's 20/s, and then a worker whose task declares 30/s; and an indefinite pause."""
     with cluster_on(empty_redis, "50/s", loglevel="INFO") as cluster:
         order(cluster, "set", "limited", "20/s", "--reason", "they called")
         order(cluster, "pause", "late")
@@ -580,7 +580,7 @@ def test_a_deploy_that_changes_what_is_declared_has_no_effect_and_a_worker_says_
 
     assert "limited now declares 30/s instead of 50/s, which has no effect: 20/s was ordered" in log
     assert "ago (they called)" in log
-    assert "late is paused without an end by " in log
+    assert "late is paused indefinitely by " in log
     assert log.count("WARNING/MainProcess] global-rate: ") == 2
 
 

@@ -152,7 +152,7 @@ def test_a_cut_while_nothing_is_held_is_no_outage(empty_redis: Server, own_redis
     """The worker opens a new connection at once, though it has nothing to ask: no warning."""
     with Cluster(f"{empty_redis.url}/0", own_redis.url, "100/s", loglevel="INFO") as cluster:
         cluster.start(1)
-        cluster.wait(lambda: "limits hold for the whole cluster" in cluster.log("w0"), 5)
+        cluster.wait(lambda: "limits are cluster-wide" in cluster.log("w0"), 5)
         for _ in range(2):
             own_redis.client().client_kill_filter(_type="normal")
             time.sleep(SILENCE_S + 0.5)
@@ -190,7 +190,7 @@ def test_it_counts_after_a_second_and_is_told_once_a_minute(now: list[float], ca
     outage.replied("b", [])
     outage.replied("a", [])
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    what = "tasks with a limit are held until it is back; 7 are held here"
+    what = "tasks with a limit are held until it is back; 7 tasks held"
 
     assert counts == [False, False, True]
     assert again == [1001, 1001, 1001.5 + ASKED_S]
@@ -243,7 +243,7 @@ def test_a_refusal_that_nobody_asks_about_any_more_is_over(now: list[float], cap
     assert again <= now[0] + 5 + ASKED_S
     assert reason == "a: READONLY"
     assert outage.reason is None
-    assert caplog.messages[-1] == "global-rate: nothing asks any more for what the Redis at redis://h refused"
+    assert caplog.messages[-1] == "global-rate: no task waits for a bucket that the Redis at redis://h refused"
 
 
 def test_a_slow_redis_is_told_of_once_a_minute(now: list[float], caplog: pytest.LogCaptureFixture) -> None:

@@ -69,7 +69,7 @@ def test_held_messages_go_back_to_rabbitmq_and_come_again(rabbitmq: str, empty_r
     assert [record.task_id for record in starts] == ids
     assert 3.9 <= starts[-1].instant - starts[0].instant <= 4.6
     assert 9 + 7 <= log.count("received") <= 9 + 7 + 5 + 3 + 1 + 4
-    assert log.count("held messages go back to RabbitMQ") == 1
+    assert log.count("held messages are requeued") == 1
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,7 @@ def test_a_password_is_nowhere_in_what_is_told(empty_redis: Server, locked: Redi
             client.config_set("requirepass", SECRET)
         told["log"] = cluster.log("w0")
 
-    assert "limits hold for the whole cluster" in told["log"]
+    assert "limits are cluster-wide" in told["log"]
     assert f"127.0.0.1:{locked.port}/1" in told["stats"]
     assert "Settings(" in told["reprs"]
     assert f"port={locked.port}" in told["reprs"]

@@ -286,9 +286,9 @@ def test_a_setting_in_capitals_without_a_namespace_is_refused_or_obeyed() -> Non
 @pytest.mark.parametrize(
     ("conf", "words"),
     [
-        ({"global_rate_key_prefix": ""}, ["global_rate_key_prefix = ''", "no braces"]),
-        ({"global_rate_key_prefix": "a{b}"}, ["global_rate_key_prefix = 'a{b}'", "no braces"]),
-        ({"global_rate_key_prefix": 5}, ["global_rate_key_prefix = 5", "a text"]),
+        ({"global_rate_key_prefix": ""}, ["global_rate_key_prefix = ''", "without braces"]),
+        ({"global_rate_key_prefix": "a{b}"}, ["global_rate_key_prefix = 'a{b}'", "without braces"]),
+        ({"global_rate_key_prefix": 5}, ["global_rate_key_prefix = 5", "non-empty string"]),
         *(
             ({"global_rate_consumer_timeout": value}, [f"{value!r}", "seconds"])
             for value in (-1, "5", float("inf"), float("nan"), True, None)
@@ -309,7 +309,7 @@ def test_a_setting_in_capitals_without_a_namespace_is_refused_or_obeyed() -> Non
         ),
         (
             {"broker_url": f"sentinel://:{SECRET}@h:1;sentinel://i:2"},
-            ["= sentinel://h:1;sentinel://i:2:", "Set 'master_name' in broker_transport_options"],
+            ["= sentinel://h:1;sentinel://i:2:", "set 'master_name' in broker_transport_options"],
         ),
         (
             {"broker_url": "amqp://", "result_backend": f"sentinel://:{SECRET}@h:1"},

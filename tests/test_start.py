@@ -31,7 +31,7 @@ AUTO = "celery_global_rate.auto"
 FORMS = "use N/s, N/m or N/h"
 
 #: From this line of a worker's log on the limits hold; one for each step.
-SWITCHED_ON = "global-rate: limits hold for the whole cluster"
+SWITCHED_ON = "global-rate: limits are cluster-wide"
 #: A worker that refuses does so in less, in seconds; it takes 0.6 s on a quiet machine.
 QUICK_S = 10
 
@@ -47,12 +47,12 @@ BAD = [
     *(case(["task proj.send", repr(rate), FORMS], rate_limit=rate) for rate in ("nan/s", "inf/s", True, [])),
     case(["task proj.send", "burst 0", "whole number from 1"], rate_limit="5/s", rate_burst=0),
     case(["task proj.send", "burst 0", "whole number from 1"], rate_burst=0),
-    case(["task proj.send", "'1/h' with burst 1000000", FORMS], rate_limit="1/h", rate_burst=1_000_000),
+    case(["task proj.send", "'1/h' takes over ten years", "of 1000000", FORMS], rate_limit="1/h", rate_burst=1_000_000),
     case(["task proj.send", "'fast'", FORMS], conf={"task_annotations": {"proj.send": {"rate_limit": "fast"}}}),
     case(["task proj.send", "'fast'", FORMS], conf={"task_annotations": [{}, {"*": {"rate_limit": "fast"}}]}),
     case(["task_default_rate_limit", "'slow'", FORMS], conf={"task_default_rate_limit": "slow"}),
     case(["global_rate_ulr", "not a setting", "global_rate_url,"], conf={"global_rate_ulr": REDIS}),
-    case(["global_rate_key_prefix", "'a{b}'", "no braces"], conf={"global_rate_key_prefix": "a{b}"}),
+    case(["global_rate_key_prefix", "'a{b}'", "without braces"], conf={"global_rate_key_prefix": "a{b}"}),
     case(["global_rate_max_held", "'many'", "whole number"], conf={"global_rate_max_held": "many"}),
     case(["global_rate_redis_options", "pasword", "names"], conf={"global_rate_redis_options": {"pasword": SECRET}}),
     case(["global_rate_url", "http://", "use one of redis"], conf={"global_rate_url": f"http://:{SECRET}@h"}),

@@ -114,8 +114,8 @@ class AckDeadline:
     def _give_back(self, held: Sequence[Any]) -> None:
         self._tell(
             logging.INFO,
-            "global-rate: every %g s held messages go back to RabbitMQ, which waits only %g s for an acknowledgement, "
-            "and come again",
+            "global-rate: every %g s held messages are requeued, because RabbitMQ waits only %g s for their "
+            "acknowledgement; it delivers them again",
             self._held_s,
             self._held_s / GIVEN_BACK_SHARE,
         )
@@ -142,7 +142,7 @@ class AckDeadline:
                 if not request.message.acknowledged:
                     request.message.requeue()
         except consumer.connection_errors + consumer.channel_errors as exc:  # then all of them come again
-            logger.warning("global-rate: held messages could not be given back to RabbitMQ: %r", exc)
+            logger.warning("global-rate: held messages could not be returned to RabbitMQ: %r", exc)
 
     def _copy(self, requests: Sequence[Any]) -> None:
         """Send messages anew, to the end of their queues. Who ends between copy and acknowledgement leaves both."""

@@ -145,7 +145,7 @@ def give_back(consumer: Any, requests: Sequence[Any]) -> None:
             for message in messages:
                 message.requeue()
     except consumer.connection_errors + consumer.channel_errors as exc:  # then they return with the connection
-        logger.warning("global-rate: held messages could not be given back to the broker: %s", type(exc).__name__)
+        logger.warning("global-rate: held messages could not be returned to the broker: %s", type(exc).__name__)
 
 
 def _restore(tasks: Any, messages: Sequence[Any]) -> None:

@@ -63,8 +63,8 @@ class Credit:
         if held >= room > 0 and not self._is_told:
             self._is_told = True
             logger.warning(
-                "global-rate: this worker holds all the tasks that it may (%d, global_rate_max_held): others behind "
-                "them in its queues wait. Give tasks with a limit a queue of their own, or raise the setting",
+                "global-rate: this worker has reached global_rate_max_held (%d held tasks): the tasks behind "
+                "them in its queues wait. Give limited tasks their own queue, or raise the setting",
                 self._most,
             )
         if self._renew is None:

@@ -147,7 +147,7 @@ def compare_workers(app: Celery, url: str | None, timeout_s: float) -> tuple[lis
     if not answers:
         verdict = f"No worker has answered within {timeout_s:g} s."
     elif differing:
-        verdict = f"Not on everywhere: see {differing} of {len(answers)} workers above."
+        verdict = f"{differing} of {len(answers)} workers differ: see above."
     elif not reference.keeps_limits:
         verdict = "All workers agree, but this Redis keeps no limits now."
     else:

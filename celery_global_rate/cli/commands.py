@@ -185,7 +185,7 @@ def history_command(desk: Desk, store: Store, task: str, as_json: bool) -> None:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.origin.when_us / 1e6))
         click.echo(f"{when}  {record.what} {rate}".rstrip() + f"  {describe(record.origin, now_us)}")
     if not records:
-        click.echo(f"nothing was ever ordered for {task}")
+        click.echo(f"{task} was never overridden")
 
 
 @click.command(name="show")

@@ -25,7 +25,7 @@ worker.params += [
         default=False,
         help_group=GROUP,
         show_envvar=True,
-        help="Let rate limits hold for the whole cluster instead of for each worker.",
+        help="Apply rate limits to the whole cluster instead of to each worker.",
     ),
     CeleryOption(
         ["--global-rate-url"],

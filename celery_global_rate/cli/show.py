@@ -224,7 +224,7 @@ def told(record: Record, now_us: int) -> dict[str, Any]:
 def table(found: Sequence[Row]) -> list[str]:
     """Lines of at most 100 columns. Long names lose their middle, long notes their end."""
     if not found:
-        return ["no task has a limit, and none was ordered"]
+        return ["no task has a limit or an override"]
     cells = [HEAD, *(row.cells for row in found)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(HEAD))]
     widths[0] = max(10, min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(HEAD) - 1)))

@@ -25,5 +25,5 @@ def parse(text: str) -> float:
     parts = re.findall(r"(\d+)([dhms]?)", text)
     seconds = sum(int(count) * UNITS_S[unit or "s"] for count, unit in parts)
     if "".join(map("".join, parts)) != text.strip() or not 0 < seconds <= LONGEST_S:
-        raise ValueError(f"{text!r} is no length of time: write it like 90s, 15m, 2h, 1d or 1h30m")
+        raise ValueError(f"{text!r} is not a valid duration: use for example 90s, 15m, 2h, 1d or 1h30m")
     return float(seconds)

@@ -26,7 +26,7 @@ HAND_OVER_S = 0.005
 
 LARGEST_BURST = 1_000_000
 
-#: A bucket that takes longer to fill cannot be meant, and its instants would leave the range of exact integers.
+#: A bucket that takes longer to fill is a mistake, and its instants would leave the range of exact integers.
 LONGEST_FILL_US = 10 * 365 * 86400 * US_PER_S
 
 
@@ -80,7 +80,7 @@ class Limit:
             The limit, or None for no limit.
 
         Raises:
-            ValueError: a rate or burst that cannot be meant; the text names it and what to write instead.
+            ValueError: the rate or burst is invalid; the text names it and what to write instead.
         """
         periods_s, forms = (ORDERED_PERIODS_S, ORDERED_FORMS) if is_order else (PERIODS_S, FORMS)
         per_s = _per_second(rate, periods_s, forms)
@@ -89,7 +89,7 @@ class Limit:
             return None
         interval_ps = math.ceil(Fraction(US_PER_S * PS_PER_US) / per_s)
         if interval_ps * slots > LONGEST_FILL_US * PS_PER_US:
-            raise ValueError(f"rate {rate!r:.80} with burst {slots} fills its bucket in over ten years: {forms}")
+            raise ValueError(f"rate {rate!r:.80} takes over ten years to refill a bucket of {slots}: {forms}")
         return cls(*divmod(interval_ps, PS_PER_US), slots)
 
     def __str__(self) -> str:

@@ -138,7 +138,7 @@ class Record:
             ValueError: this is none.
         """
         if len(text) > LONGEST:
-            raise ValueError(f"a record of {len(text)} characters")
+            raise ValueError(f"it has {len(text)} characters")
         text = text.decode() if isinstance(text, bytes) else text
         parts = _TEXT.fullmatch(text)
         if parts is None:
@@ -193,7 +193,7 @@ def ordered(rate: object, burst: int | None = None) -> tuple[Limit | None, str]:
         The limit, and the rate as a record spells it.
 
     Raises:
-        ValueError: a rate that cannot be meant.
+        ValueError: the rate is invalid.
     """
     if rate is None or (isinstance(rate, str) and rate.strip().lower() in NO_LIMIT):
         return None, "none"

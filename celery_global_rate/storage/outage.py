@@ -86,7 +86,7 @@ class Outage:
         if error is not None:
             self._begin(ALL, cause(error), SILENCE_S if isinstance(error, TimeoutError) else 0.0)
         elif not self._troubles:
-            logger.info("global-rate: limits hold for the whole cluster, by the Redis at %s", self._address)
+            logger.info("global-rate: limits are cluster-wide, kept by the Redis at %s", self._address)
 
     def introduced(self, reply: object) -> None:
         """Redis has been asked by `INFO` who it is. It may refuse to tell, and that is no error."""
@@ -128,13 +128,13 @@ class Outage:
         for name in [it for it, trouble in self._troubles.items() if it != ALL and now >= trouble.heard + ASKED_S]:
             del self._troubles[name]
             if not self._troubles:
-                logger.warning("global-rate: nothing asks any more for what the Redis at %s refused", self._address)
+                logger.warning("global-rate: no task waits for a bucket that the Redis at %s refused", self._address)
         if not self._troubles:
             return float("inf")
         if now >= self._tell_at:
             self._tell_at = now + TOLD_AGAIN_S
             logger.warning(
-                "global-rate: no answer from the Redis at %s (%s) for %s: %s; %d are held here",
+                "global-rate: no answer from the Redis at %s (%s) for %s: %s; %d tasks held",
                 self._address,
                 self.reason,
                 format_duration(now - self._since),

@@ -125,12 +125,12 @@ def _change(step: LimitingStep, name: str, change: dict[str, Any], source: str, 
     except ERRORS as exc:
         return nok(f"no answer from the Redis at {regulator.settings.address} ({cause(exc)}): try again")
     if record is None:
-        return nok("heard too late: nothing was changed")
+        return nok("received too late: nothing was changed")
     regulator.obey(name, record)
     order = record.order
     if order is None or order.rate != change["limit"]["rate"]:
         in_force = step.declared(name) if order is None or order.rate == DECLARED else order.rate
-        return nok(f"heard too late: something else was ordered meanwhile, and {in_force or 'no limit'} is in force")
+        return nok(f"received too late: a newer override exists, and {in_force or 'no limit'} is in force")
     before = order.declared if order.replaced == DECLARED else order.replaced
     in_force = order.declared if order.rate == DECLARED else order.rate
     return ok(f"{done} for the whole cluster: {in_force}, before {before}")

@@ -57,7 +57,7 @@ def announce(
 def _announce(name: str, declared: Limit | None, record: Record, now_us: float) -> None:
     if order := record.order_at(now_us):
         end = f", for another {format_duration((order.until_us - now_us) / 1e6)}" if order.until_us else ""
-        logger.info("global-rate: %s is held to %s %s%s", name, order.rate, describe(order.origin, now_us), end)
+        logger.info("global-rate: %s is limited to %s %s%s", name, order.rate, describe(order.origin, now_us), end)
         here = str(declared or "none")
         if order.declared != here:
             logger.warning(
@@ -72,7 +72,7 @@ def _announce(name: str, declared: Limit | None, record: Record, now_us: float) 
     if pause := record.pause_at(now_us):
         if pause.until_us is None:
             logger.warning(
-                "global-rate: %s is paused without an end %s: nothing starts until `celery global-rate resume %s`",
+                "global-rate: %s is paused indefinitely %s: nothing starts until `celery global-rate resume %s`",
                 name,
                 describe(pause.origin, now_us),
                 name,
