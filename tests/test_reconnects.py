@@ -95,16 +95,16 @@ def test_the_prefetch_count_after_an_event_is_that_of_stock(
             url = broker.url if kind == "rabbitmq" else f"{broker.url}/0"
             try:
                 found.append(after(url, happen, proxy.port, cancels, limiter))
-            except RuntimeError as reason:  # the worker has ended
+            except (RuntimeError, TimeoutError) as reason:  # the worker has ended, or its tasks do not
                 if limiter:
                     raise
                 found.append(None)
-                figures(f"stock has ended: {str(reason).strip().splitlines()[-1]}")
+                figures(f"stock does not go on: {type(reason).__name__}, {str(reason).strip().splitlines()[-1]}")
     stock, here = found
     cell = f"{kind}, {event}, {'cancelled' if cancels else 'not cancelled'}"
     figures(f"{cell}: prefetch count and seconds for 16 tasks: here {here}, stock {stock}")
 
     assert here is not None
-    count, took_s = stock or (OWN, OWN / 4)  # a worker that has not ended has lost nothing
+    count, took_s = stock or (OWN, OWN / 4)  # a worker that goes on has lost nothing
     assert here[0] == count
     assert here[1] <= took_s + 0.5
