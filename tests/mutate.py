@@ -5,8 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 
-FILES = ("slots.lua", "records.lua", "reserve.lua", "give_back.lua", "set.lua", "keep.lua", "beat.lua")
-VERBS = ("reserve", "give_back", "set", "keep", "beat")
+FILES = (
+    "slots.lua",
+    "overrides.lua",
+    "reserve.lua",
+    "give_back.lua",
+    "set_override.lua",
+    "sync_overrides.lua",
+    "heartbeat.lua",
+)
+VERBS = ("reserve", "give_back", "set_override", "sync_overrides", "heartbeat")
 
 
 @dataclass(frozen=True)
@@ -29,10 +37,10 @@ def sources(mutant: Mutant) -> dict[str, str]:
     """The scripts with the error in them, by verb."""
     files = originals()
     files[mutant.file] = files[mutant.file].replace(mutant.old, mutant.new)
-    return {verb: "\n".join(files[f"{name}.lua"] for name in ("slots", "records", verb)) for verb in VERBS}
+    return {verb: "\n".join(files[f"{name}.lua"] for name in ("slots", "overrides", verb)) for verb in VERBS}
 
 
-SLOTS, RECORDS, RESERVE, GIVE_BACK, SET, KEEP, BEAT = FILES
+SLOTS, OVERRIDES, RESERVE, GIVE_BACK, SET, SYNC, HEARTBEAT = FILES
 MUTANTS = [
     # slots.lua
     Mutant(SLOTS, "local PS_PER_US = 1000000", "local PS_PER_US = 1000", "picoseconds taken for nanoseconds"),
@@ -128,36 +136,39 @@ MUTANTS = [
     Mutant(GIVE_BACK, "ps = tonumber(ARGV[2])}", "ps = 0}", "the remainder is dropped"),
     Mutant(GIVE_BACK, "tonumber(ARGV[4]) + 1)", "tonumber(ARGV[4]))", "twice is twice"),
     Mutant(GIVE_BACK, "return 0 end", "return 1 end", "says it did"),
-    # records.lua
-    Mutant(RECORDS, "return tonumber(version), id", "return version, id", "a text"),
+    # overrides.lua
+    Mutant(OVERRIDES, "return tonumber(version), id", "return version, id", "a text"),
     Mutant(
-        RECORDS, "return version > other_version end", "return version < other_version end", "the lower record counts"
+        OVERRIDES,
+        "return version > other_version end",
+        "return version < other_version end",
+        "the lower override counts",
     ),
-    Mutant(RECORDS, "return id > other_id", "return id < other_id", "the lower id counts"),
-    Mutant(RECORDS, "return id > other_id", "return false", "of two ids whichever came first counts"),
-    Mutant(RECORDS, "return id > other_id", "return true", "a known record is a change"),
+    Mutant(OVERRIDES, "return id > other_id", "return id < other_id", "the lower id counts"),
+    Mutant(OVERRIDES, "return id > other_id", "return false", "of two ids whichever came first counts"),
+    Mutant(OVERRIDES, "return id > other_id", "return true", "a known override is a change"),
     Mutant(
-        RECORDS,
-        "if record == '' or (stored and order(stored) and not is_higher(record, stored)) then",
+        OVERRIDES,
+        "if override == '' or (stored and parse_rank(stored) and not is_higher(override, stored)) then",
         "if stored then",
         "never higher",
     ),
-    Mutant(RECORDS, "redis.call('HSET', records, name, record)\n", "", "what is higher is not stored"),
-    Mutant(RECORDS, "redis.call('HINCRBY', era, 'changes', 1)\n", "", "a change that the era does not show"),
-    # reserve.lua, with a record
-    Mutant(RESERVE, "if record ~= ARGV[9] then", "if false then", "slots for who does not know the record"),
-    Mutant(RESERVE, "floor_us = math.max(floor_us, (select(3, order(record))))", "floor_us = 0", "no floor"),
-    Mutant(RESERVE, "math.max(floor_us, (select", "math.max(0, (select", "a record makes up for an outage"),
+    Mutant(OVERRIDES, "redis.call('HSET', overrides, name, override)\n", "", "what is higher is not stored"),
+    Mutant(OVERRIDES, "redis.call('HINCRBY', era, 'changes', 1)\n", "", "a change that the era does not show"),
+    # reserve.lua, with an override
+    Mutant(RESERVE, "if override ~= ARGV[9] then", "if false then", "slots for who does not know the override"),
+    Mutant(RESERVE, "floor_us = math.max(floor_us, (select(3, parse_rank(override))))", "floor_us = 0", "no floor"),
+    Mutant(RESERVE, "math.max(floor_us, (select", "math.max(0, (select", "an override makes up for an outage"),
     Mutant(RESERVE, "= now_us - tonumber(ARGV[10]), keep", "= 0, keep", "an outage saves a burst"),
     Mutant(RESERVE, "= now_us - tonumber(ARGV[10]), keep", "= now_us, keep", "no burst is ever saved"),
     Mutant(RESERVE, "if first_us ~= floor_us or count > 0 then", "if true then", "a pause keeps the bucket for ever"),
     Mutant(RESERVE, "'given', count)", "'given', 1)", "a call counts for one slot"),
-    Mutant(RESERVE, "0, 0, 1, record}", "0, 0, 1, ''}", "a refusal without the record"),
+    Mutant(RESERVE, "0, 0, 1, override}", "0, 0, 1, ''}", "a refusal without the override"),
     Mutant(SLOTS, "if floor_us > full_us then full_us, full_ps = floor_us, 0 end\n", "", "a floor is not a floor"),
     Mutant(SLOTS, "if floor_us > full_us then", "if floor_us > now_us then", "a past floor saves a burst"),
     Mutant(SLOTS, "full_us, full_ps = floor_us, 0 end", "return floor_us, 0 end", "a floor brings slots forward"),
     Mutant(GIVE_BACK, "redis.call('HINCRBY', bucket, 'given', -tonumber(ARGV[3]))\n", "", "what came back is counted"),
-    # set.lua
+    # set_override.lua
     Mutant(SET, "tonumber(before['until']) <= now_us", "false", "what was over counts as before"),
     Mutant(SET, "tonumber(before['until']) <= now_us", "true", "what has an end counts as over"),
     Mutant(SET, "if limit[key] ~= other[key] then return false end", "", "any limit is the same"),
@@ -166,47 +177,54 @@ MUTANTS = [
     Mutant(SET, "return limit.reason == change.reason", "return false", "the same limit is a change"),
     Mutant(SET, "local CHANGES_KEPT = 20", "local CHANGES_KEPT = 21", "one change too many"),
     Mutant(SET, "if late_us > 0 and", "if", "a clock that steps back refuses orders"),
-    Mutant(SET, "tonumber(record.when) > now_us - late_us", "false", "a late order undoes a later one"),
-    Mutant(SET, "tonumber(record.when) > now_us - late_us", "true", "a late order is never written"),
+    Mutant(SET, "tonumber(override.when) > now_us - late_us", "false", "a late order undoes a later one"),
+    Mutant(SET, "tonumber(override.when) > now_us - late_us", "true", "a late order is never written"),
     Mutant(SET, "if past_id == id then return {0, now_us, stored or ''} end", "", "each who hears it writes it"),
-    Mutant(SET, "{0, now_us, stored or ''}", "{0, now_us, ''}", "who hears it again is not told the record"),
-    Mutant(SET, "record.when = now\n", "record.when = '1'\n", "a record without a date"),
+    Mutant(SET, "{0, now_us, stored or ''}", "{0, now_us, ''}", "who hears it again is not told the override"),
+    Mutant(SET, "override.when = now\n", "override.when = '1'\n", "an override without a date"),
     Mutant(SET, "before and not is_over and before.rate or 'declared'", "'declared'", "what was before is not told"),
     Mutant(
-        SET, "record.limit.replaced, record.limit.when = replaced, now", "record.limit.when = now", "before is lost"
+        SET,
+        "override.limit.replaced, override.limit.when = replaced, now",
+        "override.limit.when = now",
+        "before is lost",
     ),
     Mutant(
         SET,
-        "record.limit.by, record.limit.source, record.limit.reason = change.by, change.source, change.reason\n",
+        "override.limit.by, override.limit.source, override.limit.reason = change.by, change.source, change.reason\n",
         "",
         "a limit of nobody",
     ),
     Mutant(SET, "floor = change['until'] or FOREVER_US", "floor = FOREVER_US", "a pause never ends by itself"),
     Mutant(SET, "['until'] = change['until']", "['until'] = nil", "the end of a pause is not told"),
-    Mutant(SET, "record.pause, floor = nil, now", "record.pause, floor = nil, '0'", "a resume gives a burst"),
-    Mutant(SET, "record.pause, floor = nil, now", "floor = now", "a pause is told after its end"),
-    Mutant(SET, "math.max(version + 1, now_us)", "now_us", "two records of one version"),
+    Mutant(SET, "override.pause, floor = nil, now", "override.pause, floor = nil, '0'", "a resume gives a burst"),
+    Mutant(SET, "override.pause, floor = nil, now", "floor = now", "a pause is told after its end"),
+    Mutant(SET, "math.max(version + 1, now_us)", "now_us", "two overrides of one version"),
     Mutant(SET, "math.max(version + 1, now_us)", "version + 1", "the version is not the clock"),
-    Mutant(SET, "redis.call('HSET', records, name, text)\n", "", "nothing is stored"),
+    Mutant(SET, "redis.call('HSET', overrides, name, text)\n", "", "nothing is stored"),
     Mutant(SET, "redis.call('HSETNX', era, 'id', id)\n", "", "an era without an id"),
     Mutant(SET, "redis.call('HINCRBY', era, 'changes', 1)\n", "", "an order that the era does not show"),
     Mutant(SET, "redis.call('PUBLISH', ARGV[5], text .. '\\n' .. name)\n", "", "nobody is told"),
     Mutant(
         SET,
-        "version, floor, record = last_version, exact(last_floor_us), ",
-        "version, _, record = last_version, 0, ",
+        "version, floor, override = last_version, exact(last_floor_us), ",
+        "version, _, override = last_version, 0, ",
         "a limit ends a pause",
     ),
-    # keep.lua
-    Mutant(KEEP, "redis.call('HSETNX', era, 'id', ARGV[1])", "redis.call('HSET', era, 'id', ARGV[1])", "a new era"),
-    Mutant(KEEP, "if redis.call('EXISTS', records) == 1 then", "if true then", "an era without records"),
-    Mutant(KEEP, "if redis.call('EXISTS', records) == 1 then", "if false then", "an era without id"),
-    Mutant(KEEP, "for index = 2, #ARGV, 2 do", "for index = 4, #ARGV, 2 do", "the first record is left out"),
-    Mutant(KEEP, "redis.call('HGETALL', records)", "{}", "a worker learns nothing"),
-    # beat.lua
-    Mutant(BEAT, "exact(now_us + life_us), ARGV[1])", "exact(now_us), ARGV[1])", "dead at birth"),
-    Mutant(BEAT, "forget(workers, now_us, life_us)\n", "", "nobody ever dies"),
-    Mutant(BEAT, "forget(workers, now_us, life_us)", "forget(workers, now_us, 0)", "who has just come does not count"),
-    Mutant(BEAT, "forget(workers, now_us, life_us)", "forget(workers, now_us, 1e12)", "lives on a clock of the past"),
-    Mutant(BEAT, "exact(math.ceil(life_us / 1000))", "exact(life_us)", "the key outlives all workers"),
+    # sync_overrides.lua
+    Mutant(SYNC, "redis.call('HSETNX', era, 'id', ARGV[1])", "redis.call('HSET', era, 'id', ARGV[1])", "a new era"),
+    Mutant(SYNC, "if redis.call('EXISTS', overrides) == 1 then", "if true then", "an era without overrides"),
+    Mutant(SYNC, "if redis.call('EXISTS', overrides) == 1 then", "if false then", "an era without id"),
+    Mutant(SYNC, "for index = 2, #ARGV, 2 do", "for index = 4, #ARGV, 2 do", "the first override is left out"),
+    Mutant(SYNC, "redis.call('HGETALL', overrides)", "{}", "a worker learns nothing"),
+    # heartbeat.lua
+    Mutant(HEARTBEAT, "exact(now_us + life_us), ARGV[1])", "exact(now_us), ARGV[1])", "dead at birth"),
+    Mutant(HEARTBEAT, "forget(workers, now_us, life_us)\n", "", "nobody ever dies"),
+    Mutant(
+        HEARTBEAT, "forget(workers, now_us, life_us)", "forget(workers, now_us, 0)", "who has just come does not count"
+    ),
+    Mutant(
+        HEARTBEAT, "forget(workers, now_us, life_us)", "forget(workers, now_us, 1e12)", "lives on a clock of the past"
+    ),
+    Mutant(HEARTBEAT, "exact(math.ceil(life_us / 1000))", "exact(life_us)", "the key outlives all workers"),
 ]

@@ -13,18 +13,18 @@ import redis
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.storage.scripts import (
-    BEAT,
     GIVE_BACK,
-    KEEP,
+    HEARTBEAT,
     RESERVE,
-    SET,
-    beat_call,
+    SET_OVERRIDE,
+    SYNC_OVERRIDES,
     bucket_key,
     give_back_call,
-    keep_call,
+    heartbeat_call,
     news_channel,
     reserve_call,
-    set_call,
+    set_override_call,
+    sync_overrides_call,
     waiting_key,
 )
 
@@ -37,9 +37,9 @@ CHANNEL = news_channel(PREFIX, 9)
 SOURCES = {
     "reserve": RESERVE.source,
     "give_back": GIVE_BACK.source,
-    "set": SET.source,
-    "keep": KEEP.source,
-    "beat": BEAT.source,
+    "set_override": SET_OVERRIDE.source,
+    "sync_overrides": SYNC_OVERRIDES.source,
+    "heartbeat": HEARTBEAT.source,
 }
 
 
@@ -52,9 +52,9 @@ class Bucket:
         self.key, self.waiting_key = bucket_key(PREFIX, NAME), waiting_key(PREFIX, NAME)
         self._reserve = client.register_script(sources["reserve"])
         self._give_back = client.register_script(sources["give_back"])
-        self._set = client.register_script(sources["set"])
-        self._keep = client.register_script(sources["keep"])
-        self._beat = client.register_script(sources["beat"])
+        self._set = client.register_script(sources["set_override"])
+        self._keep = client.register_script(sources["sync_overrides"])
+        self._beat = client.register_script(sources["heartbeat"])
 
     def reserve(
         self,
@@ -62,10 +62,10 @@ class Bucket:
         limit: Limit,
         wanted: int = 1,
         worker: str = "one",
-        record: str = "",
+        override: str = "",
         awake_us: int = NOW,
     ) -> Reservation:
-        count, *call = reserve_call(PREFIX, NAME, limit, wanted, worker, record, awake_us)
+        count, *call = reserve_call(PREFIX, NAME, limit, wanted, worker, override, awake_us)
         call[-6:-4] = self.horizon_us, self.patience_us
         keys, args = call[: int(count)], call[int(count) :]
         return Reservation(*self._reserve(keys, args if now_us is None else [*args, now_us]))
@@ -81,20 +81,20 @@ class Bucket:
     ) -> tuple[bool, str]:
         """Order a change; whether it was written, and the record there is then."""
         entry = {"by": "me", "source": "test", "reason": "why", **change}
-        count, *call = set_call(PREFIX, NAME, entry, id, late_us, CHANNEL)
+        count, *call = set_override_call(PREFIX, NAME, entry, id, late_us, CHANNEL)
         keys, args = call[: int(count)], call[int(count) :]
         written, _, record = self._set(keys, args if now_us is None else [*args, now_us])
         return bool(written), record
 
     def keep(self, records: Mapping[str, str], era: str = "new") -> tuple[str | None, int, dict[str, str]]:
         """Tell what a worker knows: the era, its changes, and all records there are then."""
-        count, *call = keep_call(PREFIX, era, records)
+        count, *call = sync_overrides_call(PREFIX, era, records)
         _, id, changes, pairs = self._keep(call[: int(count)], call[int(count) :])
         return id, int(changes or 0), dict(zip(pairs[::2], pairs[1::2]))
 
     def beat(self, now_us: int, worker: str, life_s: float = 30) -> int:
         """A worker lives; how many do."""
-        count, *call = beat_call(PREFIX, worker, life_s, CHANNEL)
+        count, *call = heartbeat_call(PREFIX, worker, life_s, CHANNEL)
         return int(self._beat(call[: int(count)], [*call[int(count) :], now_us]))
 
     def lose(self) -> None:

@@ -30,7 +30,7 @@ from celery_global_rate.storage.outage import Outage
 from celery_global_rate.storage.outage_policies import Hold
 from celery_global_rate.storage.scripts import news_channel
 from celery_global_rate.worker.override_feed import News
-from celery_global_rate.worker.overrides import Orders
+from celery_global_rate.worker.overrides import Overrides
 
 from .conftest import Figures, Server
 from .test_check import check
@@ -93,11 +93,11 @@ def failures(url: str, admin: redis.Redis) -> list[str]:
     with Wire(url) as wire:
         wire.settings = Settings(url, {}, PREFIX, 100)
         clock = RedisClock()
-        orders = Orders(clock, lambda *in_force: None, lambda name: None)
-        limiter = Limiter(wire.connection, PREFIX, "w", clock, Outage(url, Hold(), lambda: None), Hold(), orders)
+        overrides = Overrides(clock, lambda *in_force: None, lambda name: None)
+        limiter = Limiter(wire.connection, PREFIX, "w", clock, Outage(url, Hold(), lambda: None), Hold(), overrides)
         channel = news_channel(PREFIX, 1)
         members = Members(wire.connection, PREFIX, "w", channel, lambda at: None)
-        news = News(wire.settings.connection, wire.waker, wire.connection, PREFIX, channel, orders, members)
+        news = News(wire.settings.connection, wire.waker, wire.connection, PREFIX, channel, overrides, members)
         try:
             wire.open()
         except AssertionError:
@@ -136,13 +136,13 @@ def failures(url: str, admin: redis.Redis) -> list[str]:
             with Store(wire.settings) as store:
                 _, record = store.change("limited", set_limit(LIMIT, "100/s", None, None), "test", "test")
                 tell("set", record)
-                tell("news", happens(lambda: orders.get("limited")))
-                tell("records", "limited" in store.records())
+                tell("news", happens(lambda: overrides.get("limited")))
+                tell("records", "limited" in store.overrides())
                 tell("history", store.history("limited"))
                 tell("states", store.states(["limited"])["limited"].given >= 0)
         except RedisError as exc:
             failed.append(f"{type(exc).__name__}: {exc}")
-            orders.learn("limited", "1:a:0:{}")
+            overrides.learn("limited", "1:a:0:{}")
         admin.delete(f"{{{PREFIX}}}:records", f"{{{PREFIX}}}:era")
         news.look()
         tell("keep", happens(lambda: admin.hexists(f"{{{PREFIX}}}:era", "id")))

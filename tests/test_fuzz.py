@@ -16,7 +16,7 @@ from celery.exceptions import ImproperlyConfigured
 from celery.utils.time import rate as celery_rate
 
 from celery_global_rate.limits.limit import LARGEST_BURST, LONGEST_FILL_US, Limit
-from celery_global_rate.limits.override import Record, ordered
+from celery_global_rate.limits.override import Override, parse_rate
 from celery_global_rate.limits.redis_clock import RedisClock
 from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.settings import Settings
@@ -86,10 +86,10 @@ def an_order(chance: random.Random) -> str:
     """What an operator orders is read as it is told again."""
     rate = text(chance)
     try:
-        limit, spelled = ordered(rate, None)
+        limit, spelled = parse_rate(rate, None)
     except ValueError:
         return "refused"
-    again, _ = ordered(spelled, None)
+    again, _ = parse_rate(spelled, None)
     assert (limit is None) == (again is None)
     if limit and again and limit.per_second < FASTEST:
         assert again.per_second == pytest.approx(limit.per_second, rel=1e-5)
@@ -143,13 +143,13 @@ def a_record(chance: random.Random) -> str:
     content: Any = {key: entry(2) for key in keys if chance.random() < 0.7} if chance.random() < 0.9 else entry(1)
     begin = chance.choice(["1:a:0:", "9:b:5:", f"{10**40}:a:0:", f"1:a:{10**40}:", text(chance)])
     try:
-        record = Record.parse(begin + json.dumps(content))
+        record = Override.parse(begin + json.dumps(content))
     except ValueError:
         return "refused"
     now_us = time.time() * 1e6
     clock = RedisClock()
     clock.observe(int(now_us), 0.0, 0.1)
-    for us in (record.floor_us, record.order.until_us if record.order else None):
+    for us in (record.floor_us, record.limit_override.until_us if record.limit_override else None):
         assert us is None or math.isfinite(clock.reached(us))
     limit = record.limit_at(now_us, None)
     assert limit is None or limit.interval_s > 0

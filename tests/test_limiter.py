@@ -21,7 +21,7 @@ from celery_global_rate.storage.limiter import Limiter
 from celery_global_rate.storage.outage import Outage
 from celery_global_rate.storage.outage_policies import Hold
 from celery_global_rate.storage.scripts import bucket_key, waiting_key
-from celery_global_rate.worker.overrides import Orders
+from celery_global_rate.worker.overrides import Overrides
 
 from .conftest import Server
 from .wire import NOISE_S, TICK_S, Wire
@@ -58,8 +58,8 @@ class Client(Wire):
         self.reports = self.outage.reports
         self.heard: list[str] = []
         clock = RedisClock()
-        self.orders = Orders(clock, lambda *in_force: None, self.heard.append)
-        self.limiter = Limiter(self.connection, PREFIX, "worker", clock, self.outage, Hold(), self.orders)
+        self.overrides = Overrides(clock, lambda *in_force: None, self.heard.append)
+        self.limiter = Limiter(self.connection, PREFIX, "worker", clock, self.outage, Hold(), self.overrides)
 
     def reserve(self, wanted: int = 1, limit: Limit = LIMIT) -> Reservation | None:
         """Ask for slots and wait for the reply."""

@@ -19,7 +19,7 @@ from celery_global_rate.limits.timing import SILENCE_S
 from celery_global_rate.storage.heartbeat import BEAT_S, FIRST_S, LIFE_S, MEMORY_S, Members
 from celery_global_rate.storage.scripts import members_key, news_channel
 from celery_global_rate.worker.override_feed import News
-from celery_global_rate.worker.overrides import Orders
+from celery_global_rate.worker.overrides import Overrides
 
 from .conftest import Figures, Server
 from .replay import CHANNEL, NOW, PREFIX, Bucket
@@ -157,8 +157,8 @@ class Fleet:
         members = Members(wire.connection, PREFIX, f"w{len(self.members)}", channel, lambda at: None)
         self.members.append(members)
         if self._hears:
-            orders = Orders(RedisClock(), lambda *in_force: None, lambda name: None)
-            news = News(wire.settings.connection, wire.waker, wire.connection, PREFIX, channel, orders, members)
+            overrides = Overrides(RedisClock(), lambda *in_force: None, lambda name: None)
+            news = News(wire.settings.connection, wire.waker, wire.connection, PREFIX, channel, overrides, members)
             news.attach(wire.loop.hub)
             self._stack.callback(news.detach)
         members.keep_up(time.monotonic())

@@ -178,8 +178,8 @@ class Shadow:
         setup = self._setup
         # A burst of 1 is what a floor at this moment is.
         limit = Limit(setup.intervals[call.version] * TICK_US, 0, 1 if call.has_floor else setup.burst)
-        answer = self._bucket.reserve(self._now_us, limit, call.wanted, record=record(call.version))
-        assert record(expected.told) == answer.record
+        answer = self._bucket.reserve(self._now_us, limit, call.wanted, override=record(call.version))
+        assert record(expected.told) == answer.override
 
         if expected.told:
             return

@@ -18,7 +18,7 @@ OF_A_BUCKET = [
     *(
         "storage.limiter.Limiter.reserve",
         "storage.limiter.Limiter.give_back",
-        "worker.overrides.Orders.text",
+        "worker.overrides.Overrides.text",
         "storage.outage.Outage.replied",
     ),
     *("worker.pool.CeleryPool.start", "worker.pool.CeleryPool.is_gone", "limits.reservation.Reservation.miss"),
@@ -33,7 +33,7 @@ BESIDE = [
     ),
     *(
         "scheduling.sweep.Sweep.keep_up",
-        "worker.overrides.Orders.keep_up",
+        "worker.overrides.Overrides.keep_up",
         "storage.outage.Outage.keep_up",
         "storage.heartbeat.Members.keep_up",
     ),

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from celery_global_rate.limits.limit import Limit
-from celery_global_rate.limits.override import LONGEST, LONGEST_REASON, Record, ordered, set_limit
+from celery_global_rate.limits.override import LONGEST, LONGEST_REASON, Override, parse_rate, set_limit
 from celery_global_rate.limits.redis_clock import RedisClock
 from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.settings import Settings
@@ -17,7 +17,7 @@ from celery_global_rate.storage.outage import Outage
 from celery_global_rate.storage.outage_policies import Hold
 from celery_global_rate.storage.scripts import news_channel
 from celery_global_rate.worker.override_feed import News
-from celery_global_rate.worker.overrides import Orders
+from celery_global_rate.worker.overrides import Overrides
 
 from .conftest import Server
 from .test_orders import cluster_on, order, records
@@ -34,11 +34,11 @@ def test_a_name_is_one_key_and_one_field(redis_server: Server, redis_client: red
     answers: list[Reservation | None] = []
     with Wire(f"{redis_server.url}/9") as wire:
         wire.settings = Settings(f"{redis_server.url}/9", {}, PREFIX, 100)
-        orders = Orders(clock := RedisClock(), lambda *in_force: None, heard.append)
-        limiter = Limiter(wire.connection, PREFIX, "w", clock, Outage("", Hold(), lambda: None), Hold(), orders)
+        overrides = Overrides(clock := RedisClock(), lambda *in_force: None, heard.append)
+        limiter = Limiter(wire.connection, PREFIX, "w", clock, Outage("", Hold(), lambda: None), Hold(), overrides)
         channel = news_channel(PREFIX, 9)
         members = Members(wire.connection, PREFIX, "w", channel, lambda at: None)
-        news = News(wire.settings.connection, wire.waker, wire.connection, PREFIX, channel, orders, members)
+        news = News(wire.settings.connection, wire.waker, wire.connection, PREFIX, channel, overrides, members)
         wire.open()
         news.attach(wire.loop.hub)
         wire.loop.run_for(0.1)
@@ -47,7 +47,7 @@ def test_a_name_is_one_key_and_one_field(redis_server: Server, redis_client: red
         with Store(wire.settings) as store:
             store.change(name, set_limit(Limit(10_000), "100/s", None), "me\n}", "test", "why\n\0{}")
             wire.loop.run_until(lambda: heard)
-            kept, told = store.records(), store.history(name)
+            kept, told = store.overrides(), store.history(name)
         news.detach()
     keys = {f"bucket:{name}", f"waiting:{name}", f"history:{name}", "records", "era", "workers"}
 
@@ -71,12 +71,12 @@ def test_a_reason_is_short(empty_redis: Server) -> None:
 
 def test_a_record_that_somebody_else_has_written_is_not_sent_around() -> None:
     with pytest.raises(ValueError, match="it has 1000012 characters"):
-        Record.parse("1:a:0:" + "{" + "x" * 1_000_004 + "}")
+        Override.parse("1:a:0:" + "{" + "x" * 1_000_004 + "}")
     assert LONGEST > 20 * LONGEST_REASON
 
 
 def test_an_error_does_not_repeat_a_megabyte() -> None:
     with pytest.raises(ValueError, match="cannot be read") as refused:
-        ordered("x" * 1_000_000)
+        parse_rate("x" * 1_000_000)
 
     assert len(str(refused.value)) < 300

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 
 from celery_global_rate.limits import duration
 from celery_global_rate.limits.limit import Limit
-from celery_global_rate.limits.override import Record, ordered
+from celery_global_rate.limits.override import Override, parse_rate
 
 NOW_US = 1_800_000_000_000_000
 SECOND = 1_000_000
 PER_S, PER_10_MS = Limit(SECOND), Limit(10_000)
 
 
-def record(**content: object) -> Record:
+def override(**content: object) -> Override:
     whole = {"what": "set", "when": str(NOW_US), **content}
-    return Record.parse(f"7:abc:0:{json.dumps(whole)}")
+    return Override.parse(f"7:abc:0:{json.dumps(whole)}")
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,13 @@ def record(**content: object) -> Record:
     ],
 )
 def test_what_an_operator_may_write(rate: object, limit: Limit | None, spelled: str) -> None:
-    assert ordered(rate) == (limit, spelled)
+    assert parse_rate(rate) == (limit, spelled)
 
 
 @pytest.mark.parametrize("rate", ["abc", "-5/s", "nan/s", "inf/s", "10/x", "1/s/s", True, [], "1e999/s", "1/w"])
 def test_what_cannot_be_meant(rate: object) -> None:
     with pytest.raises(ValueError, match="use N/s, N/m, N/h or N/d"):
-        ordered(rate)
+        parse_rate(rate)
 
 
 def test_a_task_may_not_count_per_day() -> None:
@@ -58,7 +58,7 @@ def test_a_task_may_not_count_per_day() -> None:
 
 def test_an_order_is_in_force_until_its_end() -> None:
     limit = {"rate": "1/s", "us": str(SECOND), "ps": "0", "burst": "1", "when": str(NOW_US), "until": str(NOW_US + 5)}
-    found = record(limit=limit)
+    found = override(limit=limit)
 
     assert found.limit_at(NOW_US + 4, PER_10_MS) == PER_S
     assert found.limit_at(NOW_US + 5, PER_10_MS) == PER_10_MS
@@ -66,30 +66,30 @@ def test_an_order_is_in_force_until_its_end() -> None:
 
 
 def test_no_limit_is_an_order_and_declared_is_none() -> None:
-    none = record(limit={"rate": "none", "when": "1"})
-    declared = record(limit={"rate": "declared", "when": "1"})
+    none = override(limit={"rate": "none", "when": "1"})
+    declared = override(limit={"rate": "declared", "when": "1"})
 
     assert none.limit_at(NOW_US, PER_S) is None
-    assert none.order_at(NOW_US) is not None
+    assert none.limit_override_at(NOW_US) is not None
     assert declared.limit_at(NOW_US, PER_S) == PER_S
-    assert declared.order_at(NOW_US) is None
-    assert record().limit_at(NOW_US, PER_S) == PER_S
+    assert declared.limit_override_at(NOW_US) is None
+    assert override().limit_at(NOW_US, PER_S) == PER_S
 
 
 def test_a_reason_fits_into_a_line() -> None:
-    origin = record(reason=" they\ncalled\x1b[2J\x00  at\tnight ", by="me").origin
+    origin = override(reason=" they\ncalled\x1b[2J\x00  at\tnight ", by="me").origin
 
     assert (origin.by, origin.reason) == ("me", "they called [2J at night")
 
 
 def test_a_pause_lasts_until_its_end() -> None:
-    ends = record(pause={"when": "1", "until": str(NOW_US + 5)})
-    endless = record(pause={"when": "1"})
+    ends = override(pause={"when": "1", "until": str(NOW_US + 5)})
+    endless = override(pause={"when": "1"})
 
     assert ends.pause_at(NOW_US + 4) is ends.pause
     assert ends.pause_at(NOW_US + 5) is None
     assert endless.pause_at(NOW_US + 10**15) is endless.pause
-    assert record().pause_at(NOW_US) is None
+    assert override().pause_at(NOW_US) is None
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_pause_lasts_until_its_end() -> None:
 )
 def test_what_is_no_record_is_a_value_error(text: str | bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        Record.parse(text)
+        Override.parse(text)
 
 
 JSON = st.recursive(
@@ -127,7 +127,7 @@ KEYS = st.sampled_from(["what", "when", "limit", "pause", "rate", "us", "ps", "b
 @settings(max_examples=500)
 def test_whatever_is_in_a_record_it_is_read_or_a_value_error(content: dict[str, object]) -> None:
     with suppress(ValueError):
-        found = Record.parse(f"1:a:0:{json.dumps(content)}")
+        found = Override.parse(f"1:a:0:{json.dumps(content)}")
         found.limit_at(NOW_US, PER_S)
         found.pause_at(NOW_US)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from celery_global_rate.limits.limit import Limit
-from celery_global_rate.limits.override import RESUME, Record, ordered, pause, reset, set_limit
-from celery_global_rate.storage.scripts import era_key, history_key, records_key
+from celery_global_rate.limits.override import RESUME, Override, parse_rate, pause, reset, set_limit
+from celery_global_rate.storage.scripts import era_key, history_key, overrides_key
 
 from .replay import CHANNEL, HORIZON_US, NAME, NOW, PREFIX, Bucket, slot, slots
 
@@ -16,7 +16,7 @@ FOREVER_US = 9_000_000_000_000_000
 
 
 def limited(rate: str) -> dict[str, object]:
-    limit, text = ordered(rate)
+    limit, text = parse_rate(rate)
     return set_limit(limit, text, PER_S)
 
 
@@ -26,7 +26,7 @@ def text(version: int, id: str = "x", floor_us: int = 0) -> str:
 
 
 def stored(bucket: Bucket) -> str | None:
-    return bucket.client.hget(records_key(PREFIX), NAME)
+    return bucket.client.hget(overrides_key(PREFIX), NAME)
 
 
 # set
@@ -34,23 +34,31 @@ def stored(bucket: Bucket) -> str | None:
 
 def test_a_change_becomes_a_record_with_all_that_was_said(bucket: Bucket) -> None:
     is_new, written = bucket.set(NOW, set_limit(Limit(50_000, 7, 3), "20/s", PER_S, NOW + SECOND), "id1")
-    record = Record.parse(written)
-    order = record.order
+    override = Override.parse(written)
+    limit_override = override.limit_override
 
     assert is_new
     assert stored(bucket) == written
-    assert (record.version, record.id, record.floor_us, record.what) == (NOW, "id1", 0, "set")
-    assert (record.origin.by, record.origin.source, record.origin.reason) == ("me", "test", "why")
-    assert record.origin.when_us == NOW
-    assert order is not None
-    assert (order.limit, order.rate, order.until_us) == (Limit(50_000, 7, 3), "20/s", NOW + SECOND)
-    assert (order.declared, order.replaced, order.origin) == ("1/s", "declared", record.origin)
-    assert record.pause is None
+    assert (override.version, override.id, override.floor_us, override.what) == (NOW, "id1", 0, "set")
+    assert (override.origin.by, override.origin.source, override.origin.reason) == ("me", "test", "why")
+    assert override.origin.when_us == NOW
+    assert limit_override is not None
+    assert (limit_override.limit, limit_override.rate, limit_override.until_us) == (
+        Limit(50_000, 7, 3),
+        "20/s",
+        NOW + SECOND,
+    )
+    assert (limit_override.declared, limit_override.replaced, limit_override.origin) == (
+        "1/s",
+        "declared",
+        override.origin,
+    )
+    assert override.pause is None
 
 
 def test_the_version_is_the_clock_and_always_higher_than_before(bucket: Bucket) -> None:
     versions = [
-        Record.parse(bucket.set(now, limited(f"{number}/s"), str(number))[1]).version
+        Override.parse(bucket.set(now, limited(f"{number}/s"), str(number))[1]).version
         for number, now in enumerate((NOW, NOW, NOW - SECOND, NOW + SECOND), 1)
     ]
 
@@ -59,13 +67,13 @@ def test_the_version_is_the_clock_and_always_higher_than_before(bucket: Bucket) 
 
 def test_a_record_tells_what_it_replaced(bucket: Bucket) -> None:
     bucket.set(NOW, limited("2/s"), "a")
-    second = Record.parse(bucket.set(NOW + 1, limited("none"), "b")[1])
-    third = Record.parse(bucket.set(NOW + 2, reset(PER_S), "c")[1])
+    second = Override.parse(bucket.set(NOW + 1, limited("none"), "b")[1])
+    third = Override.parse(bucket.set(NOW + 2, reset(PER_S), "c")[1])
 
-    assert second.order is not None
-    assert third.order is not None
-    assert (second.order.replaced, second.order.limit) == ("2/s", None)
-    assert (third.order.replaced, third.order.rate) == ("none", "declared")
+    assert second.limit_override is not None
+    assert third.limit_override is not None
+    assert (second.limit_override.replaced, second.limit_override.limit) == ("2/s", None)
+    assert (third.limit_override.replaced, third.limit_override.rate) == ("none", "declared")
     assert third.limit_at(NOW, PER_10_MS) == PER_10_MS
     assert second.limit_at(NOW, PER_10_MS) is None
 
@@ -75,9 +83,9 @@ def test_an_order_that_is_over_was_not_in_force_before(bucket: Bucket) -> None:
     for now in (NOW + SECOND - 1, NOW + SECOND):
         bucket.client.flushdb()
         bucket.set(NOW, set_limit(Limit(50_000), "20/s", PER_S, NOW + SECOND), "a")
-        order = Record.parse(bucket.set(now, limited("3/s"), "b")[1]).order
-        assert order is not None
-        replaced.append(order.replaced)
+        limit_override = Override.parse(bucket.set(now, limited("3/s"), "b")[1]).limit_override
+        assert limit_override is not None
+        replaced.append(limit_override.replaced)
 
     assert replaced == ["20/s", "declared"]
 
@@ -96,9 +104,9 @@ def test_one_order_that_many_hear_is_written_once(bucket: Bucket) -> None:
 def test_an_order_is_known_by_the_last_twenty_changes(bucket: Bucket) -> None:
     for number in range(25):
         bucket.set(NOW + number, limited(f"{number + 1}/s"), f"id{number}")
-    history = [Record.parse(entry) for entry in bucket.client.lrange(history_key(PREFIX, NAME), 0, -1)]
+    history = [Override.parse(entry) for entry in bucket.client.lrange(history_key(PREFIX, NAME), 0, -1)]
 
-    assert [record.id for record in history] == [f"id{number}" for number in range(24, 4, -1)]
+    assert [override.id for override in history] == [f"id{number}" for number in range(24, 4, -1)]
     assert not bucket.set(NOW + 30, limited("1/s"), "id5")[0]
     assert bucket.set(NOW + 30, limited("1/s"), "id4")[0]
 
@@ -109,14 +117,14 @@ def test_the_same_limit_again_is_no_change(bucket: Bucket) -> None:
     assert bucket.set(NOW + 1, limited("2/s"), "b") == (False, first)
     assert bucket.client.llen(history_key(PREFIX, NAME)) == 1
     assert bucket.set(NOW + 1, limited("2/s") | {"reason": "another"}, "b")[0]
-    assert bucket.set(NOW + 2, set_limit(*ordered("2/s"), PER_10_MS) | {"reason": "another"}, "c")[0]
-    assert bucket.set(NOW + 3, set_limit(*ordered("2/s"), PER_10_MS, NOW + SECOND) | {"reason": "another"}, "d")[0]
+    assert bucket.set(NOW + 2, set_limit(*parse_rate("2/s"), PER_10_MS) | {"reason": "another"}, "c")[0]
+    assert bucket.set(NOW + 3, set_limit(*parse_rate("2/s"), PER_10_MS, NOW + SECOND) | {"reason": "another"}, "d")[0]
     assert bucket.set(NOW + 4, limited("3/s") | {"reason": "another"}, "e")[0]
 
 
 def test_an_order_that_is_known_says_so_when_the_record_is_lost(bucket: Bucket) -> None:
     bucket.set(NOW, limited("2/s"), "a")
-    bucket.client.delete(records_key(PREFIX))
+    bucket.client.delete(overrides_key(PREFIX))
 
     assert bucket.set(NOW + 1, limited("2/s"), "a") == (False, "")
 
@@ -137,53 +145,53 @@ def test_an_order_that_is_not_late_is_written_whatever_the_clock_did(bucket: Buc
 def test_what_is_no_record_is_overwritten(bucket: Bucket) -> None:
     for rubbish in ("rubbish", "5:a:0:", "5:a:0:{", "5:a:0:[]", 'x:a:0:{"when": "1"}', '5:a:0:{"what": "set"}'):
         bucket.client.flushdb()
-        bucket.client.hset(records_key(PREFIX), NAME, rubbish)
+        bucket.client.hset(overrides_key(PREFIX), NAME, rubbish)
 
         assert bucket.set(NOW, limited("2/s"), "a")[0], rubbish
-        assert Record.parse(stored(bucket) or "").version == NOW
+        assert Override.parse(stored(bucket) or "").version == NOW
 
 
 def test_who_knows_a_record_replaces_what_is_none(bucket: Bucket) -> None:
-    bucket.client.hset(records_key(PREFIX), NAME, "rubbish")
+    bucket.client.hset(overrides_key(PREFIX), NAME, "rubbish")
 
-    assert bucket.reserve(NOW, PER_10_MS).record == "rubbish"
-    assert bucket.reserve(NOW, PER_10_MS, record=text(NOW)).count == 1
+    assert bucket.reserve(NOW, PER_10_MS).override == "rubbish"
+    assert bucket.reserve(NOW, PER_10_MS, override=text(NOW)).count == 1
     assert stored(bucket) == text(NOW)
 
 
 def test_a_pause_and_a_limit_do_not_touch_each_other(bucket: Bucket) -> None:
     bucket.set(NOW, limited("2/s"), "a")
-    paused = Record.parse(bucket.set(NOW + 1, pause(NOW + SECOND), "b")[1])
-    changed = Record.parse(bucket.set(NOW + 2, limited("3/s"), "c")[1])
-    resumed = Record.parse(bucket.set(NOW + 3, RESUME, "d")[1])
+    paused = Override.parse(bucket.set(NOW + 1, pause(NOW + SECOND), "b")[1])
+    changed = Override.parse(bucket.set(NOW + 2, limited("3/s"), "c")[1])
+    resumed = Override.parse(bucket.set(NOW + 3, RESUME, "d")[1])
 
-    assert paused.order is not None
+    assert paused.limit_override is not None
     assert paused.pause is not None
-    assert (paused.order.rate, paused.order.origin.when_us) == ("2/s", NOW)
+    assert (paused.limit_override.rate, paused.limit_override.origin.when_us) == ("2/s", NOW)
     assert paused.floor_us == paused.pause.until_us == NOW + SECOND
     assert paused.pause.origin.when_us == NOW + 1
     assert (paused.pause.origin.by, paused.pause.origin.source, paused.pause.origin.reason) == ("me", "test", "why")
     assert (changed.pause, changed.floor_us) == (paused.pause, NOW + SECOND)
-    assert changed.order is not None
-    assert (changed.order.rate, changed.order.replaced) == ("3/s", "2/s")
-    assert (resumed.pause, resumed.floor_us, resumed.order) == (None, NOW + 3, changed.order)
+    assert changed.limit_override is not None
+    assert (changed.limit_override.rate, changed.limit_override.replaced) == ("3/s", "2/s")
+    assert (resumed.pause, resumed.floor_us, resumed.limit_override) == (None, NOW + 3, changed.limit_override)
 
 
 def test_a_pause_without_an_end_has_the_last_floor(bucket: Bucket) -> None:
-    record = Record.parse(bucket.set(NOW, pause(), "a")[1])
+    override = Override.parse(bucket.set(NOW, pause(), "a")[1])
 
-    assert record.floor_us == FOREVER_US
-    assert record.pause is not None
-    assert record.pause.until_us is None
+    assert override.floor_us == FOREVER_US
+    assert override.pause is not None
+    assert override.pause.until_us is None
 
 
 def test_a_change_is_told_to_those_who_listen(bucket: Bucket) -> None:
     with bucket.client.pubsub() as listener:
         listener.subscribe(CHANNEL)
         assert listener.get_message(timeout=5)["type"] == "subscribe"
-        _, record = bucket.set(NOW, limited("2/s"), "a")
+        _, override = bucket.set(NOW, limited("2/s"), "a")
 
-        assert listener.get_message(timeout=5)["data"] == f"{record}\n{NAME}"
+        assert listener.get_message(timeout=5)["data"] == f"{override}\n{NAME}"
 
 
 def test_a_change_is_a_change_of_the_era(bucket: Bucket) -> None:
@@ -198,23 +206,23 @@ def test_a_change_is_a_change_of_the_era(bucket: Bucket) -> None:
 
 def test_the_clock_of_the_server_dates_a_record(bucket: Bucket) -> None:
     seconds, _ = bucket.client.time()
-    record = Record.parse(bucket.set(None, limited("2/s"), "a")[1])
+    override = Override.parse(bucket.set(None, limited("2/s"), "a")[1])
 
-    assert seconds * SECOND <= record.version <= (seconds + 60) * SECOND
+    assert seconds * SECOND <= override.version <= (seconds + 60) * SECOND
 
 
 # reserve
 
 
 def test_who_does_not_know_the_record_gets_it_and_no_slot(bucket: Bucket) -> None:
-    _, record = bucket.set(NOW, limited("2/s"), "a")
+    _, override = bucket.set(NOW, limited("2/s"), "a")
     refused = bucket.reserve(NOW + 1, PER_10_MS, 3)
 
-    assert (refused.count, refused.record) == (0, record)
+    assert (refused.count, refused.override) == (0, override)
     assert bucket.fields == {}
     assert bucket.client.zcard(bucket.waiting_key) == 0
-    granted = bucket.reserve(NOW + 1, PER_10_MS, 3, record=record)
-    assert (granted.count, granted.record) == (3, "")
+    granted = bucket.reserve(NOW + 1, PER_10_MS, 3, override=override)
+    assert (granted.count, granted.override) == (3, "")
 
 
 def test_the_higher_record_counts_and_of_one_version_the_higher_id(bucket: Bucket) -> None:
@@ -222,39 +230,39 @@ def test_the_higher_record_counts_and_of_one_version_the_higher_id(bucket: Bucke
         bucket.client.flushdb()
         bucket.keep({NAME: text(NOW, "x")})
 
-        assert bucket.reserve(NOW, PER_10_MS, record=text(NOW, id)).record == expected
+        assert bucket.reserve(NOW, PER_10_MS, override=text(NOW, id)).override == expected
         assert stored(bucket) == (expected or text(NOW, id))
 
 
 def test_a_version_is_a_number(bucket: Bucket) -> None:
     bucket.keep({NAME: text(999, "x")})
 
-    assert bucket.reserve(NOW, PER_10_MS, record=text(1000, "a")).record == ""
+    assert bucket.reserve(NOW, PER_10_MS, override=text(1000, "a")).override == ""
 
 
 def test_who_knows_a_record_that_redis_has_lost_brings_it_back(bucket: Bucket) -> None:
-    _, record = bucket.set(NOW, limited("2/s"), "a")
+    _, override = bucket.set(NOW, limited("2/s"), "a")
     bucket.client.flushdb()
-    reservation = bucket.reserve(NOW + 1, PER_10_MS, record=record)
+    reservation = bucket.reserve(NOW + 1, PER_10_MS, override=override)
 
-    assert (reservation.count, reservation.record) == (1, "")
-    assert stored(bucket) == record
+    assert (reservation.count, reservation.override) == (1, "")
+    assert stored(bucket) == override
     assert bucket.client.hgetall(era_key(PREFIX)) == {"changes": "1"}
 
 
 def test_a_record_that_is_known_on_both_sides_is_no_change(bucket: Bucket) -> None:
-    _, record = bucket.set(NOW, limited("2/s"), "a")
-    bucket.reserve(NOW + 1, PER_10_MS, record=record)
+    _, override = bucket.set(NOW, limited("2/s"), "a")
+    bucket.reserve(NOW + 1, PER_10_MS, override=override)
 
     assert bucket.client.hget(era_key(PREFIX), "changes") == "1"
 
 
 def test_before_the_floor_there_is_no_slot_and_none_is_saved(bucket: Bucket) -> None:
     limit = Limit(10_000, burst=50)
-    _, record = bucket.set(NOW, pause(NOW + SECOND), "a")
-    refused = bucket.reserve(NOW, limit, 10, record=record)
-    edge = bucket.reserve(NOW + SECOND - HORIZON_US, limit, 10, record=record)
-    after = bucket.reserve(NOW + SECOND + 200_000, limit, 100, record=record)
+    _, override = bucket.set(NOW, pause(NOW + SECOND), "a")
+    refused = bucket.reserve(NOW, limit, 10, override=override)
+    edge = bucket.reserve(NOW + SECOND - HORIZON_US, limit, 10, override=override)
+    after = bucket.reserve(NOW + SECOND + 200_000, limit, 100, override=override)
 
     assert (refused.count, refused.first_us, refused.first_ps) == (0, NOW + SECOND, 0)
     assert slots(edge) == [NOW + SECOND]
@@ -265,10 +273,10 @@ def test_before_the_floor_there_is_no_slot_and_none_is_saved(bucket: Bucket) -> 
 def test_a_floor_saves_nothing_for_a_bucket_that_was_never_used(bucket: Bucket) -> None:
     limit = Limit(10_000, burst=50)
     bucket.set(NOW, pause(), "a")
-    _, record = bucket.set(NOW + SECOND, RESUME, "b")
+    _, override = bucket.set(NOW + SECOND, RESUME, "b")
 
-    assert slots(bucket.reserve(NOW + SECOND, limit, 1, record=record)) == [NOW + SECOND]
-    assert bucket.reserve(NOW + SECOND + 1, limit, 100, record=record).count == 10
+    assert slots(bucket.reserve(NOW + SECOND, limit, 1, override=override)) == [NOW + SECOND]
+    assert bucket.reserve(NOW + SECOND + 1, limit, 100, override=override).count == 10
 
 
 def test_of_a_floor_and_an_outage_the_later_counts(bucket: Bucket) -> None:
@@ -276,31 +284,31 @@ def test_of_a_floor_and_an_outage_the_later_counts(bucket: Bucket) -> None:
     limit = Limit(10_000, burst=5)
     floor = text(1, floor_us=NOW - 30_000)
 
-    assert NOW - 20_000 == slot(bucket.reserve(NOW, limit, record=floor, awake_us=20_000))
+    assert NOW - 20_000 == slot(bucket.reserve(NOW, limit, override=floor, awake_us=20_000))
     bucket.lose()
-    assert NOW - 30_000 == slot(bucket.reserve(NOW, limit, record=floor, awake_us=40_000))
+    assert NOW - 30_000 == slot(bucket.reserve(NOW, limit, override=floor, awake_us=40_000))
 
 
 def test_a_floor_does_not_bring_a_slot_forward(bucket: Bucket) -> None:
     bucket.reserve(NOW, PER_S)
     bucket.set(NOW, pause(), "a")
-    _, record = bucket.set(NOW + 500_000, RESUME, "b")
+    _, override = bucket.set(NOW + 500_000, RESUME, "b")
 
-    assert bucket.reserve(NOW + 500_000, PER_S, record=record).first_us == NOW + SECOND
+    assert bucket.reserve(NOW + 500_000, PER_S, override=override).first_us == NOW + SECOND
 
 
 def test_a_pause_does_not_keep_a_bucket_for_ever(bucket: Bucket) -> None:
     bucket.reserve(NOW, PER_S)
     before = bucket.ttl_ms
-    _, record = bucket.set(NOW, pause(), "a")
-    bucket.reserve(NOW + 1, PER_S, record=record)
+    _, override = bucket.set(NOW, pause(), "a")
+    bucket.reserve(NOW + 1, PER_S, override=override)
 
     assert before - 10_000 < bucket.ttl_ms <= before
 
 
 def test_a_worker_waits_in_a_pause_as_in_any_other_wait(bucket: Bucket) -> None:
-    _, record = bucket.set(NOW, pause(), "a")
-    waiting = [bucket.reserve(NOW, PER_S, worker=worker, record=record).waiting for worker in ("one", "two")]
+    _, override = bucket.set(NOW, pause(), "a")
+    waiting = [bucket.reserve(NOW, PER_S, worker=worker, override=override).waiting for worker in ("one", "two")]
 
     assert waiting == [1, 2]
 
@@ -320,9 +328,9 @@ def test_the_slots_that_were_given_out_are_counted(bucket: Bucket) -> None:
 
 
 def test_all_records_come_back_with_the_era(bucket: Bucket) -> None:
-    _, record = bucket.set(NOW, limited("2/s"), "a")
+    _, override = bucket.set(NOW, limited("2/s"), "a")
 
-    assert bucket.keep({}) == ("a", 1, {NAME: record})
+    assert bucket.keep({}) == ("a", 1, {NAME: override})
 
 
 def test_an_empty_server_begins_an_era_and_takes_what_workers_know(bucket: Bucket) -> None:

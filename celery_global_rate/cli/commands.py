@@ -12,7 +12,7 @@ from celery.exceptions import ImproperlyConfigured
 
 from ..declared_limits import NOT_LIMITED
 from ..limits import duration
-from ..limits.override import DECLARED, LONGEST_REASON, RESUME, Record, ordered, pause, reset, set_limit
+from ..limits.override import DECLARED, LONGEST_REASON, RESUME, Override, parse_rate, pause, reset, set_limit
 from ..storage.blocking_store import ERRORS, Store
 from ..storage.cause import cause
 from ..worker.status import describe
@@ -82,22 +82,26 @@ def change(
 ) -> None:
     """Write a change for each of some buckets, and tell what is in force then."""
     for name in names:
-        _, record = store.change(name, make(name), desk.by, f"global-rate {verb}", reason)
-        assert record is not None
-        click.echo(f"{name}: {_told(desk, name, record, store.now_us())}")
+        _, override = store.change(name, make(name), desk.by, f"global-rate {verb}", reason)
+        assert override is not None
+        click.echo(f"{name}: {_told(desk, name, override, store.now_us())}")
     if not names:
         click.echo("no task has a limit")
 
 
-def _told(desk: Desk, name: str, record: Record, now_us: float) -> str:
+def _told(desk: Desk, name: str, override: Override, now_us: float) -> str:
     if desk.is_unlimited(name):
         return NOT_LIMITED
-    declared, order, paused = desk.declared(name) or "no limit", record.order_at(now_us), record.pause_at(now_us)
+    declared, limit_override, paused = (
+        desk.declared(name) or "no limit",
+        override.limit_override_at(now_us),
+        override.pause_at(now_us),
+    )
     parts = [f"{declared} as declared"]
-    if order:
-        parts.insert(0, f"{order.limit or 'no limit'} as ordered{_left(order.until_us, now_us)}")
-    if record.what in ("set", "reset") and record.order and record.order.replaced != DECLARED:
-        parts.append(f"before {record.order.replaced}")
+    if limit_override:
+        parts.insert(0, f"{limit_override.limit or 'no limit'} as ordered{_left(limit_override.until_us, now_us)}")
+    if override.what in ("set", "reset") and override.limit_override and override.limit_override.replaced != DECLARED:
+        parts.append(f"before {override.limit_override.replaced}")
     if paused:
         parts.append(f"paused{_left(paused.until_us, now_us) or ' until resume'}")
     return "; ".join(parts)
@@ -123,7 +127,7 @@ def set_command(
     """
     desk.require_limits(task)
     try:
-        limit, text = ordered(rate, burst or getattr(desk.app.tasks[task], "rate_burst", None))
+        limit, text = parse_rate(rate, burst or getattr(desk.app.tasks[task], "rate_burst", None))
     except ValueError as exc:
         raise click.ClickException(str(exc)) from None
     until_us = None if expires is None else store.now_us() + int(expires * 1e6)
@@ -137,7 +141,7 @@ def set_command(
 @with_store
 def reset_command(desk: Desk, store: Store, task: str | None, for_all: bool, reason: str) -> None:
     """Remove the override: the limit that TASK declares applies again."""
-    names = desk.chosen(task, for_all, store.records())
+    names = desk.chosen(task, for_all, store.overrides())
     change(desk, store, names, lambda name: reset(desk.declared(name)), "reset", reason)
 
 
@@ -154,7 +158,7 @@ def pause_command(
     if task is not None:
         desk.require_limits(task)
     until_us = None if expires is None else store.now_us() + int(expires * 1e6)
-    names = [name for name in desk.chosen(task, for_all, store.records()) if not desk.is_unlimited(name)]
+    names = [name for name in desk.chosen(task, for_all, store.overrides()) if not desk.is_unlimited(name)]
     change(desk, store, names, lambda name: pause(until_us), "pause", reason)
 
 
@@ -165,7 +169,7 @@ def pause_command(
 @with_store
 def resume_command(desk: Desk, store: Store, task: str | None, for_all: bool, reason: str) -> None:
     """Resume TASK at its limit, without a burst to catch up."""
-    change(desk, store, desk.chosen(task, for_all, store.records()), lambda name: RESUME, "resume", reason)
+    change(desk, store, desk.chosen(task, for_all, store.overrides()), lambda name: RESUME, "resume", reason)
 
 
 @click.command(name="history")
@@ -174,17 +178,17 @@ def resume_command(desk: Desk, store: Store, task: str | None, for_all: bool, re
 @with_store
 def history_command(desk: Desk, store: Store, task: str, as_json: bool) -> None:
     """Show the last 20 changes of TASK, newest first."""
-    if task not in store.records():
+    if task not in store.overrides():
         desk.require(task)
-    records, now_us = store.history(task), store.now_us()
+    overrides, now_us = store.history(task), store.now_us()
     if as_json:
-        click.echo(json.dumps([show.told(record, now_us) for record in records], indent=1))
+        click.echo(json.dumps([show.told(override, now_us) for override in overrides], indent=1))
         return
-    for record in records:
-        rate = record.order.rate if record.order and record.what in ("set", "reset") else ""
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.origin.when_us / 1e6))
-        click.echo(f"{when}  {record.what} {rate}".rstrip() + f"  {describe(record.origin, now_us)}")
-    if not records:
+    for override in overrides:
+        rate = override.limit_override.rate if override.limit_override and override.what in ("set", "reset") else ""
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(override.origin.when_us / 1e6))
+        click.echo(f"{when}  {override.what} {rate}".rstrip() + f"  {describe(override.origin, now_us)}")
+    if not overrides:
         click.echo(f"{task} was never overridden")
 
 

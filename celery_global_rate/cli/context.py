@@ -42,16 +42,16 @@ class Desk:
         """Whether a task has a strategy of its own, so that no limit holds for it."""
         return name in self.app.tasks and has_own_strategy(self.app.tasks[name])
 
-    def limited(self, records: Mapping[str, object]) -> list[str]:
+    def limited(self, overrides: Mapping[str, object]) -> list[str]:
         """The tasks that have a limit, or a record."""
-        return sorted({name for name in self.app.tasks if self.declared(name)} | set(records))
+        return sorted({name for name in self.app.tasks if self.declared(name)} | set(overrides))
 
-    def chosen(self, name: str | None, for_all: bool, records: Mapping[str, object]) -> list[str]:
+    def chosen(self, name: str | None, for_all: bool, overrides: Mapping[str, object]) -> list[str]:
         """The tasks that a command is for."""
         if for_all == (name is not None):
             raise click.UsageError("name a task, or use --all")
         if name is None:
-            return self.limited(records)
+            return self.limited(overrides)
         self.require(name)
         return [name]
 

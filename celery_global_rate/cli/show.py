@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 from ..declared_limits import NOT_LIMITED
 from ..limits.duration import format_duration
 from ..limits.limit import PERIODS_S, Limit
-from ..limits.override import Origin, Record
+from ..limits.override import Origin, Override
 from ..storage.blocking_store import State, Store
 from .context import Desk
 
@@ -64,7 +64,7 @@ def rows(desk: Desk, store: Store, names: Sequence[str] | None, timeout_s: float
         names: the buckets; None for all that have a limit or a record.
         timeout_s: how long to wait for workers, in seconds; 0 does not ask them.
     """
-    texts = store.records()
+    texts = store.overrides()
     chosen = desk.limited(texts) if names is None else names
     before, begin = store.states(chosen), time.monotonic()
     held = _held(desk.app, timeout_s) if timeout_s else None
@@ -72,18 +72,18 @@ def rows(desk: Desk, store: Store, names: Sequence[str] | None, timeout_s: float
     states, sampled_s, now_us = store.states(chosen), time.monotonic() - begin, store.now_us()
     found = []
     for name, state in states.items():
-        record, problem = _read(texts.get(name))
+        override, problem = _read(texts.get(name))
         holds = None if held is None else held[name]
-        row = _row(name, desk.declared(name), record, now_us, sampled_s, holds, before[name], state)
+        row = _row(name, desk.declared(name), override, now_us, sampled_s, holds, before[name], state)
         if desk.is_unlimited(name):
             row = _unlimited(row)
         found.append(replace(row, note=problem) if problem else row)
     return found
 
 
-def _read(text: bytes | None) -> tuple[Record | None, str]:
+def _read(text: bytes | None) -> tuple[Override | None, str]:
     try:
-        return (Record.parse(text) if text else None), ""
+        return (Override.parse(text) if text else None), ""
     except ValueError as exc:
         return None, f"its record cannot be read ({exc}): nothing starts until `set` or `reset` writes another one"
 
@@ -106,16 +106,16 @@ def _held(app: Any, timeout_s: float) -> defaultdict[str, Holding] | None:
 def _row(
     name: str,
     declared: Limit | None,
-    record: Record | None,
+    override: Override | None,
     now_us: int,
     sampled_s: float,
     held: Holding | None,
     before: State,
     state: State,
 ) -> Row:
-    order = record.order_at(now_us) if record else None
-    pause = record.pause_at(now_us) if record else None
-    limit = order.limit if order else declared
+    limit_override = override.limit_override_at(now_us) if override else None
+    pause = override.pause_at(now_us) if override else None
+    limit = limit_override.limit if limit_override else declared
     rate = effective_rate(None if pause else limit, before, state, sampled_s)
     next_us = None
     if limit and state.last_us is not None:
@@ -123,8 +123,8 @@ def _row(
     if pause:
         next_us = pause.until_us
     notes = []
-    if order:
-        notes.append(_note("", order.origin, order.until_us, now_us))
+    if limit_override:
+        notes.append(_note("", limit_override.origin, limit_override.until_us, now_us))
     if pause:
         notes.append(_note("paused ", pause.origin, pause.until_us, now_us))
     for queue, workers in sorted(held.aside.items()) if held else ():
@@ -133,8 +133,8 @@ def _row(
         "task": name,
         "declared": str(declared or "none"),
         "in_force": str(limit or "none"),
-        "source": order.origin.source if order else "declared",
-        "ordered": _origin(order.origin, order.until_us) if order else None,
+        "source": limit_override.origin.source if limit_override else "declared",
+        "ordered": _origin(limit_override.origin, limit_override.until_us) if limit_override else None,
         "paused": _origin(pause.origin, pause.until_us) if pause else None,
         "rate_per_s": round(rate, 3),
         "held": held and held.tasks,
@@ -151,7 +151,7 @@ def _row(
         name,
         str(facts["declared"]),
         "paused" if pause else str(facts["in_force"]),
-        "ordered" if order else "declared",
+        "ordered" if limit_override else "declared",
         _per(rate),
         "?" if held is None else str(held.tasks),
         str(state.waiting),
@@ -208,16 +208,19 @@ def _origin(origin: Origin, until_us: int | None) -> dict[str, Any]:
     }
 
 
-def told(record: Record, now_us: int) -> dict[str, Any]:
+def told(override: Override, now_us: int) -> dict[str, Any]:
     """A change, for programs."""
-    order = record.order if record.what in ("set", "reset") else None
+    limit_override = override.limit_override if override.what in ("set", "reset") else None
     return {
-        "what": record.what,
-        "rate": order.rate if order else None,
-        "replaced": order.replaced if order else None,
-        "version": record.version,
-        "age_s": round((now_us - record.origin.when_us) / 1e6),
-        **_origin(record.origin, order.until_us if order else record.pause.until_us if record.pause else None),
+        "what": override.what,
+        "rate": limit_override.rate if limit_override else None,
+        "replaced": limit_override.replaced if limit_override else None,
+        "version": override.version,
+        "age_s": round((now_us - override.origin.when_us) / 1e6),
+        **_origin(
+            override.origin,
+            limit_override.until_us if limit_override else override.pause.until_us if override.pause else None,
+        ),
     }
 
 

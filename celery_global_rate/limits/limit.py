@@ -16,8 +16,8 @@ US_PER_S = 1_000_000
 PERIODS_S = {"s": 1, "m": 60, "h": 3600}
 FORMS = "use N/s, N/m or N/h with a positive number N, a number of starts per second, or None for no limit"
 #: What an operator may order as well, which no stock worker reads.
-ORDERED_PERIODS_S = {**PERIODS_S, "d": 86400}
-ORDERED_FORMS = "use N/s, N/m, N/h or N/d with a positive number N, or none for no limit"
+OVERRIDE_PERIODS_S = {**PERIODS_S, "d": 86400}
+OVERRIDE_FORMS = "use N/s, N/m, N/h or N/d with a positive number N, or none for no limit"
 
 SHORTEST_GRACE_S = 0.025
 LONGEST_GRACE_S = 1.0
@@ -68,13 +68,13 @@ class Limit:
         return self.grace_s - HAND_OVER_S
 
     @classmethod
-    def parse(cls, rate: object, burst: object = None, is_order: bool = False) -> Limit | None:
+    def parse(cls, rate: object, burst: object = None, is_override: bool = False) -> Limit | None:
         """Read a rate as a task, an annotation or a setting spells it, or an operator.
 
         Args:
             rate: ``"100/m"``, a number of starts per second, or None, 0, or an empty string for no limit.
             burst: slots in a full bucket, a whole number from 1 to a million, or None for 1.
-            is_order: an operator writes it, who may also count per day.
+            is_override: an operator writes it, who may also count per day.
 
         Returns:
             The limit, or None for no limit.
@@ -82,7 +82,7 @@ class Limit:
         Raises:
             ValueError: the rate or burst is invalid; the text names it and what to write instead.
         """
-        periods_s, forms = (ORDERED_PERIODS_S, ORDERED_FORMS) if is_order else (PERIODS_S, FORMS)
+        periods_s, forms = (OVERRIDE_PERIODS_S, OVERRIDE_FORMS) if is_override else (PERIODS_S, FORMS)
         per_s = _per_second(rate, periods_s, forms)
         slots = _burst(burst)
         if not per_s:
@@ -93,7 +93,7 @@ class Limit:
         return cls(*divmod(interval_ps, PS_PER_US), slots)
 
     def __str__(self) -> str:
-        counts = {period: self.per_second * seconds for period, seconds in ORDERED_PERIODS_S.items()}
+        counts = {period: self.per_second * seconds for period, seconds in OVERRIDE_PERIODS_S.items()}
         whole = (period for period, count in counts.items() if abs(count - round(count)) < 1e-6 * count)
         period = next(whole, None)
         if period:

@@ -55,7 +55,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Order:
+class LimitOverride:
     """A limit that goes before the declared one.
 
     Attributes:
@@ -75,7 +75,7 @@ class Order:
     origin: Origin
 
     @classmethod
-    def of(cls, entry: dict[str, Any]) -> Order:
+    def of(cls, entry: dict[str, Any]) -> LimitOverride:
         """Read it from a record."""
         limit = None
         if "us" in entry:
@@ -107,7 +107,7 @@ class Pause:
 
 
 @dataclass(frozen=True)
-class Record:
+class Override:
     """All that is ordered for a bucket. The higher version counts, of equal ones the higher id.
 
     Attributes:
@@ -117,7 +117,7 @@ class Record:
         floor_us: before it, on the Redis clock (epoch us), the bucket has no slot.
         what: the change: `set`, `reset`, `pause` or `resume`.
         origin: who made that change.
-        order: a limit, or None where none was ever ordered.
+        limit_override: a limit, or None where none was ever ordered.
         pause: a pause, that may be over; or None.
     """
 
@@ -127,11 +127,11 @@ class Record:
     floor_us: int
     what: str
     origin: Origin
-    order: Order | None
+    limit_override: LimitOverride | None
     pause: Pause | None
 
     @classmethod
-    def parse(cls, text: str | bytes) -> Record:
+    def parse(cls, text: str | bytes) -> Override:
         """Read a record.
 
         Raises:
@@ -145,7 +145,7 @@ class Record:
             raise ValueError("it does not begin with version, id and floor")
         try:
             content = json.loads(parts[4])
-            order, pause = content.get("limit"), content.get("pause")
+            limit_override, pause = content.get("limit"), content.get("pause")
             return cls(
                 text,
                 _whole(parts[1]),
@@ -153,7 +153,7 @@ class Record:
                 _whole(parts[3]),
                 str(content["what"]),
                 Origin.of(content),
-                Order.of(order) if order else None,
+                LimitOverride.of(limit_override) if limit_override else None,
                 Pause(_whole(pause["until"]) if pause.get("until") else None, Origin.of(pause)) if pause else None,
             )
         except (KeyError, TypeError, AttributeError) as exc:
@@ -164,12 +164,16 @@ class Record:
         """Higher is newer."""
         return self.version, self.id
 
-    def order_at(self, now_us: float) -> Order | None:
+    def limit_override_at(self, now_us: float) -> LimitOverride | None:
         """The order in force at an instant of the Redis clock (epoch us), or None where the declared limit is."""
-        order = self.order
-        if order is None or order.rate == DECLARED or (order.until_us is not None and order.until_us <= now_us):
+        limit_override = self.limit_override
+        if (
+            limit_override is None
+            or limit_override.rate == DECLARED
+            or (limit_override.until_us is not None and limit_override.until_us <= now_us)
+        ):
             return None
-        return order
+        return limit_override
 
     def pause_at(self, now_us: float) -> Pause | None:
         """The pause of an instant of the Redis clock (epoch us), or None."""
@@ -178,11 +182,11 @@ class Record:
 
     def limit_at(self, now_us: float, declared: Limit | None) -> Limit | None:
         """The limit in force at an instant of the Redis clock (epoch us)."""
-        order = self.order_at(now_us)
-        return order.limit if order else declared
+        limit_override = self.limit_override_at(now_us)
+        return limit_override.limit if limit_override else declared
 
 
-def ordered(rate: object, burst: int | None = None) -> tuple[Limit | None, str]:
+def parse_rate(rate: object, burst: int | None = None) -> tuple[Limit | None, str]:
     """Read a rate as operators write it: also per day, and `none`.
 
     Args:
@@ -197,12 +201,12 @@ def ordered(rate: object, burst: int | None = None) -> tuple[Limit | None, str]:
     """
     if rate is None or (isinstance(rate, str) and rate.strip().lower() in NO_LIMIT):
         return None, "none"
-    limit = Limit.parse(rate, burst, is_order=True)
+    limit = Limit.parse(rate, burst, is_override=True)
     return limit, str(limit) if limit else "none"
 
 
 def set_limit(limit: Limit | None, rate: str, declared: Limit | None, until_us: int | None = None) -> dict[str, Any]:
-    """The change that puts a limit in force, for `set.lua`."""
+    """The change that puts a limit in force, for `set_override.lua`."""
     entry = {"rate": rate, "declared": str(declared or "none")}
     if limit:
         entry.update(us=str(limit.interval_us), ps=str(limit.interval_ps), burst=str(limit.burst))

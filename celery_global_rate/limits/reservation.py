@@ -26,7 +26,7 @@ class Reservation:
         count: slots granted, 0 or more.
         seq: the serial of the booking, which giving back must name.
         waiting: workers that wait on this bucket, this one among them.
-        record: empty, but where Redis knows a higher record of the bucket than the caller: then nothing was granted.
+        override: empty, but where Redis knows a higher record of the bucket than the caller: then nothing was granted.
         used: slots that are no longer in hand: released or missed.
     """
 
@@ -38,7 +38,7 @@ class Reservation:
     count: int
     seq: int
     waiting: int
-    record: str | bytes = ""
+    override: str | bytes = ""
     used: int = 0
 
     @classmethod
@@ -48,9 +48,9 @@ class Reservation:
         Raises:
             ValueError: something else has answered.
         """
-        *numbers, record = answer or [None]
+        *numbers, override = answer or [None]
         is_whole = len(numbers) == 8 and all(type(number) is int and 0 <= number <= LAST_US for number in numbers)
-        if not is_whole or not isinstance(record, (str, bytes)) or numbers[5] > SLOTS_PER_CALL:
+        if not is_whole or not isinstance(override, (str, bytes)) or numbers[5] > SLOTS_PER_CALL:
             raise ValueError("unexpected reply to reserve.lua")
         return cls(*answer)
 

@@ -353,7 +353,7 @@ class Scheduler:
         now = self._monotonic()
         if reservation is None:
             bucket.unanswered(now, self._chance())
-        elif reservation.record:
+        elif reservation.override:
             bucket.ask_at = now  # it is known now, and the limit is the same
         else:
             bucket.granted(reservation, call, self._limiter.clock, now, self._chance())

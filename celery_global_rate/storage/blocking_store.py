@@ -11,16 +11,16 @@ from typing import Any
 
 from redis.exceptions import ConnectionError, RedisError
 
-from ..limits.override import Record
+from ..limits.override import Override
 from ..limits.redis_clock import RedisClock
 from .location import Location
 from .scripts import (
-    SET,
+    SET_OVERRIDE,
     bucket_key,
     history_key,
     news_channel,
-    records_key,
-    set_call,
+    overrides_key,
+    set_override_call,
     waiting_key,
 )
 
@@ -74,12 +74,12 @@ class Store:
     def __exit__(self, *exc_info: object) -> None:
         self._connection.disconnect()
 
-    def records(self) -> dict[str, bytes]:
+    def overrides(self) -> dict[str, bytes]:
         """All records as they are kept, by the names of their buckets."""
         sent = time.monotonic()
         self._clock.observe(self.now_us(), sent, time.monotonic())
-        pairs = self._call("HGETALL", records_key(self._prefix))
-        return {name.decode(errors="replace"): record for name, record in zip(pairs[::2], pairs[1::2])}
+        pairs = self._call("HGETALL", overrides_key(self._prefix))
+        return {name.decode(errors="replace"): override for name, override in zip(pairs[::2], pairs[1::2])}
 
     def change(
         self,
@@ -90,7 +90,7 @@ class Store:
         reason: str = "",
         id: str = "",
         late_s: float = 0,
-    ) -> tuple[bool, Record | None]:
+    ) -> tuple[bool, Override | None]:
         """Write a new record.
 
         Args:
@@ -106,16 +106,16 @@ class Store:
             Whether it was written, and the record that is stored now.
         """
         entry = {**change, "by": by, "source": source, "reason": reason}
-        call = set_call(self._prefix, name, entry, id or uuid.uuid4().hex, int(late_s * 1e6), self._channel)
-        written, _, text = self._call("EVAL", SET.source, *call)
-        return bool(written), Record.parse(text) if text else None
+        call = set_override_call(self._prefix, name, entry, id or uuid.uuid4().hex, int(late_s * 1e6), self._channel)
+        written, _, text = self._call("EVAL", SET_OVERRIDE.source, *call)
+        return bool(written), Override.parse(text) if text else None
 
-    def history(self, name: str) -> list[Record]:
+    def history(self, name: str) -> list[Override]:
         """The last changes of a bucket, the newest first."""
         found = []
         for text in self._call("LRANGE", history_key(self._prefix, name), 0, -1):
             with contextlib.suppress(ValueError):  # another version's, or somebody else's
-                found.append(Record.parse(text))
+                found.append(Override.parse(text))
         return found
 
     def states(self, names: Sequence[str]) -> dict[str, State]:

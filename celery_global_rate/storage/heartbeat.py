@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .scripts import BEAT, beat_call, members_key
+from .scripts import HEARTBEAT, heartbeat_call, members_key
 
 #: From beat to beat, and how long a worker counts without one, in seconds.
 BEAT_S = 10.0
@@ -64,7 +64,7 @@ class Members:
         """Tell that this worker lives."""
         self._beat_at = now + self._pause_s
         self._pause_s = min(2 * self._pause_s, BEAT_S)
-        call = beat_call(self._prefix, self._worker, LIFE_S, self._channel)
+        call = heartbeat_call(self._prefix, self._worker, LIFE_S, self._channel)
 
         def counted(answer: object) -> None:
             if not isinstance(answer, int):
@@ -74,7 +74,7 @@ class Members:
                 self._wake(self._beat_at)
             self.hear(now, answer)
 
-        self._connection.send(("EVAL", BEAT.source, *call), counted)
+        self._connection.send(("EVAL", HEARTBEAT.source, *call), counted)
 
     def hear(self, now: float, count: int) -> None:
         """Take in how many workers live."""

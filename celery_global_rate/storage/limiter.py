@@ -74,7 +74,7 @@ class Limiter:
         clock: the worker's view of the Redis clock, learnt from every answer.
         outage: whether there is one.
         policy: gives out slots meanwhile.
-        orders: what operators have ordered, as far as this worker knows.
+        overrides: what operators have ordered, as far as this worker knows.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Limiter:
         clock: RedisClock,
         outage: OutageWatch,
         policy: Policy,
-        orders: KnownOverrides,
+        overrides: KnownOverrides,
     ) -> None:
         self.clock = clock
         self._connection = connection
@@ -93,7 +93,7 @@ class Limiter:
         self._worker = worker
         self._outage = outage
         self._policy = policy
-        self._orders = orders
+        self._overrides = overrides
         self._try_at: dict[str, float] = {}
 
     def reserve(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
@@ -111,7 +111,7 @@ class Limiter:
             self._connection.lose(TimeoutError(f"no answer for {silent_s:.1f} s"))
         if self._outage.counts(name):
             self._try(name, limit)
-            is_open = self._orders.is_open(name, self.clock.now_us(time.monotonic()))
+            is_open = self._overrides.is_open(name, self.clock.now_us(time.monotonic()))
             reply(self._policy.reserve(name, limit, wanted) if is_open else None)
         elif silent_s > REPLY_TIMEOUT_S:
             reply(None)
@@ -126,8 +126,8 @@ class Limiter:
             self._ask(name, limit, 1, lambda it: self._give_back(name, it) if it and it.count else None)
 
     def _ask(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
-        record, awake_us = self._orders.text(name), self._outage.awake_us
-        arguments = reserve_call(self._prefix, name, limit, wanted, self._worker, record, awake_us)
+        override, awake_us = self._overrides.text(name), self._outage.awake_us
+        arguments = reserve_call(self._prefix, name, limit, wanted, self._worker, override, awake_us)
 
         def send(verb: str, script: str) -> None:
             self._connection.send((verb, script, *arguments), partial(answered, time.monotonic()))
@@ -153,7 +153,7 @@ class Limiter:
             if read - sent <= REPLY_TIMEOUT_S:  # a later one tells nothing of the clock worth knowing
                 self.clock.observe(reservation.now_us, sent, read)
             self._outage.took(read - sent)
-            is_readable = not reservation.record or self._orders.learn(name, reservation.record)
+            is_readable = not reservation.override or self._overrides.learn(name, reservation.override)
             reply(reservation if is_readable else None)
 
         send("EVALSHA", RESERVE.sha)

@@ -12,7 +12,7 @@ from ..limits.limit import LONGEST_FILL_US, Limit
 from ..limits.reservation import Reservation
 from ..limits.timing import HORIZON_S, LONGEST_SLEEP_S
 
-SHARED = ("slots.lua", "records.lua")
+SHARED = ("slots.lua", "overrides.lua")
 
 
 class Script:
@@ -31,9 +31,9 @@ class Script:
 
 RESERVE = Script("reserve")
 GIVE_BACK = Script("give_back")
-SET = Script("set")
-KEEP = Script("keep")
-BEAT = Script("beat")
+SET_OVERRIDE = Script("set_override")
+SYNC_OVERRIDES = Script("sync_overrides")
+HEARTBEAT = Script("heartbeat")
 
 
 def bucket_key(prefix: str, name: str) -> str:
@@ -46,7 +46,7 @@ def waiting_key(prefix: str, name: str) -> str:
     return f"{{{prefix}}}:waiting:{name}"
 
 
-def records_key(prefix: str) -> str:
+def overrides_key(prefix: str) -> str:
     """The key of all records."""
     return f"{{{prefix}}}:records"
 
@@ -75,13 +75,13 @@ def members_key(prefix: str) -> str:
 
 
 def reserve_call(
-    prefix: str, name: str, limit: Limit, wanted: int, worker: str, record: str, awake_us: int = LONGEST_FILL_US
+    prefix: str, name: str, limit: Limit, wanted: int, worker: str, override: str, awake_us: int = LONGEST_FILL_US
 ) -> list[str | int]:
     """Keys and arguments of reserve.lua, after the script itself."""
     interval = limit.interval_us, limit.interval_ps
     horizon_us, patience_us = int(HORIZON_S * 1e6), int(LONGEST_SLEEP_S * 1e6)
-    keys = bucket_key(prefix, name), waiting_key(prefix, name), records_key(prefix), era_key(prefix)
-    return [len(keys), *keys, *interval, limit.burst, wanted, horizon_us, patience_us, worker, name, record, awake_us]
+    keys = bucket_key(prefix, name), waiting_key(prefix, name), overrides_key(prefix), era_key(prefix)
+    return [len(keys), *keys, *interval, limit.burst, wanted, horizon_us, patience_us, worker, name, override, awake_us]
 
 
 def give_back_call(prefix: str, name: str, reservation: Reservation) -> list[str | int]:
@@ -90,18 +90,20 @@ def give_back_call(prefix: str, name: str, reservation: Reservation) -> list[str
     return [1, bucket_key(prefix, name), *interval, reservation.left, reservation.seq]
 
 
-def set_call(prefix: str, name: str, change: Mapping[str, Any], id: str, late_us: int, channel: str) -> list[str | int]:
-    """Keys and arguments of set.lua, after the script itself."""
-    keys = records_key(prefix), era_key(prefix), history_key(prefix, name)
+def set_override_call(
+    prefix: str, name: str, change: Mapping[str, Any], id: str, late_us: int, channel: str
+) -> list[str | int]:
+    """Keys and arguments of set_override.lua, after the script itself."""
+    keys = overrides_key(prefix), era_key(prefix), history_key(prefix, name)
     return [len(keys), *keys, name, json.dumps(change), id, late_us, channel]
 
 
-def beat_call(prefix: str, worker: str, life_s: float, channel: str) -> list[str | int]:
-    """Keys and arguments of beat.lua, after the script itself."""
+def heartbeat_call(prefix: str, worker: str, life_s: float, channel: str) -> list[str | int]:
+    """Keys and arguments of heartbeat.lua, after the script itself."""
     return [1, members_key(prefix), worker, int(life_s * 1e6), channel]
 
 
-def keep_call(prefix: str, era: str, records: Mapping[str, str]) -> list[str | int]:
-    """Keys and arguments of keep.lua, after the script itself."""
-    pairs = [text for pair in records.items() for text in pair]
-    return [2, records_key(prefix), era_key(prefix), era, *pairs]
+def sync_overrides_call(prefix: str, era: str, overrides: Mapping[str, str]) -> list[str | int]:
+    """Keys and arguments of sync_overrides.lua, after the script itself."""
+    pairs = [text for pair in overrides.items() for text in pair]
+    return [2, overrides_key(prefix), era_key(prefix), era, *pairs]

@@ -13,7 +13,7 @@ from celery.worker.control import Panel, control_command, inspect_command, nok, 
 
 from ..declared_limits import NOT_LIMITED, has_own_strategy
 from ..limits.limit import Limit
-from ..limits.override import DECLARED, ordered, reset, set_limit
+from ..limits.override import DECLARED, parse_rate, reset, set_limit
 from ..limits.timing import REPLY_TIMEOUT_S
 from ..storage.blocking_store import ERRORS, Store
 from ..storage.cause import cause
@@ -51,7 +51,7 @@ def rate_limit(state: Any, task_name: str, rate_limit: Any, **kwargs: Any) -> An
         return refusal
     burst = getattr(state.app.tasks[task_name], "rate_burst", None)
     try:
-        limit, rate = ordered(rate_limit, burst)
+        limit, rate = parse_rate(rate_limit, burst)
     except ValueError as exc:
         return nok(f"Invalid rate limit string: {exc}")
     done = "new rate limit set successfully" if limit else "rate limit disabled successfully"
@@ -77,10 +77,10 @@ def rate_limits(state: Any, **kwargs: Any) -> Any:
     if step is None:
         return nok(OFF)
     now_us = step.regulator.limiter.clock.now_us(time.monotonic())
-    orders = step.regulator.orders
+    overrides = step.regulator.overrides
     return {
         name: status.limits(
-            known.bucket, known.declared, orders.get(name), now_us, has_own_strategy(state.app.tasks[name])
+            known.bucket, known.declared, overrides.get(name), now_us, has_own_strategy(state.app.tasks[name])
         )
         for name, known in sorted(step.buckets.items())
     }
@@ -119,18 +119,20 @@ def _change(step: LimitingStep, name: str, change: dict[str, Any], source: str, 
     regulator, broadcast = step.regulator, step.broadcast
     try:
         with Store(regulator.settings, REPLY_TIMEOUT_S) as store:
-            _, record = store.change(
+            _, override = store.change(
                 name, change, f"control, {step.hostname}", source, id=broadcast.id, late_s=regulator.blocked_s
             )
     except ERRORS as exc:
         return nok(f"no answer from the Redis at {regulator.settings.address} ({cause(exc)}): try again")
-    if record is None:
+    if override is None:
         return nok("received too late: nothing was changed")
-    regulator.obey(name, record)
-    order = record.order
-    if order is None or order.rate != change["limit"]["rate"]:
-        in_force = step.declared(name) if order is None or order.rate == DECLARED else order.rate
+    regulator.obey(name, override)
+    limit_override = override.limit_override
+    if limit_override is None or limit_override.rate != change["limit"]["rate"]:
+        in_force = (
+            step.declared(name) if limit_override is None or limit_override.rate == DECLARED else limit_override.rate
+        )
         return nok(f"received too late: a newer override exists, and {in_force or 'no limit'} is in force")
-    before = order.declared if order.replaced == DECLARED else order.replaced
-    in_force = order.declared if order.rate == DECLARED else order.rate
+    before = limit_override.declared if limit_override.replaced == DECLARED else limit_override.replaced
+    in_force = limit_override.declared if limit_override.rate == DECLARED else limit_override.rate
     return ok(f"{done} for the whole cluster: {in_force}, before {before}")

@@ -14,7 +14,7 @@ from ..broker.ack_deadline import AckDeadline
 from ..broker.aside import Aside, ConsumedQueues
 from ..broker.prefetch import Credit, Renew
 from ..limits.limit import Limit
-from ..limits.override import Record
+from ..limits.override import Override
 from ..limits.redis_clock import RedisClock
 from ..limits.timing import REPLY_TIMEOUT_S
 from ..scheduling.bucket import Bucket
@@ -35,7 +35,7 @@ from .chores import Chores
 from .dismissals import Dismissals
 from .loop import Alarm, Waker
 from .override_feed import News
-from .overrides import Orders
+from .overrides import Overrides
 
 #: The most that another thread waits for the loop, in seconds.
 LOOP_TIMEOUT_S = 1.0
@@ -53,7 +53,7 @@ class Regulator:
         renewal: tells for it how its consumer is begun anew, or None where its window follows each change.
         ack_deadline: the broker's.
         recoverable: errors of the broker, which must reach the worker where its own loop is ours.
-        ordered: called with the name of a bucket for which there is a new record.
+        on_override: called with the name of a bucket for which there is a new override.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Regulator:
         renewal: Callable[[Any], Renew | None],
         ack_deadline: AckDeadline,
         recoverable: tuple[type[BaseException], ...],
-        ordered: Callable[[str], None],
+        on_override: Callable[[str], None],
     ) -> None:
         self.settings = settings
         self._pool = pool
@@ -83,10 +83,10 @@ class Regulator:
         self._members = Members(self._connection, prefix, worker, channel, self._alarm.set)
         policy = policy_of(settings.on_outage, self._members, clock, random.random)
         self._outage = Outage(settings.address, policy, self._recovered)
-        self.orders = Orders(clock, lambda *in_force: self.scheduler.configure(*in_force), ordered)
-        self.limiter = Limiter(self._connection, prefix, worker, clock, self._outage, policy, self.orders)
+        self.overrides = Overrides(clock, lambda *in_force: self.scheduler.configure(*in_force), on_override)
+        self.limiter = Limiter(self._connection, prefix, worker, clock, self._outage, policy, self.overrides)
         self._news = News(
-            settings.connection, self._waker, self._connection, prefix, channel, self.orders, self._members
+            settings.connection, self._waker, self._connection, prefix, channel, self.overrides, self._members
         )
         self.aside = Aside(settings.max_held, queues, lambda: self.scheduler.busy.values(), clock, time.monotonic)
         self._credit = Credit(settings.max_held, self.aside.room, renewal)
@@ -104,7 +104,7 @@ class Regulator:
                 "looking for news": self._news.keep_up,
                 "counting workers": self._members.keep_up,
                 "watching Redis": self._watch,
-                "keeping orders": self.orders.keep_up,
+                "keeping orders": self.overrides.keep_up,
             },
             self._faults,
         )
@@ -154,7 +154,7 @@ class Regulator:
 
     def configure(self, bucket: Bucket, declared: Limit | None) -> None:
         """Put the limit in force that an operator has ordered, or else the one that its task declares."""
-        self._run(self.orders.configure, bucket, declared)
+        self._run(self.overrides.configure, bucket, declared)
 
     def clear(self) -> None:
         """Forget what is held; the broker delivers it again. Done when this returns."""
@@ -171,23 +171,23 @@ class Regulator:
     def _keep_up(self) -> None:
         self._alarm.set(self._chores.keep_up(time.monotonic()))
 
-    def read_orders(self) -> None:
+    def read_overrides(self) -> None:
         """Learn what was ordered before this worker began. It waits for Redis, so it is for the start of a worker.
 
         Without an answer the worker starts all the same: no slot is given to who does not know the record.
         """
         with contextlib.suppress(*ERRORS), Store(self.settings, clock=self.limiter.clock) as store:
-            for name, record in store.records().items():
-                self.orders.learn(name, record, is_start=True)
+            for name, override in store.overrides().items():
+                self.overrides.learn(name, override, is_start=True)
 
     @property
     def blocked_s(self) -> float:
         """How long the loop has not turned, in seconds, now or a moment ago; 0 where it has."""
         return self._alarm.blocked_s
 
-    def obey(self, name: str, record: Record) -> None:
+    def obey(self, name: str, override: Override) -> None:
         """Take in a record that was just written. Called in any thread."""
-        self._run(self._learn, name, record.text)
+        self._run(self._learn, name, override.text)
 
     def info(self) -> dict[str, Any]:
         """What `celery inspect stats` shows, and `check` compares. It also looks after an idle connection."""
@@ -242,8 +242,8 @@ class Regulator:
         self.scheduler.hold(bucket, request)
         self._alarm.set(time.monotonic() + SWEEP_S)
 
-    def _learn(self, name: str, record: str) -> None:
-        self.orders.learn(name, record)
+    def _learn(self, name: str, override: str) -> None:
+        self.overrides.learn(name, override)
 
     def _keep_held(self, now: float) -> float:
         if self._ack_deadline.until <= now and self._ack_deadline.keep_up(now, self.scheduler.requests):

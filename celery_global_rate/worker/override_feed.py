@@ -13,9 +13,9 @@ from redis.exceptions import ConnectionError, TimeoutError
 from ..limits.timing import SILENCE_S
 from ..storage.heartbeat import Members
 from ..storage.hub_connection import HubConnection
-from ..storage.scripts import KEEP, era_key, keep_call
+from ..storage.scripts import SYNC_OVERRIDES, era_key, sync_overrides_call
 from .loop import Waker
-from .overrides import Orders
+from .overrides import Overrides
 
 #: Between two looks at the era, in seconds: so long an order may stay unheard where its news was lost.
 LOOK_S = 5.0
@@ -32,7 +32,7 @@ class News:
         connection: the one that slots are reserved on.
         prefix: of all keys.
         channel: where the news is told.
-        orders: what is known, and learns.
+        overrides: what is known, and learns.
         members: the workers that are known of.
     """
 
@@ -43,13 +43,13 @@ class News:
         connection: HubConnection,
         prefix: str,
         channel: str,
-        orders: Orders,
+        overrides: Overrides,
         members: Members,
     ) -> None:
         self._connection = connection
         self._prefix = prefix
         self._channel_name = channel
-        self._orders = orders
+        self._overrides = overrides
         self._members = members
         self._channel = HubConnection(make, waker, self._changed, self._heard)
         self._era: tuple[Any, ...] = (None, None)
@@ -83,9 +83,9 @@ class News:
     def _seen(self, era: object) -> None:
         if not isinstance(era, list):
             return
-        if tuple(era) != self._era or (None in era and self._orders.texts):
-            call = keep_call(self._prefix, uuid.uuid4().hex, self._orders.texts)
-            self._connection.send(("EVAL", KEEP.source, *call), self._kept)
+        if tuple(era) != self._era or (None in era and self._overrides.texts):
+            call = sync_overrides_call(self._prefix, uuid.uuid4().hex, self._overrides.texts)
+            self._connection.send(("EVAL", SYNC_OVERRIDES.source, *call), self._kept)
 
     def _kept(self, answer: object) -> None:
         if not isinstance(answer, list):
@@ -96,8 +96,8 @@ class News:
         # All, and not any: each is to be learnt.
         missed = [
             name
-            for name, record in zip(pairs[::2], pairs[1::2])
-            if self._orders.learn(name.decode(errors="replace"), record)
+            for name, override in zip(pairs[::2], pairs[1::2])
+            if self._overrides.learn(name.decode(errors="replace"), override)
         ]
         if missed and had_era:
             self._channel.lose(ConnectionError("a record came by another way"))
@@ -115,5 +115,5 @@ class News:
         if joined := NEW_WORKER.fullmatch(message[2]):
             self._members.hear(time.monotonic(), int(joined[1]))
             return
-        record, _, name = message[2].partition(b"\n")
-        self._orders.learn(name.decode(errors="replace"), record)
+        override, _, name = message[2].partition(b"\n")
+        self._overrides.learn(name.decode(errors="replace"), override)

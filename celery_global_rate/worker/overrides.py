@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 
 from ..limits.limit import Limit
-from ..limits.override import Order, Record
+from ..limits.override import LimitOverride, Override
 from ..limits.redis_clock import RedisClock
 from ..scheduling.bucket import Bucket
 
 logger = logging.getLogger(__name__)
 
 
-class Orders:
+class Overrides:
     """The highest record of each bucket that this worker has heard of, and when each of them ends.
 
     Args:
@@ -32,7 +32,7 @@ class Orders:
         self._clock = clock
         self._put_in_force = configure
         self._changed = changed
-        self._records: dict[str, Record] = {}
+        self._overrides: dict[str, Override] = {}
         self._unread: set[str] = set()
         self._ends: dict[str, int] = {}
 
@@ -43,7 +43,7 @@ class Orders:
         slots to who does not know what it knows, so the tasks of that bucket are held.
         """
         try:
-            record = Record.parse(text)
+            override = Override.parse(text)
         except ValueError as exc:
             if name not in self._unread:
                 self._unread.add(name)
@@ -54,16 +54,16 @@ class Orders:
                     exc,
                 )
             return False
-        known = self._records.get(name)
-        if known is not None and record.rank <= known.rank:
+        known = self._overrides.get(name)
+        if known is not None and override.rank <= known.rank:
             return False
-        self._records[name] = record
+        self._overrides[name] = override
         self._unread.discard(name)
         if not is_start:  # a worker that starts tells of what is in force by itself
-            rate = f" {record.order.rate}" if record.order and record.what == "set" else ""
-            origin = record.origin
+            rate = f" {override.limit_override.rate}" if override.limit_override and override.what == "set" else ""
+            origin = override.origin
             why = f" ({origin.reason})" if origin.reason else ""
-            logger.info("global-rate: %s: %s%s, ordered by %s%s", name, record.what, rate, origin.by, why)
+            logger.info("global-rate: %s: %s%s, ordered by %s%s", name, override.what, rate, origin.by, why)
         self._changed(name)
         return True
 
@@ -71,11 +71,11 @@ class Orders:
         """Put in force what was ordered for a bucket, or else what its task declares."""
         self._ends.pop(bucket.name, None)
         limit, floor_us = declared, 0
-        if record := self.get(bucket.name):
+        if override := self.get(bucket.name):
             now_us = self._clock.now_us(time.monotonic())
-            limit, floor_us = record.limit_at(now_us, declared), record.floor_us
-            if (order := record.order_at(now_us)) and order.until_us is not None:
-                self._ends[bucket.name] = order.until_us
+            limit, floor_us = override.limit_at(now_us, declared), override.floor_us
+            if (limit_override := override.limit_override_at(now_us)) and limit_override.until_us is not None:
+                self._ends[bucket.name] = limit_override.until_us
         self._put_in_force(bucket, limit, floor_us)
 
     def keep_up(self, now: float) -> float:
@@ -84,26 +84,26 @@ class Orders:
             self._changed(name)
         return min(map(self._clock.reached, self._ends.values()), default=float("inf"))
 
-    def get(self, name: str) -> Record | None:
+    def get(self, name: str) -> Override | None:
         """The record of a bucket."""
-        return self._records.get(name)
+        return self._overrides.get(name)
 
-    def in_force(self, name: str) -> Order | None:
+    def in_force(self, name: str) -> LimitOverride | None:
         """What an operator has ordered for a bucket, where that is in force now."""
-        record = self.get(name)
-        return record.order_at(self._clock.now_us(time.monotonic())) if record else None
+        override = self.get(name)
+        return override.limit_override_at(self._clock.now_us(time.monotonic())) if override else None
 
     def is_open(self, name: str, now_us: float) -> bool:
         """Whether a bucket has slots at an instant of the Redis clock, or is paused."""
-        record = self._records.get(name)
-        return record is None or now_us >= record.floor_us
+        override = self._overrides.get(name)
+        return override is None or now_us >= override.floor_us
 
     def text(self, name: str) -> str:
         """The record of a bucket as Redis keeps it; empty where there is none."""
-        record = self._records.get(name)
-        return record.text if record else ""
+        override = self._overrides.get(name)
+        return override.text if override else ""
 
     @property
     def texts(self) -> dict[str, str]:
         """All of them, by the names of their buckets."""
-        return {name: record.text for name, record in self._records.items()}
+        return {name: override.text for name, override in self._overrides.items()}

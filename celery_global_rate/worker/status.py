@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from ..declared_limits import NOT_LIMITED
 from ..limits.duration import format_duration
 from ..limits.limit import Limit
-from ..limits.override import Origin, Record
+from ..limits.override import Origin, Override
 from ..limits.redis_clock import RedisClock
 from ..scheduling.bucket import Bucket
 
@@ -25,19 +25,19 @@ LISTED = 20
 class OverridesInForce(Protocol):
     """What is read of the orders of operators."""
 
-    def get(self, name: str) -> Record | None:
+    def get(self, name: str) -> Override | None:
         """The record of a bucket."""
 
 
 def announce(
-    declared: Mapping[str, Limit | None], unlimited: set[str], orders: OverridesInForce, now_us: float
+    declared: Mapping[str, Limit | None], unlimited: set[str], overrides: OverridesInForce, now_us: float
 ) -> None:
     """Log what is limited, and what operators have ordered.
 
     Args:
         declared: the limit that each task declares.
         unlimited: those of them that have a strategy of their own.
-        orders: what operators have ordered for them.
+        overrides: what operators have ordered for them.
         now_us: the Redis clock, epoch us.
     """
     names = sorted(name for name, limit in declared.items() if limit and name not in unlimited)
@@ -50,26 +50,36 @@ def announce(
     for name in sorted(unlimited):
         logger.warning("global-rate: %s declares %s and is %s", name, declared[name] or "no limit", NOT_LIMITED)
     for name in sorted(declared):
-        if record := orders.get(name):
-            _announce(name, declared[name], record, now_us)
+        if override := overrides.get(name):
+            _announce(name, declared[name], override, now_us)
 
 
-def _announce(name: str, declared: Limit | None, record: Record, now_us: float) -> None:
-    if order := record.order_at(now_us):
-        end = f", for another {format_duration((order.until_us - now_us) / 1e6)}" if order.until_us else ""
-        logger.info("global-rate: %s is limited to %s %s%s", name, order.rate, describe(order.origin, now_us), end)
+def _announce(name: str, declared: Limit | None, override: Override, now_us: float) -> None:
+    if limit_override := override.limit_override_at(now_us):
+        end = (
+            f", for another {format_duration((limit_override.until_us - now_us) / 1e6)}"
+            if limit_override.until_us
+            else ""
+        )
+        logger.info(
+            "global-rate: %s is limited to %s %s%s",
+            name,
+            limit_override.rate,
+            describe(limit_override.origin, now_us),
+            end,
+        )
         here = str(declared or "none")
-        if order.declared != here:
+        if limit_override.declared != here:
             logger.warning(
                 "global-rate: %s now declares %s instead of %s, which has no effect: %s was ordered, "
                 "and stays in force until `celery global-rate reset %s`",
                 name,
                 here,
-                order.declared,
-                order.rate,
+                limit_override.declared,
+                limit_override.rate,
                 name,
             )
-    if pause := record.pause_at(now_us):
+    if pause := override.pause_at(now_us):
         if pause.until_us is None:
             logger.warning(
                 "global-rate: %s is paused indefinitely %s: nothing starts until `celery global-rate resume %s`",
@@ -95,14 +105,14 @@ def describe(origin: Origin, now_us: float) -> str:
 
 
 def limits(
-    bucket: Bucket, declared: Limit | None, record: Record | None, now_us: float, is_unlimited: bool = False
+    bucket: Bucket, declared: Limit | None, override: Override | None, now_us: float, is_unlimited: bool = False
 ) -> dict[str, Any]:
     """The limit of a bucket, as a worker tells it to `inspect rate_limits`.
 
     Args:
         bucket: of a task.
         declared: the limit that the task declares.
-        record: what operators have ordered for it.
+        override: what operators have ordered for it.
         now_us: the Redis clock, epoch us.
         is_unlimited: whether the task has a strategy of its own.
     """
@@ -114,10 +124,10 @@ def limits(
     }
     if is_unlimited:
         answer.update(in_force="none", source=NOT_LIMITED)
-    elif record and (order := record.order_at(now_us)):
-        answer["source"] = order.origin.source
-        answer.update(_told(order.origin, now_us), until_s=_left_s(order.until_us, now_us))
-    if record and (pause := record.pause_at(now_us)):
+    elif override and (limit_override := override.limit_override_at(now_us)):
+        answer["source"] = limit_override.origin.source
+        answer.update(_told(limit_override.origin, now_us), until_s=_left_s(limit_override.until_us, now_us))
+    if override and (pause := override.pause_at(now_us)):
         answer["paused"] = _told(pause.origin, now_us) | {"until_s": _left_s(pause.until_us, now_us)}
     return answer
 

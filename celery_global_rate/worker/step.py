@@ -73,11 +73,11 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             partial(renewal, consumer),
             self._ack_deadline,
             () if self._thread else consumer.connection_errors + consumer.channel_errors,
-            self._on_record,
+            self._on_override,
         )
         self._losses = Losses(lambda: self.regulator.scheduler.requests)
         self.broadcast = Broadcast()
-        self.regulator.read_orders()
+        self.regulator.read_overrides()
         consumer.global_rate = self
         consumer.bucket_for_task = self._bucket_for_task
         consumer.reset_rate_limits()
@@ -88,7 +88,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         now_us = self.regulator.limiter.clock.now_us(time.monotonic())
         declared = {name: known.declared for name, known in self.buckets.items()}
         unlimited = {name for name in declared if has_own_strategy(self._app.tasks[name])}
-        announce(declared, unlimited, self.regulator.orders, now_us)
+        announce(declared, unlimited, self.regulator.overrides, now_us)
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
         """Move into the event loop: at start, and again after each reconnect to the broker."""
@@ -151,18 +151,18 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         limit = self._declared.limit(task)
         known = self.buckets.get(task.name)
         if known is None:
-            if limit is None and self.regulator.orders.get(task.name) is None:
+            if limit is None and self.regulator.overrides.get(task.name) is None:
                 return None
             known = self.buckets[task.name] = TaskBucket(self.regulator, Bucket(task.name, limit, rank_of))
         known.declared = limit
         self.regulator.configure(known.bucket, limit)
-        if order := self.regulator.orders.in_force(task.name):
-            self._declared.show(task, order.rate if order.limit else None)
+        if limit_override := self.regulator.overrides.in_force(task.name):
+            self._declared.show(task, limit_override.rate if limit_override.limit else None)
         else:
             self._declared.restore(task)
         return known
 
-    def _on_record(self, name: str) -> None:
+    def _on_override(self, name: str) -> None:
         """An operator has ordered something for a bucket, or an order has ended."""
         task = self._app.tasks.get(name)
         if task is not None:

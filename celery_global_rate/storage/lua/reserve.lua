@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  the bucket (slots.lua)
 -- KEYS[2]  who waits, a sorted set: worker -> epoch us until which it counts as waiting
--- KEYS[3]  the records (records.lua)
+-- KEYS[3]  the overrides (overrides.lua)
 -- KEYS[4]  their era
 -- ARGV[1]  interval, us       integer >= 0  } the emission interval T of the caller's limit,
 -- ARGV[2]  interval, ps       0 to 999,999  } never both 0
@@ -11,13 +11,13 @@
 -- ARGV[5]  horizon, us        how far ahead of the clock slots are given out
 -- ARGV[6]  patience, us       how long a worker sleeps on this bucket at the most
 -- ARGV[7]  worker             a name that is unique to the calling process
--- ARGV[8]  name               of the bucket, among the records
--- ARGV[9]  record             that the caller's limit comes from, '' where it knows none
+-- ARGV[8]  name               of the bucket, among the overrides
+-- ARGV[9]  override           that the caller's limit comes from, '' where it knows none
 -- ARGV[10] awake, us          how long the caller has been in touch: no slot is saved from before
 -- ARGV[11] now, epoch us      tests only
--- Returns {now us, slot us, slot ps, interval us, interval ps, count, seq, waiting, record}: `count` slots, the first
+-- Returns {now us, slot us, slot ps, interval us, interval ps, count, seq, waiting, override}: `count` slots, the first
 -- at `slot`, each an interval after the one before. Where count is 0, `slot` is the next one that will be free.
--- `record` is '' but where a higher one is stored than the caller knows: then there is nothing else until it does.
+-- `override` is '' but where a higher one is stored than the caller knows: then there is nothing else until it does.
 
 local SLOTS_PER_CALL = 1000
 local SLACK_US = 60 * 1000000
@@ -28,10 +28,10 @@ local wanted, horizon_us, patience_us = tonumber(ARGV[4]), tonumber(ARGV[5]), to
 local now_us = clock(ARGV[11])
 local end_us = now_us + horizon_us
 
-local floor_us, record = now_us - tonumber(ARGV[10]), keep(KEYS[3], KEYS[4], ARGV[8], ARGV[9])
-if record then
-  if record ~= ARGV[9] then return {now_us, now_us, 0, limit.us, limit.ps, 0, 0, 1, record} end
-  floor_us = math.max(floor_us, (select(3, order(record))))
+local floor_us, override = now_us - tonumber(ARGV[10]), keep(KEYS[3], KEYS[4], ARGV[8], ARGV[9])
+if override then
+  if override ~= ARGV[9] then return {now_us, now_us, 0, limit.us, limit.ps, 0, 0, 1, override} end
+  floor_us = math.max(floor_us, (select(3, parse_rank(override))))
 end
 local first_us, first_ps = next_slot(bucket, now_us, limit, floor_us)
 
