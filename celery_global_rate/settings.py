@@ -16,7 +16,7 @@ from redis.credentials import CredentialProvider
 from .redis_discovery import Source, inherited
 from .storage.credentials import NamedProvider
 from .storage.location import FORCED, Location
-from .storage.outage_policies import HOLD, OPEN, SHARE
+from .storage.outage_policies import HOLD, OPEN, POLICIES, SHARE
 from .storage.redis_url import CLUSTERS, EXAMPLE, SENTINEL, redacted, scheme, spelled, split, taken_out, without_user
 
 OPTION = "--global-rate-url"
@@ -81,7 +81,7 @@ class Settings(Location):
                 f"{CONSUMER_TIMEOUT} = {consumer_timeout_s!r:.80}: use the seconds that RabbitMQ waits for an "
                 f"acknowledgement (its consumer_timeout, which is in milliseconds), or 0 if it waits for ever"
             )
-        if on_outage not in (SHARE, HOLD, OPEN):
+        if not isinstance(on_outage, str) or on_outage not in POLICIES:
             raise ImproperlyConfigured(
                 f"{ON_OUTAGE} = {on_outage!r:.80}: use {SHARE!r}, where each worker continues at its share of each "
                 f"limit, {HOLD!r}, where nothing with a limit starts, or {OPEN!r}, where everything does"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -12,12 +11,7 @@ from numbers import Real
 PS_PER_US = 1_000_000
 US_PER_S = 1_000_000
 
-#: Celery's own periods, in seconds. No others: a stock worker must understand every rate that a task declares.
-PERIODS_S = {"s": 1, "m": 60, "h": 3600}
-FORMS = "use N/s, N/m or N/h with a positive number N, a number of starts per second, or None for no limit"
-#: What an operator may order as well, which no stock worker reads.
-OVERRIDE_PERIODS_S = {**PERIODS_S, "d": 86400}
-OVERRIDE_FORMS = "use N/s, N/m, N/h or N/d with a positive number N, or none for no limit"
+PERIODS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 SHORTEST_GRACE_S = 0.025
 LONGEST_GRACE_S = 1.0
@@ -28,6 +22,27 @@ LARGEST_BURST = 1_000_000
 
 #: A bucket that takes longer to fill is a mistake, and its instants would leave the range of exact integers.
 LONGEST_FILL_US = 10 * 365 * 86400 * US_PER_S
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How a rate may be written.
+
+    Attributes:
+        periods: the letters of `PERIODS_S` that may follow the slash.
+        remedy: what to write instead, for an error.
+    """
+
+    periods: str
+    remedy: str
+
+
+#: Celery's own periods. No others: a stock worker must understand every rate that a task declares.
+AS_DECLARED = Spelling(
+    "smh", "use N/s, N/m or N/h with a positive number N, a number of starts per second, or None for no limit"
+)
+#: What an operator may write, which no stock worker reads.
+AS_OVERRIDE = Spelling("smhd", "use N/s, N/m, N/h or N/d with a positive number N, or none for no limit")
 
 
 @dataclass(frozen=True)
@@ -68,13 +83,13 @@ class Limit:
         return self.grace_s - HAND_OVER_S
 
     @classmethod
-    def parse(cls, rate: object, burst: object = None, is_override: bool = False) -> Limit | None:
+    def parse(cls, rate: object, burst: object = None, spelling: Spelling = AS_DECLARED) -> Limit | None:
         """Read a rate as a task, an annotation or a setting spells it, or an operator.
 
         Args:
             rate: ``"100/m"``, a number of starts per second, or None, 0, or an empty string for no limit.
             burst: slots in a full bucket, a whole number from 1 to a million, or None for 1.
-            is_override: an operator writes it, who may also count per day.
+            spelling: how it may be written.
 
         Returns:
             The limit, or None for no limit.
@@ -82,18 +97,17 @@ class Limit:
         Raises:
             ValueError: the rate or burst is invalid; the text names it and what to write instead.
         """
-        periods_s, forms = (OVERRIDE_PERIODS_S, OVERRIDE_FORMS) if is_override else (PERIODS_S, FORMS)
-        per_s = _per_second(rate, periods_s, forms)
+        per_s = _per_second(rate, spelling)
         slots = _burst(burst)
         if not per_s:
             return None
         interval_ps = math.ceil(Fraction(US_PER_S * PS_PER_US) / per_s)
         if interval_ps * slots > LONGEST_FILL_US * PS_PER_US:
-            raise ValueError(f"rate {rate!r:.80} takes over ten years to refill a bucket of {slots}: {forms}")
+            raise ValueError(f"rate {rate!r:.80} takes over ten years to refill a bucket of {slots}: {spelling.remedy}")
         return cls(*divmod(interval_ps, PS_PER_US), slots)
 
     def __str__(self) -> str:
-        counts = {period: self.per_second * seconds for period, seconds in OVERRIDE_PERIODS_S.items()}
+        counts = {period: self.per_second * seconds for period, seconds in PERIODS_S.items()}
         whole = (period for period, count in counts.items() if abs(count - round(count)) < 1e-6 * count)
         period = next(whole, None)
         if period:
@@ -104,7 +118,7 @@ class Limit:
         return text + (f", burst {self.burst}" if self.burst > 1 else "")
 
 
-def _per_second(rate: object, periods_s: Mapping[str, int], forms: str) -> Fraction:
+def _per_second(rate: object, spelling: Spelling) -> Fraction:
     if rate is None or rate is False or rate == "":
         return Fraction(0)
     count, period = rate, "s"
@@ -114,13 +128,15 @@ def _per_second(rate: object, periods_s: Mapping[str, int], forms: str) -> Fract
     try:
         if isinstance(count, bool) or not isinstance(count, (str, Real)):
             raise TypeError
+        if period not in set(spelling.periods):
+            raise ValueError
         # By way of float, as Celery reads it; str() brings back the digits that were written: 0.1 is a tenth.
         per_period = Fraction(str(float(count)))
-        per_s = per_period / periods_s[period]
-    except (TypeError, ValueError, KeyError, OverflowError):
-        raise ValueError(f"rate {rate!r:.80} cannot be read: {forms}") from None
+        per_s = per_period / PERIODS_S[period]
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"rate {rate!r:.80} cannot be read: {spelling.remedy}") from None
     if per_s < 0:
-        raise ValueError(f"rate {rate!r:.80} is negative: {forms}")
+        raise ValueError(f"rate {rate!r:.80} is negative: {spelling.remedy}")
     return per_s
 
 

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from .limit import LARGEST_BURST, LONGEST_FILL_US, PS_PER_US, Limit
+from .limit import AS_OVERRIDE, LARGEST_BURST, LONGEST_FILL_US, PS_PER_US, Limit
 from .redis_clock import LAST_US
 
 #: How operators say that there is no limit. Celery takes 0 and an empty text.
@@ -201,7 +201,7 @@ def parse_rate(rate: object, burst: int | None = None) -> tuple[Limit | None, st
     """
     if rate is None or (isinstance(rate, str) and rate.strip().lower() in NO_LIMIT):
         return None, "none"
-    limit = Limit.parse(rate, burst, is_override=True)
+    limit = Limit.parse(rate, burst, AS_OVERRIDE)
     return limit, str(limit) if limit else "none"
 
 

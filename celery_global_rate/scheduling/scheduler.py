@@ -116,14 +116,20 @@ class Scheduler:
         """
         now = self._monotonic()
         is_time = isinstance(run_time_s, (int, float)) and 0 <= run_time_s < math.inf
-        if self._room.ended(run_time_s if is_time else None, now) or now >= self._serve_at:
-            self._pump(now >= self._serve_at)
+        has_room = self._room.ended(run_time_s if is_time else None, now)
+        if now >= self._serve_at:
+            self.pump()
+        elif has_room:
+            self._pump()
 
     def pump(self) -> None:
         """Do all that is due now, and ask to be woken for what comes next."""
-        self._pump(True)
+        if not self._pumping:
+            self._serve_at = NOW
+        self._pump()
 
-    def _pump(self, is_serving: bool) -> None:
+    def _pump(self) -> None:
+        """Release what is due, and serve the buckets if that is due as well."""
         if self._pumping:  # a pool may run a task inside start(), or have a process for us inside line_up()
             self._wake(self._monotonic())
             return
@@ -133,7 +139,7 @@ class Scheduler:
             self._room.is_far = all(bucket.is_far for bucket in longest_wait_first)
             for bucket in longest_wait_first:
                 self._turn(bucket, "releasing tasks", self._release)
-            if is_serving or self._serve_at == NOW:
+            if self._serve_at == NOW:
                 self._serve_all(longest_wait_first)
         finally:
             self._pumping = False

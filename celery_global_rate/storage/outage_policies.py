@@ -40,20 +40,6 @@ class Policy(Protocol):
         """Take back what is left of a reservation."""
 
 
-def policy_of(name: str, members: WorkerCount, clock: RedisClock, chance: Callable[[], float]) -> Policy:
-    """The policy of this name: `share`, `hold` or `open`.
-
-    Args:
-        name: the setting.
-        members: the workers among which limits are shared.
-        clock: the worker's view of the Redis clock.
-        chance: draws uniformly from [0, 1).
-    """
-    if name == SHARE:
-        return Share(members, clock, chance)
-    return Open(clock) if name == OPEN else Hold()
-
-
 class Hold:
     """Nothing limited starts."""
 
@@ -144,3 +130,11 @@ class Share:
     def give_back(self, name: str, reservation: Reservation) -> None:
         """The next slot is the first that is left."""
         self._next_us[name] = min(reservation.due_us, self._next_us.get(name, reservation.due_us))
+
+
+#: How the policy of each name is made, of the workers that share the limits, the clock and what draws from [0, 1).
+POLICIES: dict[str, Callable[[WorkerCount, RedisClock, Callable[[], float]], Policy]] = {
+    SHARE: Share,
+    HOLD: lambda members, clock, chance: Hold(),
+    OPEN: lambda members, clock, chance: Open(clock),
+}

@@ -28,7 +28,7 @@ from ..storage.heartbeat import Members
 from ..storage.hub_connection import REOPEN_LATE_S, HubConnection
 from ..storage.limiter import Limiter
 from ..storage.outage import Outage
-from ..storage.outage_policies import policy_of
+from ..storage.outage_policies import POLICIES
 from ..storage.scripts import news_channel
 from ..version import __version__
 from .chores import Chores
@@ -81,7 +81,7 @@ class Regulator:
         clock, prefix = RedisClock(), settings.key_prefix
         channel = news_channel(prefix, self._database)
         self._members = Members(self._connection, prefix, worker, channel, self._alarm.set)
-        policy = policy_of(settings.on_outage, self._members, clock, random.random)
+        policy = POLICIES[settings.on_outage](self._members, clock, random.random)
         self._outage = Outage(settings.address, policy, self._recovered)
         self.overrides = Overrides(clock, lambda *in_force: self.scheduler.configure(*in_force), on_override)
         self.limiter = Limiter(self._connection, prefix, worker, clock, self._outage, policy, self.overrides)
@@ -178,7 +178,7 @@ class Regulator:
         """
         with contextlib.suppress(*ERRORS), Store(self.settings, clock=self.limiter.clock) as store:
             for name, override in store.overrides().items():
-                self.overrides.learn(name, override, is_start=True)
+                self.overrides.load(name, override)
 
     @property
     def blocked_s(self) -> float:

@@ -36,12 +36,26 @@ class Overrides:
         self._unread: set[str] = set()
         self._ends: dict[str, int] = {}
 
-    def learn(self, name: str, text: str | bytes, is_start: bool = False) -> bool:
-        """Take a record in, put it in force, and tell whether it was news.
+    def learn(self, name: str, text: str | bytes) -> bool:
+        """Take an override in, put it in force, log it, and return whether it was news.
 
-        One that cannot be read is told of once, and the bucket goes on with the one that is known. Redis gives no
-        slots to who does not know what it knows, so the tasks of that bucket are held.
+        One that cannot be read is logged once, and the bucket keeps the one that is known. Redis refuses slots to a
+        worker with an outdated override, so the tasks of that bucket are held.
         """
+        override = self._take_in(name, text)
+        if override is None:
+            return False
+        rate = f" {override.limit_override.rate}" if override.limit_override and override.what == "set" else ""
+        origin = override.origin
+        why = f" ({origin.reason})" if origin.reason else ""
+        logger.info("global-rate: %s: %s%s, ordered by %s%s", name, override.what, rate, origin.by, why)
+        return True
+
+    def load(self, name: str, text: bytes) -> None:
+        """Take in an override from before the start of this worker, which announces what is in force by itself."""
+        self._take_in(name, text)
+
+    def _take_in(self, name: str, text: str | bytes) -> Override | None:
         try:
             override = Override.parse(text)
         except ValueError as exc:
@@ -53,19 +67,14 @@ class Overrides:
                     name,
                     exc,
                 )
-            return False
+            return None
         known = self._overrides.get(name)
         if known is not None and override.rank <= known.rank:
-            return False
+            return None
         self._overrides[name] = override
         self._unread.discard(name)
-        if not is_start:  # a worker that starts tells of what is in force by itself
-            rate = f" {override.limit_override.rate}" if override.limit_override and override.what == "set" else ""
-            origin = override.origin
-            why = f" ({origin.reason})" if origin.reason else ""
-            logger.info("global-rate: %s: %s%s, ordered by %s%s", name, override.what, rate, origin.by, why)
         self._changed(name)
-        return True
+        return override
 
     def configure(self, bucket: Bucket, declared: Limit | None) -> None:
         """Put in force what was ordered for a bucket, or else what its task declares."""
