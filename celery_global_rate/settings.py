@@ -63,34 +63,9 @@ class Settings(Location):
         conf = app.conf
         default = inherited(conf)  # reading one setting loads them all
         _refuse_unknown(conf)
-        options = conf.get(OPTIONS, {})
-        prefix = conf.get(PREFIX, DEFAULT_PREFIX + (app.main or "celery"))
-        max_held = conf.get(MAX_HELD, DEFAULT_MAX_HELD)
-        consumer_timeout_s = conf.get(CONSUMER_TIMEOUT, DEFAULT_CONSUMER_TIMEOUT_S)
-        on_outage = conf.get(ON_OUTAGE, SHARE)
-        if not isinstance(options, Mapping):
-            raise ImproperlyConfigured(
-                f"{OPTIONS} is not a dictionary but {type(options).__name__}: use one, of arguments for redis-py"
-            )
-        if not isinstance(prefix, str) or not prefix or "{" in prefix or "}" in prefix:
-            raise ImproperlyConfigured(f"{PREFIX} = {prefix!r:.80}: use a non-empty string without braces")
-        if not isinstance(max_held, int) or isinstance(max_held, bool) or max_held < 0:
-            raise ImproperlyConfigured(f"{MAX_HELD} = {max_held!r:.80}: use a whole number of 0 or more")
-        if not _is_time(consumer_timeout_s):
-            raise ImproperlyConfigured(
-                f"{CONSUMER_TIMEOUT} = {consumer_timeout_s!r:.80}: use the seconds that RabbitMQ waits for an "
-                f"acknowledgement (its consumer_timeout, which is in milliseconds), or 0 if it waits for ever"
-            )
-        if not isinstance(on_outage, str) or on_outage not in POLICIES:
-            raise ImproperlyConfigured(
-                f"{ON_OUTAGE} = {on_outage!r:.80}: use {SHARE!r}, where each worker continues at its share of each "
-                f"limit, {HOLD!r}, where nothing with a limit starts, or {OPEN!r}, where everything does"
-            )
-        source = default
-        if url is not None:
-            source = Source(OPTION, url)
-        elif conf.get(URL) is not None:
-            source = Source(URL, conf.get(URL))
+        options, prefix = _options(conf), _prefix(conf, app.main)
+        max_held, consumer_timeout_s, on_outage = _max_held(conf), _consumer_timeout_s(conf), _on_outage(conf)
+        source = _source(conf, url) or default
         if source is None:
             raise ImproperlyConfigured(
                 f"{URL} is not set, and neither the broker nor the result backend is a Redis: "
@@ -126,8 +101,55 @@ class Settings(Location):
                 )
 
 
-def _is_time(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
+def _options(conf: Any) -> Mapping[str, Any]:
+    options = conf.get(OPTIONS, {})
+    if not isinstance(options, Mapping):
+        raise ImproperlyConfigured(
+            f"{OPTIONS} is not a dictionary but {type(options).__name__}: use one, of arguments for redis-py"
+        )
+    return options
+
+
+def _prefix(conf: Any, application: str | None) -> str:
+    prefix = conf.get(PREFIX, DEFAULT_PREFIX + (application or "celery"))
+    if not isinstance(prefix, str) or not prefix or "{" in prefix or "}" in prefix:
+        raise ImproperlyConfigured(f"{PREFIX} = {prefix!r:.80}: use a non-empty string without braces")
+    return prefix
+
+
+def _max_held(conf: Any) -> int:
+    max_held = conf.get(MAX_HELD, DEFAULT_MAX_HELD)
+    if not isinstance(max_held, int) or isinstance(max_held, bool) or max_held < 0:
+        raise ImproperlyConfigured(f"{MAX_HELD} = {max_held!r:.80}: use a whole number of 0 or more")
+    return max_held
+
+
+def _consumer_timeout_s(conf: Any) -> float:
+    timeout_s = conf.get(CONSUMER_TIMEOUT, DEFAULT_CONSUMER_TIMEOUT_S)
+    is_number = isinstance(timeout_s, (int, float)) and not isinstance(timeout_s, bool)
+    if not is_number or not 0 <= timeout_s < float("inf"):
+        raise ImproperlyConfigured(
+            f"{CONSUMER_TIMEOUT} = {timeout_s!r:.80}: use the seconds that RabbitMQ waits for an acknowledgement "
+            f"(its consumer_timeout, which is in milliseconds), or 0 if it waits for ever"
+        )
+    return float(timeout_s)
+
+
+def _on_outage(conf: Any) -> str:
+    policy = conf.get(ON_OUTAGE, SHARE)
+    if not isinstance(policy, str) or policy not in POLICIES:
+        raise ImproperlyConfigured(
+            f"{ON_OUTAGE} = {policy!r:.80}: use {SHARE!r}, where each worker continues at its share of each "
+            f"limit, {HOLD!r}, where nothing with a limit starts, or {OPEN!r}, where everything does"
+        )
+    return policy
+
+
+def _source(conf: Any, url: str | None) -> Source | None:
+    """Where the URL of the Redis is given, if it is."""
+    if url is not None:
+        return Source(OPTION, url)
+    return Source(URL, conf.get(URL)) if conf.get(URL) is not None else None
 
 
 def _server(source: Source, own: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -169,9 +169,10 @@ def _unlimited(row: Row) -> Row:
 
 def _per(rate: float) -> str:
     """A rate as one writes it: per second, or per minute or hour where that is less than one."""
-    for period, seconds in PERIODS_S.items():
-        if rate * seconds >= 1 or not rate:
-            return f"{rate * seconds:.1f}/{period}"
+    for period in "smh":
+        count = rate * PERIODS_S[period]
+        if count >= 1 or not rate:
+            return f"{count:.1f}/{period}"
     return f"{rate * PERIODS_S['h']:.2f}/h"
 
 
