@@ -169,7 +169,10 @@ def pause_command(
 @with_store
 def resume_command(desk: Desk, store: Store, task: str | None, for_all: bool, reason: str) -> None:
     """Resume TASK at its limit, without a burst to catch up."""
-    change(desk, store, desk.chosen(task, for_all, store.overrides()), lambda name: RESUME, "resume", reason)
+    overrides = store.overrides()
+    # One without limits can have been paused by an earlier version.
+    names = [name for name in desk.chosen(task, for_all, overrides) if name in overrides or not desk.is_unlimited(name)]
+    change(desk, store, names, lambda name: RESUME, "resume", reason)
 
 
 @click.command(name="history")
