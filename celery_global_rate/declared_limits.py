@@ -77,7 +77,7 @@ class Declared:
             self.restore(task)
 
     def _rate(self, task: Any) -> Any:
-        """What a task declares: also one that was loaded anew, or was given another rate meanwhile."""
+        """What a task declares, even if it was reloaded or was given another rate meanwhile."""
         rate = getattr(task, "rate_limit", None)
         known, declared, shown = self._shown.get(task.name, (None, None, None))
         return declared if known is task and shown == rate else rate

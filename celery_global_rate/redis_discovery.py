@@ -60,7 +60,7 @@ def _source(conf: Any, setting: str, value: object, tls: str, transport: str) ->
     use_ssl = conf.get(tls)
     in_url = "ssl_" in urls[0].partition("?")[2]
     options: dict[str, Any] = {}
-    if isinstance(use_ssl, Mapping) and use_ssl:  # True says nothing about a Redis, and Celery ignores it too
+    if isinstance(use_ssl, Mapping) and use_ssl:  # True has no meaning for a Redis, and Celery ignores it too
         options.update(ssl=True, **use_ssl)
     elif in_url:
         options.update(ssl=True)

@@ -1,4 +1,4 @@
-"""What the operator says: settings, checked once before the worker starts."""
+"""The operator's settings, checked once before the worker starts."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _on_outage(conf: Any) -> str:
 
 
 def _source(conf: Any, url: str | None) -> Source | None:
-    """Where the URL of the Redis is given, if it is."""
+    """Where the URL of the Redis is given, or None."""
     if url is not None:
         return Source(OPTION, url)
     return Source(URL, conf.get(URL)) if conf.get(URL) is not None else None

@@ -32,7 +32,7 @@ class AckDeadline:
     """Sees to held messages before their broker takes them for lost.
 
     kombu delivers a message of a Redis broker again after its visibility timeout. It takes the time of delivery for
-    the last sign of life; a new one is written into its index. Of Amazon SQS the timeout is begun anew.
+    the last sign of life; a new one is written into its index. On Amazon SQS the timeout is restarted.
 
     RabbitMQ closes a channel that has not acknowledged a message within its consumer timeout, and delivers all of them
     again. It takes no sign of life, so all that is held goes back, in order, and comes again at once. Quorum queues
@@ -141,11 +141,11 @@ class AckDeadline:
             for request in requests:
                 if not request.message.acknowledged:
                     request.message.requeue()
-        except consumer.connection_errors + consumer.channel_errors as exc:  # then all of them come again
+        except consumer.connection_errors + consumer.channel_errors as exc:  # then all of them are redelivered
             logger.warning("global-rate: held messages could not be returned to RabbitMQ: %r", exc)
 
     def _copy(self, requests: Sequence[Any]) -> None:
-        """Send messages anew, to the end of their queues. Who ends between copy and acknowledgement leaves both."""
+        """Send copies of messages to the end of their queues. A worker that ends before it acknowledges leaves both."""
         if not requests:
             return
         self._tell(

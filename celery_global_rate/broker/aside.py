@@ -43,7 +43,7 @@ class Aside:
 
     There the held messages of one queue would take the places of all others. A queue is consumed again when a quarter
     of what it may have held is gone. One queue is always consumed. Where it is full as well, the others have what they
-    need: all that is held has a place of its own but for what this one has above its share.
+    need: everything held has its own place, except for what this one has above its share.
 
     Args:
         most: so many messages of a queue may be held.

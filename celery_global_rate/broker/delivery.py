@@ -42,7 +42,7 @@ def acknowledge_in_turn(channel: Any) -> None:
     """Let greenlets that acknowledge at the same instant wait for one another.
 
     Celery 5.7 acknowledges in the greenlet of the task. On a Redis broker each takes a connection from the channel's
-    pool of ten, which raises an error when it is empty: the task has run, and its message comes again. Celery starts
+    pool of ten, which raises an error when it is empty: the task has run, and its message is redelivered. Celery starts
     greenlets one at a time, as messages come. We may release all that is held at once. A third of the pool is theirs:
     to requeue takes two connections, and the worker takes messages and restores old ones meanwhile.
 
@@ -72,7 +72,7 @@ class Losses:
     any more: an `AttributeError` that ends the worker. Tasks with an ETA do this to stock Celery, held ones would do
     it to us. So the first attempt is the last.
 
-    What is held would be delivered anew after the visibility timeout, and by kombu once more when the worker ends, even
+    What is held would be redelivered after the visibility timeout, and by kombu once more when the worker ends, even
     if another one has it by then. So it is given back as soon as there is a connection again. What is with the pool is
     not: kombu may still acknowledge it.
 
@@ -105,7 +105,7 @@ class Losses:
         connection.collect = collect_for_good
 
     def give_back(self, connection: Any) -> None:
-        """Have what was held delivered anew, in its order, but for what somebody has taken since.
+        """Have what was held redelivered, in its order, except for what another worker has taken since.
 
         Args:
             connection: a new one to the same broker.
@@ -184,7 +184,7 @@ def _key(channel: Any, client: Any, command: str, key: str) -> str:
 def can_begin_anew(queue: Any) -> bool:
     """Whether a new consumer of a queue goes on where the old one ends.
 
-    A single active consumer would pass to another worker, and a stream begins anew for each consumer.
+    A single active consumer would pass to another worker, and a stream starts over for each consumer.
     """
     arguments = (queue.queue_arguments or {}) if queue is not None else {}
     return (
@@ -195,7 +195,7 @@ def can_begin_anew(queue: Any) -> bool:
 
 
 def renewal(consumer: Any, qos: Any) -> Callable[[int], None] | None:
-    """How the worker's consumer is begun anew with another window, where that stays as it was at its beginning.
+    """How the worker's consumer is restarted with another prefetch count, if the count is fixed when it starts.
 
     RabbitMQ counts for each consumer where one of the queues is a quorum queue, and kombu 5.7 asks it to on every
     RabbitMQ from 4.0 on. A change of the prefetch count is then for consumers to come.

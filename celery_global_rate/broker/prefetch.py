@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 #: A larger prefetch count cannot be sent.
 LARGEST = 65535
 
-#: Begins the consumer anew, soon, with a window of its own: so many slots more than Celery asks for.
+#: Restarts the consumer soon, with its own prefetch count: so many slots more than Celery asks for.
 Renew = Callable[[int], None]
 
 
@@ -30,8 +30,8 @@ class Credit:
 
     Args:
         most: no more is lent than this where the broker counts for each consumer.
-        room: tells how much may be lent where it counts for the channel.
-        renewal: tells for a QoS how its consumer is begun anew, or None where its window follows each change.
+        room: returns how much may be lent if the count is per channel.
+        renewal: returns for a QoS how its consumer is restarted, or None if its prefetch count follows each change.
     """
 
     def __init__(self, most: int, room: Callable[[], int], renewal: Callable[[Any], Renew | None]) -> None:
@@ -108,7 +108,7 @@ class Credit:
                 self._qos.prev = None  # the loop's sign that something has changed
 
     def _tell(self, qos: Any, tell: Callable[..., None], prefetch_count: int) -> None:
-        """Tell the broker what Celery asks for and what is lent. Celery's own count is its own: it may be set anew."""
+        """Send the broker the sum of what Celery asks for and what is lent. Celery may set its own count any time."""
         if not prefetch_count or qos is not self._qos:
             tell(prefetch_count=prefetch_count)
             return

@@ -108,7 +108,7 @@ class Queues:
             tag, queue = self._tags.pop(name), tasks._queues.get(name)
             if queue is not None and name not in tasks._active_tags:
                 if self._is_amqp:
-                    queue.declare(nowait=True)  # somebody may have deleted it; without a consumer nobody was told
+                    queue.declare(nowait=True)  # somebody may have deleted it; without a consumer nobody was notified
                 # With the tag that it had, late messages of the old consumer are the new one's.
                 tasks._basic_consume(queue, consumer_tag=tag, nowait=True)
 

@@ -1,4 +1,4 @@
-"""Is it really on? What each worker says of itself, beside the Redis and the prefix that the settings here name."""
+"""Is it really on? What each worker reports, compared with the Redis and the prefix of the settings here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Reference:
         redis: the address, as logs may show it.
         database: its number.
         prefix: of all keys.
-        server: what the Redis says of itself.
+        server: what the Redis reports about itself.
         round_trip_s: the median of a few, in seconds.
         error: why the Redis does not answer, else None.
     """

@@ -15,7 +15,7 @@ from ..settings import Settings
 
 
 class Desk:
-    """An application, and somebody who gives orders for its tasks.
+    """An application, and the operator of its limits.
 
     Args:
         app: the application.
@@ -39,7 +39,7 @@ class Desk:
             raise click.ClickException(f"task {name}: {exc}") from None
 
     def is_unlimited(self, name: str) -> bool:
-        """Whether a task has a strategy of its own, so that no limit holds for it."""
+        """Whether a task has its own strategy, so that no limit applies to it."""
         return name in self.app.tasks and has_own_strategy(self.app.tasks[name])
 
     def limited(self, overrides: Mapping[str, object]) -> list[str]:

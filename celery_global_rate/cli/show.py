@@ -161,7 +161,7 @@ def _row(
 
 
 def _unlimited(row: Row) -> Row:
-    """The same for a task with a strategy of its own: nothing is in force."""
+    """The same for a task with its own strategy: nothing is in force."""
     cells = list(row.cells)
     cells[HEAD.index("IN FORCE")] = "none"
     return replace(row, facts={**row.facts, "in_force": "none"}, cells=tuple(cells), note=NOT_LIMITED)

@@ -45,7 +45,7 @@ class RedisClock:
         low_us, high_us = now_us - read * 1e6, now_us + ROUNDING_US - sent * 1e6
         drift_us = max(0.0, read - self._read) * DRIFT * 1e6
         narrowed = max(low_us, self._low_us - drift_us), min(high_us, self._high_us + drift_us)
-        # An empty intersection says that one of the clocks was stepped: what was known before is wrong.
+        # An empty intersection means that one of the clocks was stepped: what was known before is wrong.
         self._low_us, self._high_us = narrowed if narrowed[0] <= narrowed[1] else (low_us, high_us)
         self._read = read
         self.widest_s = max(self.widest_s, self.uncertainty_s)

@@ -86,7 +86,7 @@ class Bucket:
 
     @property
     def reservation(self) -> Reservation | None:
-        """The one whose slots come next, or None where no slot is in hand."""
+        """The one whose slots come next, or None if no slot is in hand."""
         while self.reservations and not self.reservations[0].left:
             self.reservations.popleft()
         return self.reservations[0] if self.reservations else None
@@ -123,7 +123,7 @@ class Bucket:
 
     @property
     def most_covered(self) -> int:
-        """Held requests that need a prefetch slot of their own."""
+        """How many held requests need their own prefetch slot."""
         return FEW if self.is_far else sys.maxsize
 
     @property
@@ -155,7 +155,7 @@ class Bucket:
         self.held.append(request)
 
     def put_off(self, request: Any, now: float) -> None:
-        """Keep a request that has left the queue because of an error of its own, to be tried again."""
+        """Keep a request that its own error has taken out of the queue, and try it again."""
         self._retries.setdefault(request, Retry()).failed(now)
         self.retrying.append(request)
 
@@ -202,7 +202,7 @@ class Bucket:
         """Forget requests that are gone (revoked, expired).
 
         Args:
-            is_gone: tells them.
+            is_gone: whether a request is one of them.
             first: how many at the head of the queue are not looked at.
             is_enough: whether so many that are not gone will do.
 
@@ -235,7 +235,7 @@ class Bucket:
         """Take the answer to a call, and settle when to ask again.
 
         Where slots come faster than the horizon, the pause is drawn, since a fixed one would lock the phases of the
-        workers; who got all it asked for waits for its pool rather than for slots and may ask sooner. Where they
+        workers; one that got all it asked for waits for its pool rather than for slots, and may ask sooner. Where they
         come more slowly, a worker returns when the next one enters the horizon, and the sooner the longer it has
         waited, so that workers take turns.
 
@@ -268,7 +268,7 @@ class Bucket:
             self.ask_at = min(enters + HORIZON_S / 4 * max(0.0, 1 - turn), now + LONGEST_SLEEP_S)
 
     def missed(self, slots: int, now: float) -> int:
-        """Ask anew for slots that came too late; returns how many are lost: none where there are slots to spare."""
+        """Ask again for slots that came too late; returns how many are lost: none if there are slots to spare."""
         if not self.is_far:
             self.ask_at = min(self.ask_at, max(now, self._paced_at))
         return 0 if self.has_spare else slots

@@ -16,7 +16,7 @@ LONG_WAIT = 3.5
 PLACES, MOST_PLACES = 4, 200
 #: An end that is expected with this much less than certainty counts.
 SURE = 0.3
-#: How often a full pool is looked at, in seconds. The end of a task says so at once, the loss of a process does not.
+#: How often a full pool is looked at, in seconds. The end of a task is noticed at once, the loss of a process is not.
 FULL_POOL_POLL_S = 0.05
 SHORTEST_LOOK_S = 0.005
 
@@ -34,7 +34,7 @@ class Pool(Protocol):
 
     @property
     def has_deck(self) -> bool:
-        """Whether a task that is handed over may wait for a process there; else the hand-over itself waits."""
+        """Whether a released task may wait for a process there; otherwise the release itself waits."""
 
     @property
     def on_deck(self) -> int:
@@ -60,7 +60,7 @@ class Pool(Protocol):
         """Have this many places in the line for a process, and keep so many processes as soon as our turn comes."""
 
     def start(self, request: Any) -> None:
-        """Hand a request over: to a process of our turn where there is one."""
+        """Release a request: to a process of our turn if there is one."""
 
     def has_accepted(self, request: Any) -> bool:
         """Whether a request began to run although `start` has ended in an error. Else it may be started again."""
@@ -133,7 +133,7 @@ class Room:
         """A released task has ended; returns whether the pool needs a look.
 
         Args:
-            run_time_s: how long it ran, in seconds; None where that is not known.
+            run_time_s: how long it ran, in seconds; None if that is not known.
             now: monotonic seconds.
         """
         if run_time_s is not None:

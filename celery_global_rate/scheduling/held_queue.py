@@ -10,7 +10,7 @@ from typing import Any
 
 
 def same_rank(request: Any) -> int:
-    """Where the broker knows no priorities."""
+    """For a broker without priorities."""
     return 0
 
 

@@ -27,13 +27,13 @@ ENOUGH_S = 0.01
 class Scheduler:
     """Holds requests until their slot is due and a process is free.
 
-    An error in the turn of one bucket stays there: the others have theirs, and its own comes again after a pause.
+    An error in the turn of one bucket stays there: the others have their turns, and this one its next after a pause.
 
     Args:
         pool: where released requests go.
         limiter: where slots come from.
         wake: asks for a call of `pump` at a monotonic instant; the earliest one that was asked for counts.
-        cover: is told how many held requests need a prefetch slot of their own.
+        cover: called with the number of held requests that need their own prefetch slot.
         monotonic: the clock, in seconds.
         chance: draws uniformly from [0, 1).
         faults: where errors end.
@@ -100,7 +100,7 @@ class Scheduler:
             self._let_go(bucket)
 
     def clear(self) -> None:
-        """Forget all held requests, which the broker delivers anew, and give their slots back."""
+        """Forget all held requests, which the broker redelivers, and give their slots back."""
         buckets = list(self.busy.values())
         self.busy.clear()
         for bucket in buckets:
@@ -295,7 +295,7 @@ class Scheduler:
         if wanted <= 0:
             if not bucket.committed:
                 self._serve_at = NOW  # when the next task ends
-        elif not bucket.has_spare:  # where there are slots to spare, one too many hurts nobody
+        elif not bucket.has_spare:  # if there are slots to spare, one too many hurts nobody
             wanted = bucket.drop_gone(partial(self.is_gone, bucket), bucket.in_hand, partial(le, wanted))
         if wanted > 0:
             call = bucket.asks(wanted, now)
@@ -306,9 +306,9 @@ class Scheduler:
 
         A slot can be used until its grace ends, so that is when processes count, those whose task will probably end
         by then among them. How sure that must be depends on what becomes of the slot otherwise. One that lies ready is
-        lost if nobody takes it now. One that lies ahead can be had later, by us or by who has a process for it then:
-        where others wait, two standard deviations from what is to be expected, as soon as it lies a grace ahead.
-        Where slots come no faster than the horizon, each is asked for by itself, once a process is free.
+        lost if nobody takes it now. One that lies ahead can be had later, by us or by a worker with a process for it
+        then. If others wait, count on two standard deviations fewer than expected as soon as it lies a grace ahead.
+        If slots come no faster than the horizon, each is asked for by itself, once a process is free.
         """
         if limit.interval_s >= HORIZON_S and not self._room.is_crowded:
             return self._room.slots(0.0)

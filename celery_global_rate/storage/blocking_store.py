@@ -1,4 +1,4 @@
-"""Records and buckets for those who may wait: the command line, a remote control command, the start of a worker."""
+"""Overrides and buckets for code that may block: the command line, a remote control command, a worker's start."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class State:
 
     Attributes:
         last_us: the last slot given out, on the Redis clock (epoch us); None for a full bucket.
-        given: slots given out so far; a bucket that was full begins anew.
+        given: slots given out so far; a bucket that was full starts at 0 again.
         waiting: workers that wait for one.
     """
 
@@ -49,7 +49,7 @@ class Store:
     Args:
         location: where the limits are kept.
         timeout_s: the most that is waited for the server, at each step, in seconds; None for redis-py's own.
-        clock: learns from the answers what Redis' clock says.
+        clock: learns the time of Redis from the replies.
 
     All methods raise one of `ERRORS` where Redis does not answer. Its text may quote a password.
     """
@@ -96,7 +96,7 @@ class Store:
         Args:
             name: of the bucket.
             change: as `record` makes it.
-            by: who orders it.
+            by: the operator.
             source: the command.
             reason: why.
             id: of the order, where several may hear it; it is written once.

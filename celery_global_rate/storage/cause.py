@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 
 
 def cause(error: BaseException) -> str:
-    """What Redis says, or else the class of an error and what the system or TLS says of the one behind it.
+    """What Redis replied, or else the class of an error and what the system or TLS reports as its cause.
 
     Not the text of just any error: it may quote a URL, and with it a password.
     """
@@ -33,5 +33,5 @@ def _said(error: BaseException) -> str:
         return (error.reason or "TLS").replace("_", " ").lower()
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    # Python has no class of its own for this.
+    # Python has no class for this.
     return "no answer to the TLS handshake" if "handshake operation timed out" in str(error) else ""

@@ -1,4 +1,4 @@
-"""The node of a Redis Cluster that has our keys, found anew for each connection."""
+"""The node of a Redis Cluster that has our keys, looked up for each connection."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class _Owner:
     """Asks where the keys are whenever it connects; the rest is redis-py's connection.
 
     Not redis-py's client for a Cluster, which waits for each answer, and first learns all slots of one node and all
-    its commands. All our keys are in one slot, so a node that does not have them tells by one answer who does. That
-    one is asked in its turn: a node that was cut off believes what was true before. At random, so that one that
-    hangs is seldom the first.
+    its commands. All our keys are in one slot, so a node that does not have them names the one that does in its
+    reply. That one is asked as well: a node that was cut off believes what was true before. Nodes are asked in random
+    order, so that one that hangs is seldom the first.
     """
 
     host: str
@@ -64,7 +64,7 @@ class _Owner:
         raise reason
 
     def read_response(self, *args: Any, **options: Any) -> Any:
-        """As redis-py does; who reads that the keys are elsewhere has to connect again, and knows no Cluster."""
+        """As redis-py does; a caller that reads that the keys are elsewhere connects again, and knows no Cluster."""
         try:
             return super().read_response(*args, **options)  # type: ignore[misc]
         except (MovedError, ClusterDownError):

@@ -1,4 +1,4 @@
-"""The workers that share the limits, as far as this one has heard: a beat tells that it lives, and how many do."""
+"""The workers that share the limits, as far as this one has heard: each has a heartbeat, whose reply counts them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Members:
         connection: to the limits' Redis.
         prefix: of all keys.
         worker: a name that is unique to this process.
-        channel: on which a new worker is told of.
+        channel: on which a new worker is announced.
         wake: called with the monotonic instant of the next beat when it has come nearer.
     """
 

@@ -45,20 +45,20 @@ class OutageWatch(Protocol):
         """How long it has not been, in microseconds."""
 
     def replied(self, name: str, reply: object) -> None:
-        """Redis has replied for a bucket, perhaps with an error. The connection tells of its own errors."""
+        """Redis has replied for a bucket, perhaps with an error. The connection reports its own errors."""
 
     def took(self, round_trip_s: float) -> None:
         """A reply with slots took this long, in seconds."""
 
 
 class KnownOverrides(Protocol):
-    """What the limiter knows of the orders of operators."""
+    """What the limiter knows of operators' overrides."""
 
     def is_open(self, name: str, now_us: float) -> bool:
         """Whether a bucket has slots at an instant of the Redis clock, or is paused."""
 
     def text(self, name: str) -> str:
-        """The record of a bucket that this worker knows; empty where it knows none."""
+        """The override of a bucket that this worker knows; empty if it knows none."""
 
     def learn(self, name: str, text: str | bytes) -> bool:
         """Take in the higher one that Redis knows."""

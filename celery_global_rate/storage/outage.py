@@ -1,4 +1,4 @@
-"""What a worker knows and logs of its Redis: who it is, when it goes or refuses, and when it is back."""
+"""What a worker knows and logs about its Redis: its identity, and when it goes, refuses, or is back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .server_info import Server
 
 logger = logging.getLogger(__name__)
 
-#: How often a long outage is told of, or a slow Redis, in seconds.
+#: How often a long outage or a slow Redis is logged, in seconds.
 TOLD_AGAIN_S = 60.0
 #: A bucket that holds something asks for slots more often than this, in seconds.
 ASKED_S = 2 * LONGEST_SLEEP_S
@@ -44,7 +44,7 @@ class Trouble:
 
 
 class Outage:
-    """The time without slots: of all buckets where there is no connection, of one where Redis refuses.
+    """The time without slots: of all buckets if there is no connection, of one if Redis refuses it.
 
     Args:
         address: the Redis, as logs may show it.
@@ -52,7 +52,7 @@ class Outage:
         ended: called when slots are there again, of all buckets or of one.
 
     Attributes:
-        server: what the Redis says of itself. A connection that is opened anew may lead to another.
+        server: what the Redis reports about itself. After a reconnect it may be another one.
     """
 
     def __init__(self, address: str, policy: Policy, ended: Callable[[], None]) -> None:
@@ -68,7 +68,7 @@ class Outage:
 
     @property
     def reason(self) -> str | None:
-        """Why there are no slots at this moment, as heard last; None where there are."""
+        """Why there are no slots at this moment, as heard last; None if there are."""
         return max(self._troubles.values(), key=lambda it: it.heard).reason if self._troubles else None
 
     def counts(self, name: str) -> bool:
@@ -89,7 +89,7 @@ class Outage:
             logger.info("global-rate: limits are cluster-wide, kept by the Redis at %s", self._address)
 
     def introduced(self, reply: object) -> None:
-        """Redis has been asked by `INFO` who it is. It may refuse to tell, and that is no error."""
+        """Redis has replied to `INFO`. It may refuse to, and that is not an error."""
         if isinstance(reply, Exception) and not isinstance(reply, ResponseError):
             return
         server = Server.parse(reply)
@@ -101,7 +101,7 @@ class Outage:
                 logger.warning("global-rate: the Redis at %s %s", self._address, warning)
 
     def replied(self, name: str, reply: object) -> None:
-        """Redis has replied for a bucket: with slots, or with an error that says why there are none."""
+        """Redis has replied for a bucket: with slots, or with an error that names the reason."""
         if isinstance(reply, ResponseError):
             self._begin(name, f"{name}: {cause(reply)}")
         else:

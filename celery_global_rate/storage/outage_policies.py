@@ -16,11 +16,11 @@ SHARE, HOLD, OPEN = "share", "hold", "open"
 
 
 class WorkerCount(Protocol):
-    """Who shares the limits."""
+    """The workers that share the limits."""
 
     @property
     def most(self) -> int:
-        """How many workers; 0 where it is not known."""
+        """How many workers; 0 if it is not known."""
 
 
 class Policy(Protocol):
@@ -68,7 +68,7 @@ class Open:
         self._clock = clock
 
     def begin(self) -> None:
-        """Where Redis has never told its time, this machine's will do for slots that are due at once."""
+        """If Redis has never sent its time, this machine's will do for slots that are due at once."""
         if self._clock.uncertainty_s == math.inf:
             now = time.monotonic()
             self._clock.observe(int(time.time() * 1e6), now, now)
@@ -108,7 +108,7 @@ class Share:
         return f"this worker goes on with its share of each limit, one in {workers}"
 
     def begin(self) -> None:
-        """Draw first slots anew."""
+        """Draw first slots again."""
         self._next_us.clear()
 
     def reserve(self, name: str, limit: Limit, wanted: int) -> Reservation | None:

@@ -132,7 +132,7 @@ def without_hosts(urls: str) -> str:
 
 
 def redacted(url: str) -> str:
-    """The servers as logs may show them: without user, password and options, but with what tells one from another."""
+    """The servers as logs may show them: without user, password and options."""
     parts = []
     for part in split(url):
         name, _, rest = part.partition("://")

@@ -52,7 +52,7 @@ def overrides_key(prefix: str) -> str:
 
 
 def era_key(prefix: str) -> str:
-    """The key that tells whether a worker has missed a record."""
+    """The key that shows whether a worker has missed an override."""
     return f"{{{prefix}}}:era"
 
 
@@ -62,9 +62,9 @@ def history_key(prefix: str, name: str) -> str:
 
 
 def news_channel(prefix: str, database: int) -> str:
-    """The channel on which new records are told, as ``record\\nname``, and new workers, as ``workers\\ncount``.
+    """The channel on which new overrides are published, as ``record\\nname``, and new workers, as ``workers\\ncount``.
 
-    Redis has its channels beside its databases: the name tells one database from another.
+    Redis channels do not belong to a database: the name contains it, so that databases do not mix.
     """
     return f"{{{prefix}}}:news:{database}"
 

@@ -1,4 +1,4 @@
-"""The master that Sentinels know, found anew for each connection."""
+"""The master that Sentinels know, looked up for each connection."""
 
 from __future__ import annotations
 

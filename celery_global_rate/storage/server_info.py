@@ -1,4 +1,4 @@
-"""What a Redis says of itself, and what an operator should know of it."""
+"""What a Redis reports about itself, and what an operator should know about it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Server:
 
     @classmethod
     def parse(cls, reply: object) -> Server:
-        """Read the answer to `INFO`. An error, such as that of an ACL, tells nothing."""
+        """Read the reply to `INFO`. An error, such as that of an ACL, leaves everything unknown."""
         text = reply.decode(errors="replace") if isinstance(reply, bytes) else reply if isinstance(reply, str) else ""
         facts = {key: value for key, _, value in (line.partition(":") for line in text.split("\r\n"))}
         redis, valkey = facts.get("redis_version", ""), facts.get("valkey_version")
@@ -65,7 +65,7 @@ class Server:
 
     @property
     def keeps_limits(self) -> bool:
-        """Whether it can do so at all, as far as it tells."""
+        """Whether it can do so at all, as far as it reports."""
         return self.role != "replica" and not self.is_loading
 
     def __str__(self) -> str:

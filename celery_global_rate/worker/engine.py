@@ -50,10 +50,10 @@ class Regulator:
         pool: where released requests go.
         qos: the consumer's `kombu.common.QoS` of this moment, or None.
         queues: the consumer's.
-        renewal: tells for it how its consumer is begun anew, or None where its window follows each change.
+        renewal: returns for it how its consumer is restarted, or None if its prefetch count follows each change.
         ack_deadline: the broker's.
         recoverable: errors of the broker, which must reach the worker where its own loop is ours.
-        on_override: called with the name of a bucket for which there is a new override.
+        on_override: called with the name of a bucket that has a new override.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class Regulator:
     def read_overrides(self) -> None:
         """Learn what was ordered before this worker began. It waits for Redis, so it is for the start of a worker.
 
-        Without an answer the worker starts all the same: no slot is given to who does not know the record.
+        Without an answer the worker starts all the same: Redis refuses slots to a worker with an outdated override.
         """
         with contextlib.suppress(*ERRORS), Store(self.settings, clock=self.limiter.clock) as store:
             for name, override in store.overrides().items():
@@ -182,11 +182,11 @@ class Regulator:
 
     @property
     def blocked_s(self) -> float:
-        """How long the loop has not turned, in seconds, now or a moment ago; 0 where it has."""
+        """How long the loop has not turned, in seconds, now or a moment ago; 0 if it has."""
         return self._alarm.blocked_s
 
     def obey(self, name: str, override: Override) -> None:
-        """Take in a record that was just written. Called in any thread."""
+        """Take in an override that was just written. Called in any thread."""
         self._run(self._learn, name, override.text)
 
     def info(self) -> dict[str, Any]:
@@ -229,7 +229,7 @@ class Regulator:
         self._connection.send(("INFO",), self._outage.introduced)
 
     def _run(self, action: Callable[..., None], *args: Any) -> None:
-        """Run an action: at once in our loop, or where there is none; soon from another thread."""
+        """Run an action: at once in our loop or if there is none; soon from another thread."""
         if self._thread is None or self._thread == threading.get_ident():
             self._guarded(action, *args)
         else:

@@ -1,4 +1,4 @@
-"""Tasks that end a thread or a greenlet of the pool by more than an error of their own."""
+"""Tasks that end a thread or a greenlet of the pool, not only themselves."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class News:
         waker: of the loop.
         connection: the one that slots are reserved on.
         prefix: of all keys.
-        channel: where the news is told.
+        channel: where news is published.
         overrides: what is known, and learns.
         members: the workers that are known of.
     """

@@ -15,12 +15,12 @@ logger = logging.getLogger(__name__)
 
 
 class Overrides:
-    """The highest record of each bucket that this worker has heard of, and when each of them ends.
+    """The latest override of each bucket that this worker has heard of, and when each of them ends.
 
     Args:
         clock: the worker's view of the Redis clock.
         configure: puts a limit and a floor in force in a bucket.
-        changed: called with the name of a bucket, where it is to be configured anew.
+        changed: called with the name of a bucket that has to be configured again.
     """
 
     def __init__(
@@ -88,13 +88,13 @@ class Overrides:
         self._put_in_force(bucket, limit, floor_us)
 
     def keep_up(self, now: float) -> float:
-        """Go back to what is declared where an order has ended; returns the monotonic instant of the next end."""
+        """Go back to the declared limit when an override has ended; returns the monotonic instant of the next end."""
         for name in [name for name, until_us in self._ends.items() if self._clock.reached(until_us) <= now]:
             self._changed(name)
         return min(map(self._clock.reached, self._ends.values()), default=float("inf"))
 
     def get(self, name: str) -> Override | None:
-        """The record of a bucket."""
+        """The override of a bucket."""
         return self._overrides.get(name)
 
     def in_force(self, name: str) -> LimitOverride | None:
@@ -108,7 +108,7 @@ class Overrides:
         return override is None or now_us >= override.floor_us
 
     def text(self, name: str) -> str:
-        """The record of a bucket as Redis keeps it; empty where there is none."""
+        """The override of a bucket as Redis keeps it; empty if there is none."""
         override = self._overrides.get(name)
         return override.text if override else ""
 

@@ -38,7 +38,7 @@ class CeleryPool:
         if is_guarded and hub:
             self._line = SemaphoreLine(controller.semaphore)
         else:
-            # To hand over to greenlets waits for one of them, so ours would wait in our own loop.
+            # A release to greenlets waits for one of them, so ours would block our own loop.
             is_green = consumer.pool.is_green
             most = (lambda: 1) if is_green else (lambda: PLACES * self.processes)
             self._line = PoolQueue(lambda: self.free, lambda: self.on_deck, most)
@@ -96,7 +96,7 @@ class CeleryPool:
 
     @staticmethod
     def _drop(ours: dict[Any, Any], celerys: Any) -> None:
-        """Forget the first ones of ours that Celery has done with, and never told: revoked, lost with their process."""
+        """Forget our first ones that Celery has finished without a callback: revoked, or lost with their process."""
         for first in list(ours):
             if first in celerys:
                 break

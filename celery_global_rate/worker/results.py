@@ -20,7 +20,7 @@ def asked_once(backend: Any) -> Iterator[None]:
     """
     caller, theirs = get_ident(), backend.exception_safe_to_retry
     store = getattr(backend, "_store_result", None)
-    # Before Celery 5.7 a database has retries of its own, by a decorator.
+    # Before Celery 5.7 the database backend retries by itself, through a decorator.
     bare = getattr(store, "__wrapped__", None) if _is_of_a_database(store) else None
     backend.exception_safe_to_retry = lambda exc: get_ident() != caller and theirs(exc)
     if bare is not None:

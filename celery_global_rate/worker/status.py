@@ -1,4 +1,4 @@
-"""What a worker says of its limits: in its log when it starts, and when it is asked."""
+"""What a worker reports about its limits: in its log at the start, and in replies to `inspect`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class OverridesInForce(Protocol):
     """What is read of the orders of operators."""
 
     def get(self, name: str) -> Override | None:
-        """The record of a bucket."""
+        """The override of a bucket."""
 
 
 def announce(
@@ -36,7 +36,7 @@ def announce(
 
     Args:
         declared: the limit that each task declares.
-        unlimited: those of them that have a strategy of their own.
+        unlimited: those of them that have their own strategy.
         overrides: what operators have ordered for them.
         now_us: the Redis clock, epoch us.
     """
@@ -107,14 +107,14 @@ def describe(origin: Origin, now_us: float) -> str:
 def limits(
     bucket: Bucket, declared: Limit | None, override: Override | None, now_us: float, is_unlimited: bool = False
 ) -> dict[str, Any]:
-    """The limit of a bucket, as a worker tells it to `inspect rate_limits`.
+    """The limit of a bucket, as a worker reports it to `inspect rate_limits`.
 
     Args:
         bucket: of a task.
         declared: the limit that the task declares.
         override: what operators have ordered for it.
         now_us: the Redis clock, epoch us.
-        is_unlimited: whether the task has a strategy of its own.
+        is_unlimited: whether the task has its own strategy.
     """
     answer: dict[str, Any] = {
         "declared": str(declared or "none"),
@@ -141,7 +141,7 @@ def _left_s(until_us: int | None, now_us: float) -> int | None:
 
 
 def held(bucket: Bucket, clock: RedisClock, now: float) -> dict[str, Any]:
-    """What is held in a bucket, as a worker tells it to `inspect rate_held`.
+    """What is held in a bucket, as a worker reports it to `inspect rate_held`.
 
     The start of a task without a slot is expected after all that wait before it here, and as many in each of the
     workers that wait on this bucket.

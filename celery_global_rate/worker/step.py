@@ -1,7 +1,7 @@
 """Where this extension meets Celery's consumer; `pool` is where it meets Celery's pool.
 
 The seam is one method of the consumer, `bucket_for_task`, replaced on the instance. Celery asks it for the bucket of
-every task, puts what it receives into that bucket, and drains it by a timer of its own; ours never yields anything
+every task, puts what it receives into that bucket, and drains it by its own timer; ours never yields anything
 to that timer and releases requests itself. `tests/test_seams.py` has one test for each attribute used here.
 """
 

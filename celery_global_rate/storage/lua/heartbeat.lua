@@ -1,4 +1,4 @@
--- heartbeat: a worker lives; how many do. The others are told at once of one that is new.
+-- heartbeat: this worker is alive; returns how many are. A new worker is announced to the others at once.
 --
 -- KEYS[1]  the workers, a sorted set: worker -> epoch us until which it counts as living
 -- ARGV[1]  worker             a name that is unique to the calling process

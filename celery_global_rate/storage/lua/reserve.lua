@@ -1,7 +1,7 @@
 -- reserve: the next slots of a limit, up to the horizon. A refused call books nothing.
 --
 -- KEYS[1]  the bucket (slots.lua)
--- KEYS[2]  who waits, a sorted set: worker -> epoch us until which it counts as waiting
+-- KEYS[2]  the waiting workers, a sorted set: worker -> epoch us until which it counts as waiting
 -- KEYS[3]  the overrides (overrides.lua)
 -- KEYS[4]  their era
 -- ARGV[1]  interval, us       integer >= 0  } the emission interval T of the caller's limit,
@@ -47,7 +47,7 @@ if first_us <= end_us then
   end
 end
 
--- Who else waits.
+-- Other workers that wait.
 local longest_us = patience_us + 2 * horizon_us
 redis.call('ZREM', waiters, ARGV[7])
 forget(waiters, now_us, longest_us)

@@ -37,7 +37,7 @@ local function is_later(us, ps, than_us, than_ps)
 end
 
 -- S as it stands at now_us; nothing where the bucket is full. S - now can only shrink while the clock moves
--- forward, so a lead larger than the one written says that the clock stepped back: S then keeps its lead. That is
+-- forward, so a lead larger than the one written means that the clock stepped back: S then keeps its lead. That is
 -- written at once, by a refused call too: time must pass from the new S.
 local function last_slot(bucket, now_us)
   local us, ps, lead = unpack(redis.call('HMGET', bucket, 'slot', 'slot_ps', 'lead'))
@@ -49,8 +49,8 @@ local function last_slot(bucket, now_us)
   return tonumber(us), tonumber(ps)
 end
 
--- Of a sorted set, worker -> epoch us until which it counts, forget who has not come back in time, and who wrote its
--- time on a clock that has stepped back since: nobody writes one further ahead than this.
+-- Of a sorted set, worker -> epoch us until which it counts, forget workers that have not come back in time, or that
+-- wrote their time on a clock that has stepped back since: nobody writes one further ahead than this.
 local function forget(workers, now_us, longest_us)
   redis.call('ZREMRANGEBYSCORE', workers, '-inf', exact(now_us))
   redis.call('ZREMRANGEBYSCORE', workers, '(' .. exact(now_us + longest_us), '+inf')
