@@ -25,7 +25,7 @@ venv: .venv/ready
 demo: venv
 	@$(BIN)/python -m examples.demo
 
-# What needs no worker, while one edits: fifteen seconds.
+# What needs no worker, while one edits: ten seconds on two cores.
 QUICK = aside bookings broadcast clock credit faults held_queue imports limit line pace policy \
 	record records scheduler script server settings soak sweep
 quick: venv
