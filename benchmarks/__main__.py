@@ -2,7 +2,7 @@
 
 python -m benchmarks                 all of it, about half an hour
 python -m benchmarks rates fast      some of it: rates, slow, fast, overhead, busy, instant_tasks, lone
-python -m benchmarks --draw          nothing is measured: tables and chart anew from benchmarks/report.json
+python -m benchmarks --draw          nothing is measured: tables and chart again from benchmarks/report.json
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What goes on beside a run: something is waited for, or done again and again."""
+"""What goes on beside a run: something is waited for, or done repeatedly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def wait(condition: Callable[[], bool], timeout_s: float, failure: Callable[[], 
 
 @contextlib.contextmanager
 def meanwhile(action: Callable[[], object], every_s: float) -> Iterator[None]:
-    """Do something again and again, in a thread of its own, with this pause before each time.
+    """Do something repeatedly, in its own thread, with this pause before each time.
 
     Raises:
         Exception: what the action has raised, at the end.

@@ -156,7 +156,7 @@ def takes_writes(node: Node, key: str) -> bool:
 
 
 class Watch:
-    """Sees when another node takes writes of a key, by asking them all the time in a thread of its own.
+    """Sees when another node takes writes of a key, by asking them all the time in its own thread.
 
     Args:
         nodes: those that may.

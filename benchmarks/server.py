@@ -131,7 +131,7 @@ def rabbitmq_binary() -> str | None:
 
 
 class RabbitMQ:
-    """A private node on loopback, with ports, name, cookie and data of its own.
+    """A private node on loopback, with its own ports, name, cookie and data.
 
     Args:
         settings: of its application `rabbit`, in milliseconds, for its advanced.config.
@@ -166,7 +166,7 @@ class RabbitMQ:
         if binary is None:
             raise RuntimeError("no RabbitMQ to run: install rabbitmq-server from the system's packages")
         epmd = shutil.which("epmd")
-        if epmd:  # the node would start one of its own, and leave it behind
+        if epmd:  # the node would start its own, and leave it behind
             self._names = subprocess.Popen([epmd], env=self._environment, start_new_session=True)
         output = f"{self._directory}/output"
         with open(output, "wb") as log:

@@ -2,7 +2,7 @@
 
 python -m benchmarks.versions NAME    tox calls it in each environment of tox.ini, with the name of the environment
 
-What it finds is kept in versions.json beside this file, and the table is written anew. With more arguments for pytest
+What it finds is kept in versions.json beside this file, and the table is written again. With more arguments for pytest
 nothing is kept, because a part of the tests proves a part.
 """
 
@@ -55,7 +55,7 @@ class Outcomes:
         elif report.skipped:
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else getattr(report, "wasxfail", "")
             reason = reason.partition("Skipped: ")[2] or reason
-            self.skipped[re.sub(r"(/\S*)/", "", reason)] += 1  # a path of this machine tells nobody anything
+            self.skipped[re.sub(r"(/\S*)/", "", reason)] += 1  # a path of this machine means nothing elsewhere
         elif report.when == "call":
             self.passed += 1
 

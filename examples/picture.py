@@ -52,7 +52,7 @@ class Picture:
             self._live.stop()
 
     def show(self, act: Act) -> None:
-        """Show how far an act is: the picture anew, or a line for each second and each change of what goes on."""
+        """Show how far an act is: the picture again, or a line for each second and each change of what goes on."""
         if self._live:
             self._live.update(self._draw(), refresh=True)
             return

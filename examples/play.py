@@ -109,7 +109,7 @@ def _watch(act: Act, cluster: DemoCluster, server: redis.Redis, picture: Picture
 
 
 def script_calls(server: redis.Redis) -> int:
-    """Scripts that Redis has run so far. Kombu runs a few of its own when a worker starts, hardly any later."""
+    """Scripts that Redis has run so far. Kombu runs a few itself when a worker starts, hardly any later."""
     commands = server.info("commandstats")
     return sum(commands.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "eval"))
 

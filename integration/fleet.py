@@ -132,7 +132,7 @@ class Fleet:
         self.container(worker).stop(timeout=60)
 
     def cut(self, worker: CeleryTestWorker) -> None:
-        """Take a worker off the network, as a switch that fails does: nobody is told."""
+        """Take a worker off the network, as a switch that fails does: nobody is notified."""
         self.network.disconnect(worker.container.id)
 
     def join(self, worker: CeleryTestWorker) -> None:

@@ -1,6 +1,6 @@
 """The tasks that the workers in containers run: each records its start in Redis, which stamps it with its own clock.
 
-They have no rate of their own: a test declares one by `task_annotations`, as an operator would.
+They have no rate: a test declares one by `task_annotations`, as an operator would.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def default_worker_app(default_worker_app: Celery) -> Celery:
 def test_a_killed_worker_takes_nothing_with_it(trial: Trial, fleet: Fleet, figures: Figures) -> None:
     """`docker kill` of one of three: the others have the full rate at once, and all tasks run.
 
-    What it held is delivered anew. What its processes had begun is acknowledged: these may not have recorded. It took
+    What it held is redelivered. What its processes had begun is acknowledged: these may not have recorded. It took
     its slots within the horizon along: five of 50/s at the most, of 250 in 5 s.
     """
     victim, *_ = fleet.start(3)
@@ -61,7 +61,7 @@ def test_a_killed_worker_takes_nothing_with_it(trial: Trial, fleet: Fleet, figur
 def test_a_worker_that_is_cut_off_starts_nothing_and_joins_again(trial: Trial, fleet: Fleet, figures: Figures) -> None:
     """One of two workers loses the network for 5 s: the other one has the full rate, then both share it again.
 
-    Nothing tells the worker. It can use what it had reserved, within the horizon of 0.1 s, and its processes record
+    Nothing informs the worker. It can use what it had reserved, within the horizon of 0.1 s, and its processes record
     that when they are joined again.
     """
     victim, _ = fleet.start(2)
@@ -135,7 +135,7 @@ def test_a_restarted_redis(trial: Trial, fleet: Fleet, figures: Figures, celery_
     """The Redis that is broker and limiter at once, restarted with its data: limit and tasks are there again.
 
     Workers reconnect by themselves: Celery tries after 2, 4 and 6 s. No slot of before is given out again. What they
-    held comes again with the connection.
+    held returns with the connection.
     """
     fleet.start(2)
     with trial.load():

@@ -201,7 +201,7 @@ EVENTS = st.lists(
 
 @given(st.integers(1, 40), st.sampled_from([(), ("c",), ("b", "c")]), EVENTS)
 def test_whatever_comes_and_goes(most: int, spared: tuple[str, ...], events: list[Any]) -> None:
-    """One queue is always consumed; each held message has a place of its own but for those above a queue's share.
+    """One queue is always consumed; each held message has its own place except those above a queue's share.
 
     A queue is aside only with more than three quarters of its share held, and is not without any. The places are those
     of the last look, which comes after a sixteenth of the share.

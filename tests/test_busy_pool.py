@@ -94,7 +94,7 @@ def test_the_grid(figures: Figures, kind: Kind, mean_s: float) -> None:
     if kind is bimodal and mean_s in (0.005, 1.0):
         pytest.skip("that is one of its two run times alone")
     for processes, workers in POOLS:
-        if processes * workers / mean_s > 6500:  # more than a worker's loop can hand over
+        if processes * workers / mean_s > 6500:  # more than a worker's loop can release
             continue
         for factor in FACTORS:
             if kind is changing:

@@ -19,7 +19,7 @@ HAS_CEILING = "max_prefetch" in inspect.signature(QoS).parameters
 
 
 class Channel:
-    """What the worker's loop does with a QoS once a turn: it tells the broker what has changed."""
+    """What the worker's loop does with a QoS once a turn: it sends the broker what has changed."""
 
     def __init__(self, prefetch: int, max_prefetch: int | None = None) -> None:
         self.told: list[int] = []
@@ -64,7 +64,7 @@ def lend(channel: Channel, most: int = 100) -> Lender:
 
 
 def test_it_lends_in_steps_of_the_prefetch_count() -> None:
-    """Prefetch 4: held messages one by one to 12, and the broker is told at 1, 5 and 9 only."""
+    """Prefetch 4: held messages one by one to 12, and the broker gets a new count at 1, 5 and 9 only."""
     channel = Channel(4)
     credit = lend(channel)
     for held in range(13):

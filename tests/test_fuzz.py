@@ -83,7 +83,7 @@ def a_rate(chance: random.Random) -> str:
 
 
 def an_order(chance: random.Random) -> str:
-    """What an operator orders is read as it is told again."""
+    """What an operator sets is read back as it was written."""
     rate = text(chance)
     try:
         limit, spelled = parse_rate(rate, None)

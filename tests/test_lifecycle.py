@@ -85,7 +85,7 @@ def test_what_was_held_at_an_event_runs_once(figures: Figures, event: str) -> No
 def test_what_a_broker_could_not_take_back_comes_again_with_it(figures: Figures) -> None:
     """The broker is away for a moment while 29 tasks are held, then one of two workers ends, and all run once.
 
-    They come again with the broker: a worker tries to connect after 2, 4 and 6 s, the visibility timeout is a minute.
+    They return with the broker: a worker tries to connect after 2, 4 and 6 s, the visibility timeout is a minute.
     They do not come once more with the end of a worker that had them before.
     """
     with fleet_of(2, "1/m", visibility_s=60) as fleet:
@@ -121,7 +121,7 @@ def storm(figures: Figures, extension: bool, rate: str) -> tuple[History, set[st
         fleet.storm(SEED, STORM_S)
         if extension:
             fleet.settle()
-            with suppress(TimeoutError):  # what did not end is told below
+            with suppress(TimeoutError):  # what did not end is reported below
                 cluster.wait(lambda: {record.task_id for record in cluster.records("end")} >= ids, PATIENCE_S)
                 cluster.wait(lambda: is_over(fleet), 2 * VISIBILITY_S)
         history = History(fleet)

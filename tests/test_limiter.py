@@ -31,7 +31,7 @@ PREFIX, NAME = "global-rate:v1:test", "tasks.add"
 
 
 class Heard(Outage):
-    """What the limiter tells of Redis. Nothing starts in an outage."""
+    """What the limiter reports about Redis. Nothing starts in an outage."""
 
     def __init__(self) -> None:
         super().__init__("redis", Hold(), lambda: None)
@@ -227,7 +227,7 @@ def test_an_answer_that_comes_after_the_giving_up_is_not_delivered(client: Clien
 def test_what_was_given_back_just_before_a_detach_is_free(
     client: Client, redis_client: redis.Redis, unread: bool
 ) -> None:
-    """Also where an answer has come that nobody has read: closing then tells the server with a reset."""
+    """Also where an answer has come that nobody has read: closing then reaches the server as a reset."""
     reservation = client.granted(8)
     key = bucket_key(PREFIX, NAME)
     if unread:

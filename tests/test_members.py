@@ -67,7 +67,7 @@ def test_the_others_are_told_of_who_is_new(bucket: Bucket) -> None:
 
 
 class Redis:
-    """Answers with what it is told to, or not at all; the rest is for the tests above."""
+    """Replies with what it is given, or not at all; the rest is for the tests above."""
 
     def __init__(self) -> None:
         self.count: int | None = 1
@@ -127,7 +127,7 @@ def test_the_largest_count_of_a_minute_counts_and_an_outage_keeps_the_last() -> 
 
 
 class Fleet:
-    """Workers that know of each other, in one loop, each with connections of its own.
+    """Workers that know of each other, in one loop, each with its own connections.
 
     Args:
         url: of the Redis.

@@ -101,7 +101,7 @@ def hurt(
     calls: list[str],
     pool: str = "prefork",
 ) -> None:
-    """Let each call fail once, and then for 0.6 s, for the tasks `limited`; `late` has a limit of its own.
+    """Let each call fail once, and then for 0.6 s, for the tasks `limited`; `late` has its own limit.
 
     40/s each, 10 ms each, 4 processes. Within a second after the end of an error (the longest pause of 0.8 s, and a
     call) both start again, and use their slots in the second after it: 0.95 of them in the mean of all calls, and half

@@ -466,7 +466,7 @@ def test_what_workers_tell(empty_redis: Server) -> None:
 
 
 def shown(cluster: Cluster) -> str:
-    """The rate of `limited` that `inspect registered` tells, and Flower with it; empty where it tells none."""
+    """The rate of `limited` that `inspect registered` and Flower show; empty if they show none."""
     replies = cluster.app.control.inspect(timeout=2, limit=1).registered("rate_limit") or {}
     lines = [str(line) for lines in replies.values() for line in lines if line.split()[0] == "limited"]
     return lines[0].partition("=")[2].rstrip("]") if lines else "no reply"
@@ -605,7 +605,7 @@ def test_two_declared_limits_on_one_bucket(empty_redis: Server, figures: Figures
 def test_calls_of_an_idle_worker(empty_redis: Server, own_redis: Redis) -> None:
     """A worker with nothing to do looks once in five seconds whether it has missed an order.
 
-    And it tells that it lives: 1, 3 and 7 s after its start, and then every ten seconds.
+    And its heartbeats: 1, 3 and 7 s after its start, and then every ten seconds.
     """
     with Cluster(f"{empty_redis.url}/0", f"{own_redis.url}/1", "20/s") as cluster:
         cluster.start(1, pool="solo")

@@ -213,7 +213,7 @@ def test_who_has_waited_for_a_second_already_does_not_wait_for_another(now: list
 
 
 def test_a_refusal_is_that_of_one_bucket(now: list[float], caplog: pytest.LogCaptureFixture) -> None:
-    """Another one goes on, and its slots are no end of it, nor let go. It counts, and is told of once."""
+    """Another one goes on, and its slots are no end of it, nor let go. It counts, and is logged once."""
     ends: list[float] = []
     outage = Outage("redis://h", Hold(), lambda: ends.append(now[0]))
     for _ in range(30):
@@ -247,7 +247,7 @@ def test_a_refusal_that_nobody_asks_about_any_more_is_over(now: list[float], cap
 
 
 def test_a_slow_redis_is_told_of_once_a_minute(now: list[float], caplog: pytest.LogCaptureFixture) -> None:
-    """Ten answers in a row that take 90 ms, again and again; one quick answer between, and it was noise."""
+    """Ten replies in a row that take 90 ms, repeatedly; with one quick reply between, it was noise."""
     outage = Outage("redis://h", Hold(), lambda: None)
     told = []
     for round_trip_s in [0.09] * 9 + [0.01] + [0.09] * 10 + [0.09] * 40:

@@ -1,6 +1,6 @@
 """What tasks do beside succeeding: the rate is reached, each slot is spent on a start, and the next tasks start.
 
-Each run has a worker and many tasks, each of which ends in its own way and has a limit of its own, so that one that
+Each run has a worker and many tasks, each of which ends in its own way and has its own limit, so that one that
 does harm to itself is told from one that does it to all.
 """
 
@@ -51,7 +51,7 @@ def run(cluster: Cluster, pool: str, kind: str, include: str = "tests.apps.outco
     for name in load:
         cluster.send(name, ROUNDS[kind])
         time.sleep(INTERVAL_S[kind] / len(load))  # or the slots of all would be due in one moment
-    with contextlib.suppress(TimeoutError):  # what has not started is told by the verdict
+    with contextlib.suppress(TimeoutError):  # the verdict names what has not started
         cluster.wait(lambda: all(len(cluster.records("start", name)) >= expected[name] for name in expected), 25)
     return expected
 

@@ -38,7 +38,7 @@ def global_rate(cluster: Cluster, *words: str, is_good: bool = True) -> str:
 def test_a_task_that_is_not_limited_is_not_shown_as_limited(empty_redis: Server) -> None:
     """1/h is declared, and six messages are three starts at once. Log, `show`, `check` and `rate_limits` say why.
 
-    Who orders another rate is told so as well, and nothing is ordered.
+    An operator who sets another rate gets the reason as well, and nothing is changed.
     """
     with Cluster(f"{empty_redis.url}/0", f"{empty_redis.url}/1", "5/s", loglevel="INFO") as cluster:
         cluster.start(1, options=INCLUDE)

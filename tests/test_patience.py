@@ -86,7 +86,7 @@ def test_messages_that_are_held_longer_than_the_consumer_timeout(
 ) -> None:
     """24 tasks at 24/m with a consumer timeout of 10 s, in one worker: the last is held for 57.5 s, each runs once.
 
-    They go back every 5 s, 11 times, and come again in their order. Two more with an ETA of 8 s were with the worker
+    They go back every 5 s, 11 times, and are redelivered in order. Two more with an ETA of 8 s were with the worker
     for all that time when they are held, and go back at once. Stock loses its channel after 10 to 12 s.
     """
     with Cluster(

@@ -86,7 +86,7 @@ def test_a_pool_that_changes(
     it forks: growing every second costs up to two of 100 slots. Ten processes a second that are replaced keep two cores
     busy all at once, since they all began at once; some wait for seconds to be let go by Celery, with a task already
     theirs. That costs slots: seven in ten are the least. The pool's delay J is that of all tasks: too few unlimited
-    ones meet a process that was forked a moment ago and begins its first task some 30 ms after it was handed over.
+    ones meet a process that was forked a moment ago and begins its first task some 30 ms after its release.
     """
     limit = Limit.parse(rate)
     assert limit is not None

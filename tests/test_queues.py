@@ -68,7 +68,7 @@ class Worker:
         self.connection.release()
 
     def call_soon(self, operation: Callable[..., None], *args: Any) -> None:
-        """Where the worker has a loop of its own it does this before it waits for the next message."""
+        """If the worker has its own loop, it does this before it waits for the next message."""
         operation(*args)
 
     def _came(self, message: Any) -> None:
@@ -118,7 +118,7 @@ def test_a_queue_that_is_aside_brings_nothing_and_keeps_what_it_has(broker: Brok
 
 
 def test_a_queue_that_was_deleted_while_it_was_aside_is_declared_again(broker: Broker) -> None:
-    """RabbitMQ tells only those who consume it; to consume a queue that is not there ends the connection."""
+    """RabbitMQ notifies only its consumers; to consume a queue that is not there ends the connection."""
     with Worker(broker("rabbitmq"), Queue("slow"), Queue("others")) as worker:
         worker.queues.put_aside(frozenset({"slow"}))
         worker.listen(0.1)
@@ -318,14 +318,14 @@ def test_a_queue_that_is_deleted_with_its_last_consumer_outlives_lending(
     """60 tasks at 1/m, then 20 without a limit, in a queue with `auto_delete`; a quorum queue beside it.
 
     With that RabbitMQ counts for each consumer, as kombu 5.7 asks it to from RabbitMQ 4 on: to lend slots the worker
-    begins its consumers anew. The queue and all messages in it were gone, and the worker ended with NotFound (404).
+    restarts its consumers. The queue and all messages in it were gone, and the worker ended with NotFound (404).
     With 0 nothing is lent: the worker takes its own 8 messages, and another one that it acknowledges.
     """
     name = f"leaving{most}"
     rabbitmq_server.purge()
     arguments = {"x-queue-type": "quorum"}
     queues = {
-        name: {"exchange": name, "routing_key": name, "auto_delete": True},  # its exchange as well: a name of its own
+        name: {"exchange": name, "routing_key": name, "auto_delete": True},  # its exchange as well: its own name
         "quorum": {"exchange": "quorum", "routing_key": "quorum", "queue_arguments": arguments},
     }
     conf = {"task_queues": queues, "task_default_queue": name, "global_rate_max_held": most}
@@ -351,7 +351,7 @@ def test_a_queue_that_is_deleted_with_its_last_consumer_outlives_lending(
 def test_lending_leaves_a_single_active_consumer_where_it_is(rabbitmq_server: RabbitMQ, empty_redis: Server) -> None:
     """30 tasks at 1/m in such a queue, two workers, a quorum queue with as many: the first one keeps the former.
 
-    It holds what its prefetch count lets it. Where its consumer began anew, the other worker became the active one,
+    It holds what its prefetch count lets it. When its consumer was restarted, the other worker became the active one,
     took messages before what this one holds was done, and the order was lost.
     """
     rabbitmq_server.purge()

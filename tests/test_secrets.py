@@ -1,4 +1,4 @@
-"""No password of the limits' Redis in what Celery tells of an application, whichever way it was set."""
+"""No password of the limits' Redis in what Celery shows of an application, whichever way it was set."""
 
 from __future__ import annotations
 

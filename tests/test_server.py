@@ -139,7 +139,7 @@ class TestOutage:
 
     @pytest.mark.parametrize("state", ["loading:1", "role:slave"])
     def test_one_that_cannot_give_slots_does_not(self, state: str) -> None:
-        """Else a Redis that loads its data, asked and lost again and again, would never be an outage."""
+        """Otherwise a Redis that loads its data, asked and lost repeatedly, would never be an outage."""
         self.outage.connected(BusyLoadingError())
         self.outage.introduced(info(state))
         assert self.outage.reason == "BusyLoadingError"
@@ -169,7 +169,7 @@ class TestOutage:
 
 
 def test_run_ids_differ(redis_server: AnyRedis, own_redis: Redis) -> None:
-    """That is what `check` tells servers apart by; a restart gives another."""
+    """`check` distinguishes servers by it; a restart gives another."""
 
     ids = {redis_server.client().info()["run_id"], own_redis.client().info()["run_id"]}
     own_redis.restart()

@@ -1,4 +1,4 @@
-"""What a worker says to input that cannot be meant: one line that names it, and exit; and what it takes without a word.
+"""What a worker does with invalid input: one line that names it, and exit; and what it accepts silently.
 
 Most cases call the check that a worker makes before it is built. One of each kind goes through a real process.
 """
@@ -37,7 +37,7 @@ QUICK_S = 10
 
 
 def case(words: Sequence[str], broker: str = REDIS, conf: dict[str, Any] | None = None, **options: Any) -> Any:
-    """Input that cannot be meant, and words that the refusal has: the task or setting, the value, and the remedy."""
+    """Invalid input, and words of the refusal: the task or setting, the value, and the remedy."""
     setup = {"broker": broker, "conf": conf or {}, "options": options}
     return pytest.param(setup, words, id=" ".join(words[:2]))
 

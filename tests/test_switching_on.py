@@ -190,7 +190,7 @@ def test_exclude_queues_keeps_its_meaning(fleet: Fleet) -> None:
 def test_all_of_them_share_one_limit(fleet: Fleet) -> None:
     """120 tasks at 10/s: no window has more than ``b + (w + D + R + J)/T`` starts, and every worker has some.
 
-    One worker that is not on adds 10/s of its own. The slots go round: of 120, 14 workers get about 8 each.
+    One worker that is not on adds its own 10/s. The slots go round: of 120, 14 workers get about 8 each.
     """
     client = fleet.server.client()
     for _ in range(200):

@@ -230,7 +230,7 @@ def test_a_broker_without_options_is_not_verified_as_with_celery_and_a_url_of_ou
 
 
 def test_a_url_of_ours_inherits_nothing_of_the_broker(tls: TLS) -> None:
-    """A Redis of its own has certificates of its own."""
+    """A separate Redis has its own certificates."""
     conf = {**conf_of_broker(tls), "global_rate_url": f"rediss://localhost:{tls.port}/9"}
     with pytest.raises(redis.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
         settings(**conf).connection().connect()
@@ -273,7 +273,7 @@ def test_a_worker_limits_behind_tls(empty_redis: Server, tls: TLS) -> None:
 
 @pytest.mark.slow
 def test_a_worker_limits_in_a_cluster_behind_tls(empty_redis: Server, certificates: Certificates) -> None:
-    """Each node announces the port where it has TLS, and the worker is told of one that does not have its keys."""
+    """Each node announces the port where it has TLS, and the worker is sent to one that does not have its keys."""
     if redis_binary() is None:
         pytest.skip("no Redis to run")
     with contextlib.ExitStack() as stack:

@@ -240,7 +240,7 @@ def test_the_broker_goes_and_comes_back(empty_redis: Server, figures: Figures) -
 def test_a_broker_that_refuses_connections_ends_no_worker(
     empty_redis: Server, own_redis: Redis, figures: Figures, pool: str
 ) -> None:
-    """A Redis broker ends while tasks are held, and begins anew, empty, half a second later: the worker goes on.
+    """A Redis broker ends while tasks are held, and starts again, empty, half a second later: the worker goes on.
 
     Connections are refused meanwhile. Celery tries again after 2, 4 and 6 s. All held tasks fit into the prefetch
     count, so the worker waits for messages at that moment, as one does that the bug of Celery 5.7 would end.

@@ -40,7 +40,7 @@ class Loop:
         self.hub.add_reader(self._reader.fileno(), partial(self._reader.recv, 4096))
 
     def tick(self, every_s: float, callback: Callable[[], None] = lambda: None) -> None:
-        """Call back again and again, so that no turn sleeps longer than this."""
+        """Call back repeatedly, so that no turn sleeps longer than this."""
         self.hub.timer.call_repeatedly(every_s, callback)
 
     def turn(self) -> None:
@@ -77,7 +77,7 @@ class Loop:
 
 
 class Wire:
-    """A connection of the extension in a loop of its own, and all that it has told.
+    """A connection of the extension in its own loop, and all that it has reported.
 
     Attributes:
         opened_by: when and in which thread a connection was made.

@@ -1,4 +1,4 @@
-"""Keeps the workers busy, and tells what they do: `docker compose up`."""
+"""Keeps the workers busy, and shows what they do: `docker compose up`."""
 
 from __future__ import annotations
 

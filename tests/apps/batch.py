@@ -1,4 +1,4 @@
-"""A task with a strategy of its own, as those of celery-batches have: two messages are one start."""
+"""A task with its own strategy, as those of celery-batches have: two messages are one start."""
 
 from __future__ import annotations
 

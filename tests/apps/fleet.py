@@ -35,7 +35,7 @@ def main(way: str, hostname: str) -> None:
     if way == "app.Worker":
         app.Worker(hostname=hostname, pool_cls="solo", without_gossip=True, without_mingle=True).start()
     else:
-        with start_worker(app, perform_ping_check=False):  # Celery 5.3 gives it a name of its own, gen1234@...
+        with start_worker(app, perform_ping_check=False):  # Celery 5.3 gives it its own name, gen1234@...
             sys.stdin.read()
 
 

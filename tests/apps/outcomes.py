@@ -1,4 +1,4 @@
-"""Tasks that end in every way that tasks have, each with a limit of its own at the rate of the run.
+"""Tasks that end in every way that tasks have, each with its own limit at the rate of the run.
 
 To be included beside `benchmarks.app`. With the extension on, the slots of each limit are recorded as well.
 """

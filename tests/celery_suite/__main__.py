@@ -34,7 +34,7 @@ FILES += (
     "test_security.py",
     "test_connection_recovery.py",
 )
-#: So many run tests on each broker at a time, with servers of their own. The tests wait more than they work.
+#: So many run tests on each broker at a time, with their own servers. The tests wait more than they work.
 LANES = 2
 #: The last tests of a brief run begin so long after its start, in seconds.
 BRIEF_S = 150.0

@@ -12,7 +12,7 @@ from .side import Run, Side
 REPEATS = 2
 #: So many tests run in a row before the servers are emptied and another worker begins.
 PIECE = 20
-#: More than twice as long as on stock, and by so many seconds, is told.
+#: More than twice as long as on stock, and by so many seconds, is reported.
 SLOW_S = 5.0
 
 

@@ -1,6 +1,6 @@
 """A plugin of pytest, and a module that workers include: every worker limits every task, far above what it needs.
 
-It counts what workers in this process receive and what goes to the pool in a slot of ours, and tells both.
+It counts what workers in this process receive and what goes to the pool in a slot of ours, and reports both.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Count:
 
 @worker_init.connect(weak=False)
 def limit_every_task(sender: Any, **kwargs: Any) -> None:
-    """All but Celery's own, which have no limit unless they are named. Some applications have no Redis of their own."""
+    """All but Celery's own, which have no limit unless they are named. Some applications have no Redis."""
     sender.app.conf.global_rate_url = os.environ["TEST_BACKEND"]
     for task in sender.app.tasks.values():
         if not task.name.startswith("celery."):

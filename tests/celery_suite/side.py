@@ -1,4 +1,4 @@
-"""Stock Celery or ours, with servers of its own, and tests of Celery run on it."""
+"""Stock Celery or ours, with its own servers, and tests of Celery run on it."""
 
 from __future__ import annotations
 

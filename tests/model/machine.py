@@ -122,7 +122,7 @@ class Model:
             yield "is sent a task", "prompt", after._replace(queue=state.queue - 1)
 
     def _mishaps(self, state: State, index: int, worker: Worker) -> Iterator[tuple[str, Kind, State]]:
-        """A worker is killed, or loses its connection and is told so."""
+        """A worker is killed, or loses its connection and learns of it."""
         if state.left.crash:
             after = state.spend("crash").put(index, Worker(is_cut=worker.is_cut))
             judge = state.judge.crashed(self.setup, worker.reservations)

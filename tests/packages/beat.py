@@ -1,4 +1,4 @@
-"""A scheduler of `celery beat` as a process of its own."""
+"""A scheduler of `celery beat` in its own process."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Flower:
         return status, body
 
     def workers(self) -> dict[str, Any]:
-        """What its API tells of the workers."""
+        """What its API reports about the workers."""
         status, body = self.ask("/api/workers?refresh=1")
         return json.loads(body) if status == 200 else {}
 

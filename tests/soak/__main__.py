@@ -21,7 +21,7 @@ from .run import run
 @click.option("--seed", type=int, default=None, help="Of what happens, and of its order.")
 @click.option("--stock", is_flag=True, help="Stock Celery and its own limits, to compare the footprints.")
 def main(seconds: float, seed: int | None, stock: bool) -> None:
-    """Workers of three pools, and a fourth one that is ended again and again."""
+    """Workers of three pools, and a fourth one that is ended repeatedly."""
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))  # servers and workers end with us
     seed = random.randrange(10_000) if seed is None else seed
     click.echo(f"seed {seed}, {seconds:.0f} s")

@@ -13,7 +13,7 @@ SPAN = 0.1
 #: What a process may grow by from the middle of a run to its end, and beyond that for each task that it has started.
 #: A held task weighs some kilobytes: a leak of one in ten is more than this. Allocators keep pages by the megabyte.
 GROWTH_MB, GROWTH_PER_TASK_KB = 4.0, 0.2
-#: Pools of connections open another one when several users meet; a process that is forked has pipes of its own.
+#: Pools of connections open another one when several users meet; a process that is forked has its own pipes.
 GROWTH_DESCRIPTORS = 4
 
 

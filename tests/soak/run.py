@@ -271,7 +271,7 @@ class Soak:
                 self._cluster.wait(lambda: self._has_ended(guest), GRACE_S)
             self._cluster.kill(guest)
         self._is_parting = False
-        self._feed(more=3)  # what it had comes again after the visibility timeout
+        self._feed(more=3)  # what it had is redelivered after the visibility timeout
         self._guest = self._start("prefork")
         return f"{how} {guest}"
 
