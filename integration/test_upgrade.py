@@ -16,8 +16,8 @@ from .conftest import ON_REDIS, Figures
 from .fleet import Fleet
 from .trial import Trial
 
-#: The commit of the version before, until there is a release to install.
-PREVIOUS = "20b6650"
+#: The version before, and its commit, until there is a release to install.
+PREVIOUS_VERSION, PREVIOUS = "0.2.0", "20b6650"
 
 
 @pytest.fixture(scope="session")
@@ -61,8 +61,8 @@ def test_a_rolling_upgrade(trial: Trial, fleet: Fleet, figures: Figures, previou
     lost, doubled = trial.rest()
     figures(f"before {before}; during {during}; after {after}; {lost} lost and {doubled} twice of {len(trial.sent)}")
 
-    assert versions[0] == {None}  # it did not say
-    assert versions[1] == versions[2] == versions[3] == {None, __version__}
+    assert versions[0] == {PREVIOUS_VERSION}
+    assert versions[1] == versions[2] == versions[3] == {PREVIOUS_VERSION, __version__}
     assert versions[4] == {__version__}
     assert code == 0, text
     assert after.excess <= 0
