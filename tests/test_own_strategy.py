@@ -56,7 +56,7 @@ def test_a_task_that_is_not_limited_is_not_shown_as_limited(empty_redis: Server)
         refused = [
             global_rate(cluster, *words, is_good=False) for words in (("set", "batch", "5/s"), ("pause", "batch"))
         ]
-        changed_by_all = [global_rate(cluster, verb, "--all") for verb in ("pause", "resume")]
+        changed_by_all = [global_rate(cluster, verb, "--all") for verb in ("pause", "resume", "reset")]
         history = global_rate(cluster, "history", "batch")
 
     assert f"global-rate: batch declares 1/h and is not limited: {WHY}" in log

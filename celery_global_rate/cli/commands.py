@@ -92,11 +92,8 @@ def change(
 def _told(desk: Desk, name: str, override: Override, now_us: float) -> str:
     if desk.is_unlimited(name):
         return NOT_LIMITED
-    declared, limit_override, paused = (
-        desk.declared(name) or "no limit",
-        override.limit_override_at(now_us),
-        override.pause_at(now_us),
-    )
+    declared = desk.declared(name) or "no limit"
+    limit_override, paused = override.limit_override_at(now_us), override.pause_at(now_us)
     parts = [f"{declared} as declared"]
     if limit_override:
         parts.insert(0, f"{limit_override.limit or 'no limit'} as ordered{_left(limit_override.until_us, now_us)}")
@@ -169,10 +166,7 @@ def pause_command(
 @with_store
 def resume_command(desk: Desk, store: Store, task: str | None, for_all: bool, reason: str) -> None:
     """Resume TASK at its limit, without a burst to catch up."""
-    overrides = store.overrides()
-    # One without limits can have been paused by an earlier version.
-    names = [name for name in desk.chosen(task, for_all, overrides) if name in overrides or not desk.is_unlimited(name)]
-    change(desk, store, names, lambda name: RESUME, "resume", reason)
+    change(desk, store, desk.chosen(task, for_all, store.overrides()), lambda name: RESUME, "resume", reason)
 
 
 @click.command(name="history")

@@ -47,11 +47,15 @@ class Desk:
         return sorted({name for name in self.app.tasks if self.declared(name)} | set(overrides))
 
     def chosen(self, name: str | None, for_all: bool, overrides: Mapping[str, object]) -> list[str]:
-        """The tasks that a command is for."""
+        """The tasks that a command is for.
+
+        All are those that have a limit or an override. A task with its own strategy is one of them only if it has an
+        override, which an earlier version wrote.
+        """
         if for_all == (name is not None):
             raise click.UsageError("name a task, or use --all")
         if name is None:
-            return self.limited(overrides)
+            return [it for it in self.limited(overrides) if it in overrides or not self.is_unlimited(it)]
         self.require(name)
         return [name]
 
