@@ -51,7 +51,7 @@ soak: venv
 	$(BIN)/python -m tests.soak $(C)
 
 # Celery's own integration tests, on stock Celery and with a limit on every task: fifteen minutes.
-# C=--brief for those that are worth most, in three and a half, C='--broker redis -k test_chord' for some.
+# C=--brief for those that are worth most, in about four, C='--broker redis -k test_chord' for some.
 # RabbitMQ has to be installed.
 celery-suite: venv
 	@$(BIN)/pip install -q -e '.[celery-suite]'
