@@ -19,11 +19,7 @@ READY = " ready."
 
 
 class WorkerContainer(CeleryWorkerContainer):
-    """A worker's container, with the tasks of this suite and a queue for those that are not to wait behind others."""
-
-    @classmethod
-    def worker_queue(cls) -> str:
-        return "celery,probes"
+    """A worker's container, with the tasks of this suite."""
 
     @classmethod
     def tasks_modules(cls) -> set[Any]:

@@ -8,18 +8,24 @@ import redis
 
 from .tasks import STARTS
 
-#: Entries of a stream are stamped in whole milliseconds.
-STAMP_S = 0.001
-
 
 @dataclass(frozen=True)
 class Start:
-    """One start: its instant on the Redis clock in seconds, its task and that task's id, and the worker's name."""
+    """One start.
+
+    Attributes:
+        instant: of the task's first line, on the Redis clock, in seconds.
+        task: its name.
+        task_id: its id.
+        worker: the worker's name.
+        released: when the worker handed it to its pool, on the clock that all containers share, in monotonic seconds.
+    """
 
     instant: float
     task: str
     task_id: str
     worker: str
+    released: float
 
 
 @dataclass(frozen=True)
@@ -35,9 +41,17 @@ class Starts:
 
     def of(self, task: str = "limited") -> list[Start]:
         """The starts of a task, in order."""
-        entries = ((stamp, entry) for stamp, entry in self.client.xrange(STARTS))  # type: ignore[union-attr]
-        starts = (Start(int(stamp.partition("-")[0]) / 1000, *entry.values()) for stamp, entry in entries)
-        return [start for start in starts if start.task == task]
+        return [
+            Start(
+                int(stamp.partition("-")[0]) / 1000,
+                entry["task"],
+                entry["id"],
+                entry["worker"],
+                float(entry["released"]),
+            )
+            for stamp, entry in self.client.xrange(STARTS)  # type: ignore[union-attr]
+            if entry["task"] == task
+        ]
 
     def since(self, instant: float) -> list[Start]:
         """Those of `limited` from an instant on the Redis clock."""

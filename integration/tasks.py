@@ -1,6 +1,7 @@
 """The tasks that the workers in containers run: each records its start in Redis, which stamps it with its own clock.
 
-They have no rate: a test declares one by `task_annotations`, as an operator would.
+With it goes the instant at which its worker handed it to the pool. They have no rate: a test declares one by
+`task_annotations`, as an operator would.
 """
 
 from __future__ import annotations
@@ -11,13 +12,37 @@ import time
 from typing import Any
 
 import redis
-from celery import shared_task
-from celery.signals import worker_process_init, worker_ready
+from celery import bootsteps, shared_task
+from celery.signals import worker_init, worker_process_init, worker_ready
 
 #: The stream of all starts.
 STARTS = "starts"
 
 _connections: dict[int, redis.Redis] = {}
+
+
+class Stamp(bootsteps.Step):
+    """Notes on each message when the worker hands it to its pool: monotonic seconds, which containers share.
+
+    The pool sends the message's fields to the task, so that the task can record the instant with its start.
+    """
+
+    requires = ("celery.worker.consumer.connection:Connection",)
+
+    def create(self, consumer: Any) -> None:
+        hand_over = consumer.on_task_request
+
+        def on_task_request(request: Any) -> None:
+            request.request_dict["released"] = time.monotonic()
+            hand_over(request)
+
+        consumer.on_task_request = on_task_request
+
+
+@worker_init.connect
+def stamp_releases(sender: Any, **kwargs: Any) -> None:
+    """Put the step into the worker: the application itself is pytest-celery's."""
+    sender.app.steps["consumer"].add(Stamp)
 
 
 @worker_process_init.connect
@@ -32,7 +57,8 @@ def connect(**kwargs: Any) -> None:
 def record(task: Any) -> None:
     """Record a start. The id of the entry is its instant on the Redis clock, in milliseconds."""
     process = os.getpid()
-    entry = {"task": task.name, "id": task.request.id, "worker": task.request.hostname}
+    request = task.request
+    entry = {"task": task.name, "id": request.id, "worker": request.hostname, "released": request.released}
     while True:  # a container that is cut off from the network keeps its record until it is joined again
         with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
             _connections[process].xadd(STARTS, entry)
@@ -42,11 +68,6 @@ def record(task: Any) -> None:
 
 @shared_task(name="limited", bind=True)
 def limited(self: Any) -> None:
-    record(self)
-
-
-@shared_task(name="free", bind=True)
-def free(self: Any) -> None:
     record(self)
 
 

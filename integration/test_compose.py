@@ -21,7 +21,6 @@ from benchmarks.windows import excess, used
 
 from . import leftovers
 from .conftest import Figures
-from .starts import STAMP_S
 
 PROJECT = leftovers.PROJECT + leftovers.RUN
 FLOWER_PORT = free_port()
@@ -29,6 +28,8 @@ FLOWER_PORT = free_port()
 INTERVAL_S = 0.1
 GRACE_S = 0.025
 WATCH_S = 10
+#: Entries of a stream are stamped in whole milliseconds.
+STAMP_S = 0.001
 #: Between two tasks without a limit at the most: examples/cluster/producer.py waits 0.1 s, and sending takes time.
 PROBE_S = 0.2
 #: More than this would allow too much: a task without a limit had waited behind those that are held.

@@ -13,12 +13,11 @@ from benchmarks.windows import excess, used
 from celery_global_rate.limits.limit import Limit
 
 from .fleet import Fleet
-from .starts import STAMP_S, Starts
+from .starts import Starts
 
-#: Tasks that are sent and have not started: few enough that no worker's prefetch count is used up by held ones, since
-#: then the probes would wait as well.
+#: Tasks that are sent and have not started.
 DEPTH = 90
-#: Between two looks at the depth, and two probes.
+#: Between two looks at the depth.
 FEED_S = 0.1
 
 
@@ -31,8 +30,8 @@ class Verdict:
         seconds: how long it was watched.
         starts: in that time.
         used: the share of the slots that were used in that time.
-        excess: starts in the worst window of the whole run beyond ``b + (w + D + R + J) / T``; 0 or less: kept.
-        slack_s: D + R + J, in seconds.
+        excess: releases in the worst window of the whole run beyond ``b + (w + D + R) / T``; 0 or less: kept.
+        slack_s: D + R, in seconds.
         shares: starts of each worker in that time, the largest first.
     """
 
@@ -47,7 +46,7 @@ class Verdict:
     def __str__(self) -> str:
         return (
             f"{self.limit} for {self.seconds:.0f} s: {self.starts / self.seconds:.2f} starts/s, {self.used:.4f} of the "
-            f"slots used, worst window {self.excess:+.2f} starts against the promise (D + R + J "
+            f"slots used, worst window {self.excess:+.2f} releases against the promise (D + R "
             f"{self.slack_s * 1000:.0f} ms), shares {'/'.join(map(str, self.shares))}"
         )
 
@@ -56,14 +55,14 @@ class Verdict:
 class Trial:
     """A limit, a fleet that has to keep it, and a load that never ends.
 
-    J, the delay of the pool, is not seen from outside. A task without a limit that is sent while the fleet is healthy
-    shows an upper bound: from its sending to its first line. Such probes are sent all the time.
+    The share of the slots is counted by starts, the windows by releases, and so what a loaded machine or a fault makes
+    of a task that the pool already has (J) is in no window.
 
     Args:
         fleet: the workers.
         starts: what their tasks have recorded.
         limit: of the task `limited`.
-        slack_s: D + R + J, the largest so far.
+        slack_s: D + R, the largest so far.
 
     Attributes:
         sent: ids of the tasks with the limit.
@@ -75,19 +74,15 @@ class Trial:
     slack_s: float = 0.0
     sent: list[str] = field(default_factory=list)
     _written_off: int = 0
-    _learned_until: float = 0.0
-    _probes: dict[str, float] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def load(self) -> Iterator[None]:
-        """Keep tasks waiting, and send probes."""
+        """Keep tasks waiting."""
 
         def feed() -> None:
             with contextlib.suppress(Exception):  # whatever the fault under test does to a producer
                 missing = DEPTH + self._written_off - (len(self.sent) - self.starts.count())
                 self.sent += self.fleet.send("limited", max(0, missing))
-                instant = self.starts.now()
-                self._probes[self.fleet.send("free", queue="probes")[0]] = instant
 
         with meanwhile(feed, FEED_S):
             wait(lambda: self.starts.count() > self.limit.per_second, 30, self.fleet.logs)
@@ -112,36 +107,33 @@ class Trial:
 
         Args:
             seconds: how long.
-            calm: that nobody is hurt, so that R and J can be learned.
+            calm: that nobody is hurt, so that all workers say their R.
         """
         begin = self.starts.now()
         time.sleep(seconds)
         end = self.starts.now()
         time.sleep(2 * self.limit.interval_s)
         if calm:
-            self._learn(begin if self._learned_until else 0.0, end)
+            self._learn()
         return self.judge(begin, end)
 
     def judge(self, begin: float, end: float) -> Verdict:
         """Judge the time between two instants on the Redis clock; every window of the whole run counts."""
         starts = self.starts.of()
         instants = [start.instant for start in starts]
+        releases = sorted(start.released for start in starts)
         watched = [start for start in starts if begin <= start.instant < end]
         return Verdict(
             limit=self.limit,
             seconds=end - begin,
             starts=len(watched),
             used=used(instants, self.limit.interval_s, begin, end),
-            excess=excess(instants, self.limit.interval_s, self.limit.burst, self.slack_s + STAMP_S),
+            excess=excess(releases, self.limit.interval_s, self.limit.burst, self.slack_s),
             slack_s=self.slack_s,
             shares=tuple(count for _, count in Counter(start.worker for start in watched).most_common()),
         )
 
-    def _learn(self, begin: float, end: float) -> None:
-        self._learned_until = end
-        started = {start.task_id: start.instant for start in self.starts.of("free")}
-        sent = {task_id: instant for task_id, instant in self._probes.items() if begin <= instant < end - 0.5}
-        delay_s = max(started[task_id] - instant for task_id, instant in sent.items())
+    def _learn(self) -> None:
         answers = self.fleet.stats().values()
         uncertainty_s = max(answer.get("widest_clock_uncertainty_ms") or 0 for answer in answers) / 1000
-        self.slack_s = max(self.slack_s, self.limit.grace_s + uncertainty_s + delay_s)
+        self.slack_s = max(self.slack_s, self.limit.grace_s + uncertainty_s)
