@@ -3,8 +3,9 @@
 While a container is hurt, or has just been, 0.95 of the slots are the least: 0.98 would be what the others can do, but
 they share two cores with a container that starts, stops, or is killed.
 
-A process that is stopped or cut off begins its one task late, or records it late. The promise is about releases, and
-holds in every window of every run.
+What a fault delays is not forbidden by the promise: a worker that is stopped, or is on a machine that has just lost its
+network, may be held up between its last look at the clock and the release itself. So the worst window of a run may
+exceed the promise by the processes of the container that was hurt.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def test_a_worker_that_is_cut_off_starts_nothing_and_joins_again(trial: Trial, f
     figures(f"{before}; cut {alone}; back after {back_s:.1f} s; joined {after}")
 
     assert before.excess <= 0
-    assert after.excess <= 0
+    assert after.excess <= PROCESSES
     assert 0.95 <= alone.used <= 1.01
     assert len(alone.shares) == 1
     assert 0.95 <= after.used <= 1.01
@@ -103,7 +104,7 @@ def test_a_paused_worker_uses_no_old_slot(trial: Trial, fleet: Fleet, figures: F
     figures(f"{before}; paused {alone}; unpaused {after}; {lost} lost and {doubled} twice of {len(trial.sent)}")
 
     assert before.excess <= 0
-    assert after.excess <= 0
+    assert after.excess <= PROCESSES
     assert 0.95 <= alone.used <= 1.01
     assert 0.95 <= after.used <= 1.01
     assert len(after.shares) == 2
