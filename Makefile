@@ -26,7 +26,7 @@ demo: venv
 	@$(BIN)/python -m examples.demo
 
 # What needs no worker, while one edits: ten seconds on two cores.
-QUICK = aside bookings broadcast clock credit faults held_queue imports limit line pace policy \
+QUICK = ack_deadline aside bookings broadcast clock credit faults held_queue imports limit line pace policy \
 	record records scheduler script server settings soak sweep
 quick: venv
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --hypothesis-profile quick -m 'not slow and not long' \

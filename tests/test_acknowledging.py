@@ -12,7 +12,7 @@ from kombu import Connection
 
 from benchmarks.cluster import Cluster
 from benchmarks.server import Redis
-from celery_global_rate.broker.delivery import acknowledge_in_turn
+from celery_global_rate.broker.redis import acknowledge_in_turn
 
 from .conftest import Figures, Server
 

@@ -183,7 +183,7 @@ def test_ticks_survive_the_reset_of_the_hub_and_the_qos_does_not(lived: Any) -> 
 def test_the_callback_of_the_qos_knows_for_whom_the_broker_counts(lived: Any) -> None:
     known = inspect.getclosurevars(lived.qos[0].callback).nonlocals
     seam(
-        known.get("qos_global") is False, "qos_global", "broker/delivery.py renewal", "celery/worker/consumer/tasks.py"
+        known.get("qos_global") is False, "qos_global", "broker/prefetch.py renewal", "celery/worker/consumer/tasks.py"
     )
 
 
@@ -336,10 +336,10 @@ def test_a_redis_channel_has_an_index_of_what_is_not_acknowledged(lived: Any) ->
     seam(
         all(hasattr(channel, name) for name in names),
         "Channel",
-        "broker/delivery.py keep_patient",
+        "broker/redis.py",
         "kombu/transport/redis.py",
     )
-    seam(lived.items[0][0].message.delivery_tag, "request.message", "broker/delivery.py", "celery/worker/request.py")
+    seam(lived.items[0][0].message.delivery_tag, "request.message", "broker/redis.py", "celery/worker/request.py")
 
 
 def test_annotations_for_all_tasks_can_be_asked_for() -> None:
@@ -406,7 +406,7 @@ def test_a_qos_without_a_past_tells_the_broker_at_the_next_turn() -> None:
     qos.update()
     qos.prev = None
     qos.update()
-    seam(sent == [4, 4], "QoS.prev", "broker/delivery.py renewal", "kombu/common.py")
+    seam(sent == [4, 4], "QoS.prev", "broker/prefetch.py renewal", "kombu/common.py")
 
 
 @pytest.fixture

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+
+from .rabbitmq import can_restart_consumer
 
 logger = logging.getLogger(__name__)
 
@@ -117,3 +120,56 @@ class Credit:
             told = self.lent
             tell(prefetch_count=min(prefetch_count + told, LARGEST))
         self._told = told
+
+
+def renewal(consumer: Any, qos: Any) -> Renew | None:
+    """How the worker's consumer is restarted with another prefetch count, if the count is fixed when it starts.
+
+    RabbitMQ counts for each consumer if one of the queues is a quorum queue, and kombu 5.7 asks it to on every
+    RabbitMQ from 4.0 on. A change of the prefetch count then applies only to new consumers.
+
+    Args:
+        consumer: the worker's.
+        qos: its `kombu.common.QoS` of this moment, which Celery's loop asks to tell the broker what has changed.
+
+    Returns:
+        A function that does it the next time Celery's loop turns, and takes how many prefetch slots the new consumer
+        has beside those that Celery asks for; or None if the prefetch count follows each change. The messages that the
+        old consumer has brought stay with the worker and do not count for the new one, which begins before the old
+        one ends.
+    """
+    tell = qos.callback
+    if consumer.connection is None or consumer.connection.transport.driver_type != "amqp":  # None: it is lost
+        return None
+    if inspect.getclosurevars(tell).nonlocals["qos_global"]:  # Celery 5.7 has an attribute, too; here all have it
+        return None
+    lent: int | None = None
+
+    def tell_or_renew(prefetch_count: int) -> None:
+        nonlocal lent
+        if lent is None:
+            tell(prefetch_count=prefetch_count)
+            return
+        more, lent = lent, None
+        tasks = consumer.task_consumer
+        tasks.qos(prefetch_count=consumer.initial_prefetch_count + more, apply_global=False)
+        old = {name: tag for name, tag in tasks._active_tags.items() if can_restart_consumer(tasks._queues.get(name))}
+        for name in old:
+            del tasks._active_tags[name]
+        tasks.consume()
+        # Only now: RabbitMQ deletes a queue with auto_delete, and all that is in it, when it has no consumer.
+        for tag in old.values():
+            tasks.channel.basic_cancel(tag)
+
+    def renew(more: int) -> None:
+        nonlocal lent
+        lent = more
+        mark()
+        consumer.call_soon(mark)  # Celery may be telling the broker its first count, and note that as the last one
+
+    def mark() -> None:
+        if lent is not None:
+            qos.prev = None  # the loop's sign that something has changed
+
+    qos.callback = tell_or_renew
+    return renew

@@ -9,7 +9,7 @@ from typing import Any
 from celery import signals
 from kombu.transport import virtual
 
-from .delivery import can_begin_anew
+from .rabbitmq import can_restart_consumer
 
 
 def rank_of(request: Any) -> int:
@@ -69,7 +69,7 @@ class Queues:
         queue = tasks._queues.get(name) if tasks else None
         if queue is None or queue.auto_delete or queue.expires:
             return False
-        if not can_begin_anew(queue) or (queue.queue_arguments or {}).get("x-expires"):
+        if not can_restart_consumer(queue) or (queue.queue_arguments or {}).get("x-expires"):
             return False
         if self._is_amqp:
             return True

@@ -10,14 +10,14 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-#: The share of the visibility timeout after which held messages are hidden for another one.
-HIDDEN_SHARE = 1 / 3
+#: The share of the visibility timeout after which that of held messages is renewed.
+RENEWAL_SHARE = 1 / 3
 #: So many messages go into one request.
 BATCH = 10
 
 
-class Visibility:
-    """Keeps held messages hidden, by ChangeMessageVisibilityBatch.
+class VisibilityTimeout:
+    """Renews the visibility timeout of held messages, by ChangeMessageVisibilityBatch.
 
     kombu gives a queue its timeout only when it creates it, so the queue is asked. SQS hides no message for more than
     twelve hours after it has come.
@@ -34,14 +34,14 @@ class Visibility:
         self._has_warned = False
 
     def due(self, request: Any) -> float:
-        """When a request that begins to be held now is to be seen to, in monotonic seconds."""
+        """The monotonic instant at which the timeout of a request that begins to be held now must be renewed."""
         now = time.monotonic()
         if request.eta:  # its message has come long ago
             return now
-        return now + self._timeout_s(request.message) * HIDDEN_SHARE
+        return now + self._timeout_s(request.message) * RENEWAL_SHARE
 
-    def hide(self, held: Sequence[Any]) -> float:
-        """Hide messages for another timeout; returns for how long they need nothing more, in seconds."""
+    def keep_up(self, now: float, held: Sequence[Any]) -> float:
+        """Renew the timeout of held messages; returns the monotonic instant of the next time."""
         by_queue = defaultdict(list)
         for request in held:
             by_queue[request.message.delivery_info["sqs_queue"]].append(request.message)
@@ -49,7 +49,7 @@ class Visibility:
             for first in range(0, len(messages), BATCH):
                 self._hide(messages[first : first + BATCH])
         timeouts_s = (self._timeout_s(messages[0]) for messages in by_queue.values())
-        return min(timeouts_s, default=float("inf")) * HIDDEN_SHARE
+        return now + min(timeouts_s, default=float("inf")) * RENEWAL_SHARE
 
     def _hide(self, messages: Sequence[Any]) -> None:
         client, timeout_s = self._client(messages[0]), self._timeout_s(messages[0])

@@ -17,8 +17,11 @@ from typing import Any
 from celery import bootsteps
 
 from ..broker.ack_deadline import AckDeadline
-from ..broker.delivery import Losses, acknowledge_in_turn, give_back, look_up_often, renewal
+from ..broker.polling import look_up_often
+from ..broker.prefetch import renewal
 from ..broker.queues import Queues, rank_of
+from ..broker.redis import LostConnections, acknowledge_in_turn
+from ..broker.shutdown import requeue_held
 from ..declared_limits import Declared, has_own_strategy
 from ..limits.limit import Limit
 from ..scheduling.bucket import Bucket
@@ -75,7 +78,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             () if self._thread else consumer.connection_errors + consumer.channel_errors,
             self._on_override,
         )
-        self._losses = Losses(lambda: self.regulator.scheduler.requests)
+        self._lost_connections = LostConnections(lambda: self.regulator.scheduler.requests)
         self.broadcast = Broadcast()
         self.regulator.read_overrides()
         consumer.global_rate = self
@@ -97,8 +100,8 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
     def start(self, consumer: Any) -> None:
         """The worker is connected to its broker. Where it has no event loop, begin one."""
         self._queues.begin()
-        self._losses.give_back(consumer.connection)
-        self._losses.watch(consumer.connection)
+        self._lost_connections.requeue(consumer.connection)
+        self._lost_connections.watch(consumer.connection)
         self._ack_deadline.begin()
         for step in consumer.steps:
             if (box := getattr(step, "box", None)) is not None:
@@ -115,7 +118,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         if not self._is_soft:
             self._let_go(consumer)
         if consumer.blueprint.state == bootsteps.CLOSE:  # it ends, and waits for its tasks before it lets go
-            give_back(consumer, self.regulator.dropped)
+            requeue_held(consumer, self.regulator.dropped)
 
     def _let_go(self, consumer: Any) -> None:
         self._queues.forget()
@@ -125,11 +128,11 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             self.regulator.detach(consumer.hub)
 
     def _begin_soft_shutdown(self, consumer: Any, wait: Callable[[], None]) -> None:
-        """Give everything back before Celery waits for its tasks in the handler of a signal, where no loop turns."""
+        """Requeue what is held before Celery waits for its tasks in the handler of a signal, where no loop turns."""
         if not self._is_soft and self._app.conf.worker_soft_shutdown_timeout > 0:
             self._is_soft = True
             self._let_go(consumer)
-            give_back(consumer, self.regulator.dropped)
+            requeue_held(consumer, self.regulator.dropped)
             self.regulator.dropped = []
         wait()
 

@@ -22,7 +22,7 @@ from kombu import Connection
 from benchmarks.cluster import Cluster
 from benchmarks.meanwhile import wait
 from benchmarks.server import free_port
-from celery_global_rate.broker.sqs import Visibility
+from celery_global_rate.broker.sqs import VisibilityTimeout
 
 from ..conftest import Figures, Server
 from .load import judge
@@ -102,12 +102,12 @@ def test_a_refusal_is_logged_once(sqs: int, caplog: pytest.LogCaptureFixture) ->
         queue.put({})
         message = queue.get(timeout=5)
         held = [SimpleNamespace(message=message, eta=None)]
-        visibility = Visibility(connection.default_channel)
-        due_s, again_s = visibility.due(held[0]) - time.monotonic(), visibility.hide(held)
+        timeout = VisibilityTimeout(connection.default_channel)
+        due_s, again_s = timeout.due(held[0]) - time.monotonic(), timeout.keep_up(0.0, held)
         said_before = caplog.text
         client.delete_queue(QueueUrl=url)
-        visibility.hide(held)
-        visibility.hide(held)
+        timeout.keep_up(0.0, held)
+        timeout.keep_up(0.0, held)
 
     assert due_s == pytest.approx(VISIBILITY_S / 3, abs=0.1)
     assert again_s == VISIBILITY_S / 3
