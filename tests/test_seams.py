@@ -145,6 +145,23 @@ def test_a_result_backend_asks_itself_whether_to_try_again() -> None:
     seam(is_decorated == (VERSION < (5, 7)), "_store_result", "worker/results.py", f"{theirs}/database/__init__.py")
 
 
+def test_a_database_is_looked_at_for_its_tables_by_a_session_manager(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sqlalchemy")
+    from celery.backends.database.session import SessionManager
+
+    looks: list[tuple[bool, Any]] = []
+    note = lambda manager, engine: looks.append((manager.prepared, engine))  # noqa: E731
+    monkeypatch.setattr(SessionManager, "prepare_models", note)
+    app = Celery("seams", backend="db+sqlite://", set_as_current=False)
+    app.conf.database_create_tables_at_setup = False
+    app.backend.ResultSession(SessionManager()).close()
+    ((is_prepared, engine),) = looks
+    engine.connect().close()
+
+    place = "celery/backends/database/session.py"
+    seam(is_prepared is False, "SessionManager.prepare_models, prepared", "worker/results.py", place)
+
+
 @pytest.mark.skipif(VERSION < (5, 5), reason="soft shutdown came with Celery 5.5")
 def test_a_cold_shutdown_asks_the_worker_to_wait_first() -> None:
     order = Mock()
