@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_global_rate.cli.show import WIDTH, Row, effective_rate, table
+from celery_global_rate.cli.show import COLUMNS, SHOWN, WIDTH, Holding, Look, Row, effective_rate, table
+from celery_global_rate.declared_limits import NOT_LIMITED
 from celery_global_rate.limits.limit import Limit
+from celery_global_rate.limits.override import LimitOverride, Origin, Pause
 from celery_global_rate.limits.redis_clock import RedisClock
 from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.scheduling.bucket import Bucket
@@ -18,19 +22,56 @@ from celery_global_rate.worker import status as report
 
 NOW_US = 1_800_000_000_000_000
 NAMES = st.text(st.characters(min_codepoint=33, max_codepoint=0x17F), min_size=1, max_size=150)
-CELLS = st.tuples(NAMES, *[st.text("0123456789/s ", min_size=1, max_size=11)] * 7)
+CELLS = st.tuples(NAMES, *[st.text("0123456789/s ", min_size=1, max_size=11)] * (len(SHOWN) - 1))
 
 
-@given(
-    st.lists(st.builds(Row, NAMES, st.just({}), CELLS, st.text(max_size=200).map(lambda text: " ".join(text.split()))))
-)
+@given(st.lists(st.builds(Row, st.just({}), CELLS, st.text(max_size=200).map(lambda text: " ".join(text.split())))))
 def test_no_line_is_wider_than_a_terminal(rows: list[Row]) -> None:
     assert all(len(line) <= WIDTH for line in table(rows))
 
 
+ANN = Origin(NOW_US - 3_600_000_000, "ann", "global-rate set", "they called")
+DECLARED = Look("t", Limit.parse("1/m"), None, None, None, State(NOW_US, 5, 2), 1 / 60, NOW_US, False, "")
+SET = LimitOverride(Limit.parse("5/s"), "5/s", None, "1/m", "declared", ANN)
+
+
+@pytest.mark.parametrize(
+    ("look", "cells", "note"),
+    [
+        (DECLARED, ("t", "1/m", "1/m", "declared", "1.0/m", "?", "2", "in 60 s"), ""),
+        (
+            replace(DECLARED, limit_override=SET, held=Holding(7, Counter({"slow": 2}))),
+            ("t", "1/m", "5/s", "ordered", "1.0/m", "7", "2", "now"),
+            "60 m ago by ann: they called; queue slow is put aside by 2 workers: global_rate_max_held",
+        ),
+        (
+            replace(DECLARED, pause=Pause(None, ANN)),
+            ("t", "1/m", "paused", "declared", "1.0/m", "?", "2", "after resume"),
+            "paused 60 m ago by ann: they called",
+        ),
+        (
+            replace(DECLARED, pause=Pause(NOW_US + 90_000_000, ANN)),
+            ("t", "1/m", "paused", "declared", "1.0/m", "?", "2", "in 90 s"),
+            "paused 60 m ago by ann, for another 90 s: they called",
+        ),
+        (
+            replace(DECLARED, pause=Pause(None, ANN), is_unlimited=True),
+            ("t", "1/m", "none", "declared", "1.0/m", "?", "2", "after resume"),
+            NOT_LIMITED,
+        ),
+        (replace(DECLARED, problem="bad"), ("t", "1/m", "1/m", "declared", "1.0/m", "?", "2", "in 60 s"), "bad"),
+    ],
+)
+def test_a_row_has_a_cell_for_each_column(look: Look, cells: tuple[str, ...], note: str) -> None:
+    row = Row.of(look)
+
+    assert (row.cells, row.note) == (cells, note)
+    assert list(row.facts) == [column.key for column in COLUMNS]
+
+
 def test_a_long_name_keeps_both_ends() -> None:
     name = "proj.department.tasks." + "x" * 100 + ".send_one"
-    line = table([Row(name, {}, (name, "1/s", "1/s", "declared", "0.0/s", "0", "0", "now"), "")])[1]
+    line = table([Row({}, (name, "1/s", "1/s", "declared", "0.0/s", "0", "0", "now"), "")])[1]
 
     assert line.startswith("proj.")
     assert ".send_one  1/s" in line

@@ -179,7 +179,7 @@ def history_command(desk: Desk, store: Store, task: str, as_json: bool) -> None:
         desk.require(task)
     overrides, now_us = store.history(task), store.now_us()
     if as_json:
-        click.echo(json.dumps([show.told(override, now_us) for override in overrides], indent=1))
+        click.echo(json.dumps([show.change(override, now_us) for override in overrides], indent=1))
         return
     for override in overrides:
         rate = override.limit_override.rate if override.limit_override and override.what in ("set", "reset") else ""

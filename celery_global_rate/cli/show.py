@@ -1,11 +1,11 @@
-"""The picture of all limits: `global-rate show`."""
+"""The table of all limits: `global-rate show`. A new column is one more of `COLUMNS`."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from kombu.exceptions import OperationalError
@@ -13,30 +13,13 @@ from kombu.exceptions import OperationalError
 from ..declared_limits import NOT_LIMITED
 from ..limits.duration import format_duration
 from ..limits.limit import PERIODS_S, Limit
-from ..limits.override import Origin, Override
+from ..limits.override import LimitOverride, Origin, Override, Pause
 from ..storage.blocking_store import State, Store
 from .context import Desk
 
 #: How long the slots are counted for the effective rate, in seconds.
 SAMPLE_S = 1.0
 WIDTH = 100
-
-
-@dataclass(frozen=True)
-class Row:
-    """One bucket, as it is now.
-
-    Attributes:
-        name: of the bucket.
-        facts: all there is, for programs.
-        cells: what a person sees of it.
-        note: who ordered what is in force, a pause, and queues that are put aside.
-    """
-
-    name: str
-    facts: dict[str, Any]
-    cells: tuple[str, ...]
-    note: str
 
 
 @dataclass
@@ -52,7 +35,141 @@ class Holding:
     aside: Counter[str] = field(default_factory=Counter)
 
 
-HEAD = ("TASK", "DECLARED", "IN FORCE", "SOURCE", "RATE", "HELD", "WAITING", "NEXT SLOT")
+@dataclass(frozen=True)
+class Look:
+    """What was found about one bucket.
+
+    Attributes:
+        name: of the bucket.
+        declared: the limit that its task declares.
+        limit_override: an operator's limit that is in force, or None.
+        pause: one that is in force, or None.
+        held: what workers hold; None if it is not known.
+        state: in Redis, the second time.
+        rate: slots per second between both times.
+        now_us: the Redis clock then, epoch us.
+        is_unlimited: whether the task has its own strategy, so that nothing is in force.
+        problem: why its override cannot be read; empty if it can.
+    """
+
+    name: str
+    declared: Limit | None
+    limit_override: LimitOverride | None
+    pause: Pause | None
+    held: Holding | None
+    state: State
+    rate: float
+    now_us: int
+    is_unlimited: bool
+    problem: str
+
+    @property
+    def in_force(self) -> str:
+        """The limit in force, for people."""
+        return str((None if self.is_unlimited else self._limit) or "none")
+
+    @property
+    def next_us(self) -> int | None:
+        """The next slot on the Redis clock, epoch us; None if nothing is known of it."""
+        if self.pause:
+            return self.pause.until_us
+        if self._limit is None or self.state.last_us is None:
+            return None
+        return max(self.state.last_us + round(self._limit.interval_s * 1e6), self.now_us)
+
+    @property
+    def next_slot(self) -> str:
+        """The next slot, for people."""
+        if self.pause and self.pause.until_us is None:
+            return "after resume"
+        in_s = 0.0 if self.next_us is None else (self.next_us - self.now_us) / 1e6
+        return f"in {format_duration(in_s)}" if in_s >= 1 else "now"
+
+    @property
+    def note(self) -> str:
+        """Who has changed what is in force, a pause, and queues that are put aside; or what is wrong."""
+        if self.problem or self.is_unlimited:
+            return self.problem or NOT_LIMITED
+        notes = []
+        if self.limit_override:
+            notes.append(_note("", self.limit_override, self.now_us))
+        if self.pause:
+            notes.append(_note("paused ", self.pause, self.now_us))
+        for queue, workers in sorted(self.held.aside.items()) if self.held else ():
+            notes.append(f"queue {queue} is put aside by {workers} worker{'s' * (workers > 1)}: global_rate_max_held")
+        return "; ".join(notes)
+
+    @property
+    def _limit(self) -> Limit | None:
+        return self.limit_override.limit if self.limit_override else self.declared
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table, and an entry of the JSON.
+
+    Attributes:
+        key: in the JSON.
+        fact: the value there.
+        head: of the column; without one it is in the JSON only.
+        cell: what people see of it; by default the fact.
+    """
+
+    key: str
+    fact: Callable[[Look], Any]
+    head: str = ""
+    cell: Callable[[Look], str] | None = None
+
+
+COLUMNS = (
+    Column("task", lambda it: it.name, "TASK"),
+    Column("declared", lambda it: str(it.declared or "none"), "DECLARED"),
+    Column(
+        "in_force",
+        lambda it: it.in_force,
+        "IN FORCE",
+        lambda it: "paused" if it.pause and not it.is_unlimited else it.in_force,
+    ),
+    Column(
+        "source",
+        lambda it: it.limit_override.origin.source if it.limit_override else "declared",
+        "SOURCE",
+        lambda it: "ordered" if it.limit_override else "declared",
+    ),
+    Column("ordered", lambda it: it.limit_override and _origin(it.limit_override.origin, it.limit_override.until_us)),
+    Column("paused", lambda it: it.pause and _origin(it.pause.origin, it.pause.until_us)),
+    Column("rate_per_s", lambda it: round(it.rate, 3), "RATE", lambda it: _per(it.rate)),
+    Column(
+        "held", lambda it: it.held and it.held.tasks, "HELD", lambda it: "?" if it.held is None else str(it.held.tasks)
+    ),
+    Column("queues_aside", lambda it: it.held and dict(it.held.aside)),
+    Column("waiting_workers", lambda it: it.state.waiting, "WAITING"),
+    Column("next_slot_us", lambda it: it.next_us, "NEXT SLOT", lambda it: it.next_slot),
+)
+#: Those that people see.
+SHOWN = [column for column in COLUMNS if column.head]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One bucket, as it is shown.
+
+    Attributes:
+        facts: all there is, for programs.
+        cells: what people see of it, in the order of the columns.
+        note: below them.
+    """
+
+    facts: dict[str, Any]
+    cells: tuple[str, ...]
+    note: str
+
+    @classmethod
+    def of(cls, look: Look) -> Row:
+        """What is shown of a bucket."""
+        facts = {column.key: column.fact(look) for column in COLUMNS}
+        cells = (column.cell(look) if column.cell else str(facts[column.key]) for column in SHOWN)
+        return cls(facts, tuple(cells), look.note)
 
 
 def rows(desk: Desk, store: Store, names: Sequence[str] | None, timeout_s: float) -> list[Row]:
@@ -61,7 +178,7 @@ def rows(desk: Desk, store: Store, names: Sequence[str] | None, timeout_s: float
     Args:
         desk: the application.
         store: where the limits are kept.
-        names: the buckets; None for all that have a limit or a record.
+        names: the buckets; None for all that have a limit or an override.
         timeout_s: how long to wait for workers, in seconds; 0 does not ask them.
     """
     texts = store.overrides()
@@ -73,11 +190,23 @@ def rows(desk: Desk, store: Store, names: Sequence[str] | None, timeout_s: float
     found = []
     for name, state in states.items():
         override, problem = _read(texts.get(name))
-        holds = None if held is None else held[name]
-        row = _row(name, desk.declared(name), override, now_us, sampled_s, holds, before[name], state)
-        if desk.is_unlimited(name):
-            row = _unlimited(row)
-        found.append(replace(row, note=problem) if problem else row)
+        declared = desk.declared(name)
+        limit_override = override.limit_override_at(now_us) if override else None
+        pause = override.pause_at(now_us) if override else None
+        limit = None if pause else limit_override.limit if limit_override else declared
+        look = Look(
+            name,
+            declared,
+            limit_override,
+            pause,
+            held=None if held is None else held[name],
+            state=state,
+            rate=effective_rate(limit, before[name], state, sampled_s),
+            now_us=now_us,
+            is_unlimited=desk.is_unlimited(name),
+            problem=problem,
+        )
+        found.append(Row.of(look))
     return found
 
 
@@ -89,7 +218,7 @@ def _read(text: bytes | None) -> tuple[Override | None, str]:
 
 
 def _held(app: Any, timeout_s: float) -> defaultdict[str, Holding] | None:
-    """What workers hold, by bucket; None where the broker cannot be reached."""
+    """What workers hold, by bucket; None if the broker cannot be reached."""
     try:
         replies = app.control.broadcast("rate_held", reply=True, timeout=timeout_s) or []
     except (OperationalError, OSError):
@@ -101,70 +230,6 @@ def _held(app: Any, timeout_s: float) -> defaultdict[str, Holding] | None:
                 found[name].tasks += entry["count"]
                 found[name].aside.update(entry.get("queues_aside", ()))  # 0.2.0 has none
     return found
-
-
-def _row(
-    name: str,
-    declared: Limit | None,
-    override: Override | None,
-    now_us: int,
-    sampled_s: float,
-    held: Holding | None,
-    before: State,
-    state: State,
-) -> Row:
-    limit_override = override.limit_override_at(now_us) if override else None
-    pause = override.pause_at(now_us) if override else None
-    limit = limit_override.limit if limit_override else declared
-    rate = effective_rate(None if pause else limit, before, state, sampled_s)
-    next_us = None
-    if limit and state.last_us is not None:
-        next_us = max(state.last_us + round(limit.interval_s * 1e6), now_us)
-    if pause:
-        next_us = pause.until_us
-    notes = []
-    if limit_override:
-        notes.append(_note("", limit_override.origin, limit_override.until_us, now_us))
-    if pause:
-        notes.append(_note("paused ", pause.origin, pause.until_us, now_us))
-    for queue, workers in sorted(held.aside.items()) if held else ():
-        notes.append(f"queue {queue} is put aside by {workers} worker{'s' * (workers > 1)}: global_rate_max_held")
-    facts = {
-        "task": name,
-        "declared": str(declared or "none"),
-        "in_force": str(limit or "none"),
-        "source": limit_override.origin.source if limit_override else "declared",
-        "ordered": _origin(limit_override.origin, limit_override.until_us) if limit_override else None,
-        "paused": _origin(pause.origin, pause.until_us) if pause else None,
-        "rate_per_s": round(rate, 3),
-        "held": held and held.tasks,
-        "queues_aside": held and dict(held.aside),
-        "waiting_workers": state.waiting,
-        "next_slot_us": next_us,
-    }
-    in_s = (
-        "now" if next_us is None or next_us < now_us + 1_000_000 else f"in {format_duration((next_us - now_us) / 1e6)}"
-    )
-    if pause and pause.until_us is None:
-        in_s = "after resume"
-    cells = (
-        name,
-        str(facts["declared"]),
-        "paused" if pause else str(facts["in_force"]),
-        "ordered" if limit_override else "declared",
-        _per(rate),
-        "?" if held is None else str(held.tasks),
-        str(state.waiting),
-        in_s,
-    )
-    return Row(name, facts, cells, "; ".join(notes))
-
-
-def _unlimited(row: Row) -> Row:
-    """The same for a task with its own strategy: nothing is in force."""
-    cells = list(row.cells)
-    cells[HEAD.index("IN FORCE")] = "none"
-    return replace(row, facts={**row.facts, "in_force": "none"}, cells=tuple(cells), note=NOT_LIMITED)
 
 
 def _per(rate: float) -> str:
@@ -192,7 +257,8 @@ def effective_rate(limit: Limit | None, before: State, after: State, sampled_s: 
     return given / sampled_s
 
 
-def _note(what: str, origin: Origin, until_us: int | None, now_us: int) -> str:
+def _note(what: str, change: LimitOverride | Pause, now_us: int) -> str:
+    origin, until_us = change.origin, change.until_us
     age = format_duration((now_us - origin.when_us) / 1e6)
     end = f", for another {format_duration((until_us - now_us) / 1e6)}" if until_us else ""
     why = f": {origin.reason}" if origin.reason else ""
@@ -209,19 +275,17 @@ def _origin(origin: Origin, until_us: int | None) -> dict[str, Any]:
     }
 
 
-def told(override: Override, now_us: int) -> dict[str, Any]:
-    """A change, for programs."""
+def change(override: Override, now_us: int) -> dict[str, Any]:
+    """The change that made an override, for programs: an entry of its history."""
     limit_override = override.limit_override if override.what in ("set", "reset") else None
+    ends = limit_override or override.pause
     return {
         "what": override.what,
         "rate": limit_override.rate if limit_override else None,
         "replaced": limit_override.replaced if limit_override else None,
         "version": override.version,
         "age_s": round((now_us - override.origin.when_us) / 1e6),
-        **_origin(
-            override.origin,
-            limit_override.until_us if limit_override else override.pause.until_us if override.pause else None,
-        ),
+        **_origin(override.origin, ends.until_us if ends else None),
     }
 
 
@@ -229,10 +293,10 @@ def table(found: Sequence[Row]) -> list[str]:
     """Lines of at most 100 columns. Long names lose their middle, long notes their end."""
     if not found:
         return ["no task has a limit or an override"]
-    cells = [HEAD, *(row.cells for row in found)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(HEAD))]
-    widths[0] = max(10, min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(HEAD) - 1)))
-    lines = [_line(HEAD, widths)]
+    heads = tuple(column.head for column in SHOWN)
+    widths = [max(map(len, cells)) for cells in zip(heads, *(row.cells for row in found))]
+    widths[0] = max(10, min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)))
+    lines = [_line(heads, widths)]
     for row in found:
         lines.append(_line(row.cells, widths))
         if row.note:
