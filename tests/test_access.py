@@ -23,13 +23,13 @@ from celery_global_rate.limits.override import set_limit
 from celery_global_rate.limits.redis_clock import RedisClock
 from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.settings import Settings
-from celery_global_rate.storage.blocking_store import Store
-from celery_global_rate.storage.heartbeat import Members
+from celery_global_rate.storage.blocking_store import BlockingStore
+from celery_global_rate.storage.heartbeat import Heartbeat
 from celery_global_rate.storage.limiter import Limiter
 from celery_global_rate.storage.outage import Outage
 from celery_global_rate.storage.outage_policies import Hold
 from celery_global_rate.storage.scripts import news_channel
-from celery_global_rate.worker.override_feed import News
+from celery_global_rate.worker.override_feed import OverrideFeed
 from celery_global_rate.worker.overrides import Overrides
 
 from .conftest import Figures, Server
@@ -96,8 +96,8 @@ def failures(url: str, admin: redis.Redis) -> list[str]:
         overrides = Overrides(clock, lambda *in_force: None, lambda name: None)
         limiter = Limiter(wire.connection, PREFIX, "w", clock, Outage(url, Hold(), lambda: None), Hold(), overrides)
         channel = news_channel(PREFIX, 1)
-        members = Members(wire.connection, PREFIX, "w", channel, lambda at: None)
-        news = News(wire.settings.connection, wire.waker, wire.connection, PREFIX, channel, overrides, members)
+        members = Heartbeat(wire.connection, PREFIX, "w", channel, lambda at: None)
+        news = OverrideFeed(wire.settings.connection, wire.waker, wire.connection, PREFIX, channel, overrides, members)
         try:
             wire.open()
         except AssertionError:
@@ -133,7 +133,7 @@ def failures(url: str, admin: redis.Redis) -> list[str]:
         wire.loop.run_for(0.05)
         tell("leave", not admin.zcard(f"{{{PREFIX}}}:workers"))
         try:
-            with Store(wire.settings) as store:
+            with BlockingStore(wire.settings) as store:
                 _, record = store.change("limited", set_limit(LIMIT, "100/s", None, None), "test", "test")
                 tell("set", record)
                 tell("news", happens(lambda: overrides.get("limited")))

@@ -16,9 +16,9 @@ from benchmarks.server import Redis as OwnRedis
 from benchmarks.windows import since
 from celery_global_rate.limits.redis_clock import RedisClock
 from celery_global_rate.limits.timing import SILENCE_S
-from celery_global_rate.storage.heartbeat import BEAT_S, FIRST_S, LIFE_S, MEMORY_S, Members
+from celery_global_rate.storage.heartbeat import BEAT_S, FIRST_S, LIFE_S, MEMORY_S, Heartbeat
 from celery_global_rate.storage.scripts import members_key, news_channel
-from celery_global_rate.worker.override_feed import News
+from celery_global_rate.worker.override_feed import OverrideFeed
 from celery_global_rate.worker.overrides import Overrides
 
 from .conftest import Figures, Server
@@ -78,7 +78,7 @@ class Redis:
         answer(self.count if self.count is not None else ConnectionError())
 
 
-def beats(members: Members, begin: int, end: int) -> list[float]:
+def beats(members: Heartbeat, begin: int, end: int) -> list[float]:
     """The instants of all beats but the first one, looked for once a second."""
     found: list[float] = []
     for now in range(begin, end):
@@ -89,7 +89,7 @@ def beats(members: Members, begin: int, end: int) -> list[float]:
 
 def test_a_worker_beats_often_at_first_and_then_every_ten_seconds() -> None:
     redis = Redis()
-    members = Members(redis, PREFIX, "one", CHANNEL, lambda at: None)
+    members = Heartbeat(redis, PREFIX, "one", CHANNEL, lambda at: None)
 
     assert beats(members, 100, 140) == [101, 103, 107, 115, 125, 135, 145]
     assert redis.sent == ["EVAL"] * 7
@@ -99,7 +99,7 @@ def test_a_worker_beats_often_at_first_and_then_every_ten_seconds() -> None:
 def test_it_beats_often_again_after_a_worker_it_has_not_heard_of() -> None:
     """The timer has to know of it. A worker that it has heard of, or that has gone, changes nothing."""
     redis, woken = Redis(), list[float]()
-    members = Members(redis, PREFIX, "one", CHANNEL, woken.append)
+    members = Heartbeat(redis, PREFIX, "one", CHANNEL, woken.append)
     beats(members, 100, 140)
     redis.count = 2
     members.hear(141.0, 2)
@@ -116,7 +116,7 @@ def test_it_beats_often_again_after_a_worker_it_has_not_heard_of() -> None:
 
 def test_the_largest_count_of_a_minute_counts_and_an_outage_keeps_the_last() -> None:
     redis = Redis()
-    members = Members(redis, PREFIX, "one", CHANNEL, lambda at: None)
+    members = Heartbeat(redis, PREFIX, "one", CHANNEL, lambda at: None)
     most = [members.most]
     for now, count in ((0, 4), (10, 3), (MEMORY_S, 2), (MEMORY_S + 1, 2), (MEMORY_S + 11, 2), (500, None), (900, None)):
         redis.count = count
@@ -141,7 +141,7 @@ class Fleet:
         self._url, self._hears = url, hears
         self.within_s = (0.2 if hears else FIRST_S) + NOISE_S
         self._stack = ExitStack()
-        self.members: list[Members] = []
+        self.members: list[Heartbeat] = []
 
     def __enter__(self) -> Fleet:
         self._wire = self._stack.enter_context(Wire(self._url))
@@ -154,11 +154,13 @@ class Fleet:
     def join(self) -> None:
         """One more."""
         wire, channel = self._wire, news_channel(PREFIX, 9)
-        members = Members(wire.connection, PREFIX, f"w{len(self.members)}", channel, lambda at: None)
+        members = Heartbeat(wire.connection, PREFIX, f"w{len(self.members)}", channel, lambda at: None)
         self.members.append(members)
         if self._hears:
             overrides = Overrides(RedisClock(), lambda *in_force: None, lambda name: None)
-            news = News(wire.settings.connection, wire.waker, wire.connection, PREFIX, channel, overrides, members)
+            news = OverrideFeed(
+                wire.settings.connection, wire.waker, wire.connection, PREFIX, channel, overrides, members
+            )
             news.attach(wire.loop.hub)
             self._stack.callback(news.detach)
         members.keep_up(time.monotonic())

@@ -35,10 +35,10 @@ BESIDE = [
         "scheduling.sweep.Sweep.keep_up",
         "worker.overrides.Overrides.keep_up",
         "storage.outage.Outage.keep_up",
-        "storage.heartbeat.Members.keep_up",
+        "storage.heartbeat.Heartbeat.keep_up",
     ),
     *(
-        "worker.override_feed.News.keep_up",
+        "worker.override_feed.OverrideFeed.keep_up",
         "worker.pool.CeleryPool.show",
         "worker.pool.CeleryPool.line_up",
         "scheduling.scheduler.Scheduler.ended",
@@ -56,7 +56,7 @@ OF_ALL = [
         "scheduling.capacity.Room.slots",
         "scheduling.capacity.Room.places",
         "worker.pool.CeleryPool.free",
-        "worker.engine.Regulator._ended",
+        "worker.engine.Engine._ended",
     ),
     *("scheduling.scheduler.Scheduler.pump", "storage.outage.Outage.counts"),
 ]

@@ -10,13 +10,13 @@ from celery_global_rate.limits.override import LONGEST, LONGEST_REASON, Override
 from celery_global_rate.limits.redis_clock import RedisClock
 from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.settings import Settings
-from celery_global_rate.storage.blocking_store import Store
-from celery_global_rate.storage.heartbeat import Members
+from celery_global_rate.storage.blocking_store import BlockingStore
+from celery_global_rate.storage.heartbeat import Heartbeat
 from celery_global_rate.storage.limiter import Limiter
 from celery_global_rate.storage.outage import Outage
 from celery_global_rate.storage.outage_policies import Hold
 from celery_global_rate.storage.scripts import news_channel
-from celery_global_rate.worker.override_feed import News
+from celery_global_rate.worker.override_feed import OverrideFeed
 from celery_global_rate.worker.overrides import Overrides
 
 from .conftest import Server
@@ -37,14 +37,14 @@ def test_a_name_is_one_key_and_one_field(redis_server: Server, redis_client: red
         overrides = Overrides(clock := RedisClock(), lambda *in_force: None, heard.append)
         limiter = Limiter(wire.connection, PREFIX, "w", clock, Outage("", Hold(), lambda: None), Hold(), overrides)
         channel = news_channel(PREFIX, 9)
-        members = Members(wire.connection, PREFIX, "w", channel, lambda at: None)
-        news = News(wire.settings.connection, wire.waker, wire.connection, PREFIX, channel, overrides, members)
+        members = Heartbeat(wire.connection, PREFIX, "w", channel, lambda at: None)
+        news = OverrideFeed(wire.settings.connection, wire.waker, wire.connection, PREFIX, channel, overrides, members)
         wire.open()
         news.attach(wire.loop.hub)
         wire.loop.run_for(0.1)
         limiter.reserve(name, Limit(10_000), 1, answers.append)
         wire.loop.run_until(lambda: answers)
-        with Store(wire.settings) as store:
+        with BlockingStore(wire.settings) as store:
             store.change(name, set_limit(Limit(10_000), "100/s", None), "me\n}", "test", "why\n\0{}")
             wire.loop.run_until(lambda: heard)
             kept, told = store.overrides(), store.history(name)

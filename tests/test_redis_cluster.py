@@ -24,7 +24,7 @@ from celery_global_rate.limits.override import set_limit
 from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.limits.timing import HORIZON_S
 from celery_global_rate.settings import Settings
-from celery_global_rate.storage.blocking_store import Store
+from celery_global_rate.storage.blocking_store import BlockingStore
 from celery_global_rate.storage.cluster import SlotLostError
 from celery_global_rate.storage.scripts import RESERVE, reserve_call
 
@@ -171,7 +171,7 @@ def test_workers_reach_the_rate_and_hear_orders(nodes: RedisCluster, empty_redis
     with Cluster(f"{empty_redis.url}/0", first, "100/s") as cluster:
         cluster.start(1, conf={"global_rate_url": second})
         run = backlog(cluster, owner.client(), 1, 6)
-        with Store(settings(nodes.url)) as store:
+        with BlockingStore(settings(nodes.url)) as store:
             assert store.states(["limited"])["limited"].given > 600
         cluster.send("limited", 1500)
         answers = cluster.app.control.rate_limit("limited", "200/s", reply=True, timeout=2, limit=2)
@@ -245,7 +245,7 @@ def under_load(
         time.sleep(0.1)
         run = judge(cluster, LIMIT, 2, settled + RECOVERY_S, end, 0)
         releases = [instant for instant in cluster.instants("release") if instant >= begin]
-        with Store(settings(nodes.url)) as store:
+        with BlockingStore(settings(nodes.url)) as store:
             store.change("limited", set_limit(None, "none", LIMIT, None), "the test", "test")
         heard = lambda: all("limited: set none" in cluster.log(name) for name in cluster.workers)  # noqa: E731
         cluster.wait(heard, HEARD_S, "an order was not heard")

@@ -13,11 +13,11 @@ from celery.exceptions import ImproperlyConfigured
 from ..declared_limits import NOT_LIMITED
 from ..limits import duration
 from ..limits.override import DECLARED, LONGEST_REASON, RESUME, Override, parse_rate, pause, reset, set_limit
-from ..storage.blocking_store import ERRORS, Store
+from ..storage.blocking_store import ERRORS, BlockingStore
 from ..storage.cause import cause
 from ..worker.status import describe
 from . import show
-from .context import Desk
+from .context import Context
 
 URL = click.option(
     "--global-rate-url",
@@ -58,41 +58,48 @@ EXPIRES = click.option("--expires", type=Duration(), metavar="TIME", help="Durat
 
 
 def with_store(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command a desk and an open store, and tell plainly what is wrong with them."""
+    """Give a command a context and an open store, and tell plainly what is wrong with them."""
 
     @URL
     @click.pass_context
     def run(ctx: click.Context, /, global_rate_url: str | None, **options: Any) -> None:
         try:
-            desk = Desk(ctx.obj.app, global_rate_url)
+            context = Context(ctx.obj.app, global_rate_url)
         except ImproperlyConfigured as exc:
             raise click.ClickException(f"global-rate: {exc}") from None
         try:
-            with Store(desk.settings) as store:
-                command(desk, store, **options)
+            with BlockingStore(context.settings) as store:
+                command(context, store, **options)
         except ERRORS as exc:
-            raise click.ClickException(f"no answer from the Redis at {desk.settings.address} ({cause(exc)})") from None
+            raise click.ClickException(
+                f"no answer from the Redis at {context.settings.address} ({cause(exc)})"
+            ) from None
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     return run
 
 
 def change(
-    desk: Desk, store: Store, names: Sequence[str], make: Callable[[str], dict[str, Any]], verb: str, reason: str
+    context: Context,
+    store: BlockingStore,
+    names: Sequence[str],
+    make: Callable[[str], dict[str, Any]],
+    verb: str,
+    reason: str,
 ) -> None:
     """Write a change for each of some buckets, and tell what is in force then."""
     for name in names:
-        _, override = store.change(name, make(name), desk.by, f"global-rate {verb}", reason)
+        _, override = store.change(name, make(name), context.by, f"global-rate {verb}", reason)
         assert override is not None
-        click.echo(f"{name}: {_told(desk, name, override, store.now_us())}")
+        click.echo(f"{name}: {_told(context, name, override, store.now_us())}")
     if not names:
         click.echo("no task has a limit")
 
 
-def _told(desk: Desk, name: str, override: Override, now_us: float) -> str:
-    if desk.is_unlimited(name):
+def _told(context: Context, name: str, override: Override, now_us: float) -> str:
+    if context.is_unlimited(name):
         return NOT_LIMITED
-    declared = desk.declared(name) or "no limit"
+    declared = context.declared(name) or "no limit"
     limit_override, paused = override.limit_override_at(now_us), override.pause_at(now_us)
     parts = [f"{declared} as declared"]
     if limit_override:
@@ -116,19 +123,25 @@ def _left(until_us: int | None, now_us: float) -> str:
 @REASON
 @with_store
 def set_command(
-    desk: Desk, store: Store, task: str, rate: str, burst: int | None, expires: float | None, reason: str
+    context: Context,
+    store: BlockingStore,
+    task: str,
+    rate: str,
+    burst: int | None,
+    expires: float | None,
+    reason: str,
 ) -> None:
     """Override the limit of TASK: 100/m, 5/s, 20/h, 1000/d, or none for no limit.
 
     It applies to the whole cluster, including workers that start later, until `reset` or --expires.
     """
-    desk.require_limits(task)
+    context.require_limits(task)
     try:
-        limit, text = parse_rate(rate, burst or getattr(desk.app.tasks[task], "rate_burst", None))
+        limit, text = parse_rate(rate, burst or getattr(context.app.tasks[task], "rate_burst", None))
     except ValueError as exc:
         raise click.ClickException(str(exc)) from None
     until_us = None if expires is None else store.now_us() + int(expires * 1e6)
-    change(desk, store, [task], lambda name: set_limit(limit, text, desk.declared(name), until_us), "set", reason)
+    change(context, store, [task], lambda name: set_limit(limit, text, context.declared(name), until_us), "set", reason)
 
 
 @click.command(name="reset")
@@ -136,10 +149,10 @@ def set_command(
 @ALL
 @REASON
 @with_store
-def reset_command(desk: Desk, store: Store, task: str | None, for_all: bool, reason: str) -> None:
+def reset_command(context: Context, store: BlockingStore, task: str | None, for_all: bool, reason: str) -> None:
     """Remove the override: the limit that TASK declares applies again."""
-    names = desk.chosen(task, for_all, store.overrides())
-    change(desk, store, names, lambda name: reset(desk.declared(name)), "reset", reason)
+    names = context.chosen(task, for_all, store.overrides())
+    change(context, store, names, lambda name: reset(context.declared(name)), "reset", reason)
 
 
 @click.command(name="pause")
@@ -149,14 +162,14 @@ def reset_command(desk: Desk, store: Store, task: str | None, for_all: bool, rea
 @REASON
 @with_store
 def pause_command(
-    desk: Desk, store: Store, task: str | None, for_all: bool, expires: float | None, reason: str
+    context: Context, store: BlockingStore, task: str | None, for_all: bool, expires: float | None, reason: str
 ) -> None:
     """Pause TASK until `resume`, or for --expires. Limits are unchanged."""
     if task is not None:
-        desk.require_limits(task)
+        context.require_limits(task)
     until_us = None if expires is None else store.now_us() + int(expires * 1e6)
-    names = [name for name in desk.chosen(task, for_all, store.overrides()) if not desk.is_unlimited(name)]
-    change(desk, store, names, lambda name: pause(until_us), "pause", reason)
+    names = [name for name in context.chosen(task, for_all, store.overrides()) if not context.is_unlimited(name)]
+    change(context, store, names, lambda name: pause(until_us), "pause", reason)
 
 
 @click.command(name="resume")
@@ -164,19 +177,19 @@ def pause_command(
 @ALL
 @REASON
 @with_store
-def resume_command(desk: Desk, store: Store, task: str | None, for_all: bool, reason: str) -> None:
+def resume_command(context: Context, store: BlockingStore, task: str | None, for_all: bool, reason: str) -> None:
     """Resume TASK at its limit, without a burst to catch up."""
-    change(desk, store, desk.chosen(task, for_all, store.overrides()), lambda name: RESUME, "resume", reason)
+    change(context, store, context.chosen(task, for_all, store.overrides()), lambda name: RESUME, "resume", reason)
 
 
 @click.command(name="history")
 @click.argument("task")
 @JSON
 @with_store
-def history_command(desk: Desk, store: Store, task: str, as_json: bool) -> None:
+def history_command(context: Context, store: BlockingStore, task: str, as_json: bool) -> None:
     """Show the last 20 changes of TASK, newest first."""
     if task not in store.overrides():
-        desk.require(task)
+        context.require(task)
     overrides, now_us = store.history(task), store.now_us()
     if as_json:
         click.echo(json.dumps([show.change(override, now_us) for override in overrides], indent=1))
@@ -203,12 +216,14 @@ def history_command(desk: Desk, store: Store, task: str, as_json: bool) -> None:
     help="How long to wait for workers to report what they hold; 0 does not ask them.",
 )
 @with_store
-def show_command(desk: Desk, store: Store, task: str | None, as_json: bool, watch: bool, timeout: float) -> None:
+def show_command(
+    context: Context, store: BlockingStore, task: str | None, as_json: bool, watch: bool, timeout: float
+) -> None:
     """Show every limit: declared, in force, and current activity."""
-    names = None if task is None else desk.chosen(task, False, {})
+    names = None if task is None else context.chosen(task, False, {})
     try:
         while True:
-            rows = show.rows(desk, store, names, timeout)
+            rows = show.rows(context, store, names, timeout)
             if watch and not as_json:
                 click.clear()
             click.echo(json.dumps([row.facts for row in rows], indent=1) if as_json else "\n".join(show.table(rows)))

@@ -14,7 +14,7 @@ from ..limits.limit import Limit
 from ..settings import Settings
 
 
-class Desk:
+class Context:
     """An application, and the operator of its limits.
 
     Args:

@@ -14,8 +14,8 @@ from ..declared_limits import NOT_LIMITED
 from ..limits.duration import format_duration
 from ..limits.limit import PERIODS_S, Limit
 from ..limits.override import LimitOverride, Origin, Override, Pause
-from ..storage.blocking_store import State, Store
-from .context import Desk
+from ..storage.blocking_store import BlockingStore, State
+from .context import Context
 
 #: How long the slots are counted for the effective rate, in seconds.
 SAMPLE_S = 1.0
@@ -172,25 +172,25 @@ class Row:
         return cls(facts, tuple(cells), look.note)
 
 
-def rows(desk: Desk, store: Store, names: Sequence[str] | None, timeout_s: float) -> list[Row]:
+def rows(context: Context, store: BlockingStore, names: Sequence[str] | None, timeout_s: float) -> list[Row]:
     """Look at the buckets for a second.
 
     Args:
-        desk: the application.
+        context: the application.
         store: where the limits are kept.
         names: the buckets; None for all that have a limit or an override.
         timeout_s: how long to wait for workers, in seconds; 0 does not ask them.
     """
     texts = store.overrides()
-    chosen = desk.limited(texts) if names is None else names
+    chosen = context.limited(texts) if names is None else names
     before, begin = store.states(chosen), time.monotonic()
-    held = _held(desk.app, timeout_s) if timeout_s else None
+    held = _held(context.app, timeout_s) if timeout_s else None
     time.sleep(max(0.0, SAMPLE_S - (time.monotonic() - begin)))
     states, sampled_s, now_us = store.states(chosen), time.monotonic() - begin, store.now_us()
     found = []
     for name, state in states.items():
         override, problem = _read(texts.get(name))
-        declared = desk.declared(name)
+        declared = context.declared(name)
         limit_override = override.limit_override_at(now_us) if override else None
         pause = override.pause_at(now_us) if override else None
         limit = None if pause else limit_override.limit if limit_override else declared
@@ -203,7 +203,7 @@ def rows(desk: Desk, store: Store, names: Sequence[str] | None, timeout_s: float
             state=state,
             rate=effective_rate(limit, before[name], state, sampled_s),
             now_us=now_us,
-            is_unlimited=desk.is_unlimited(name),
+            is_unlimited=context.is_unlimited(name),
             problem=problem,
         )
         found.append(Row.of(look))

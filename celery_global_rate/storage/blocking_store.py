@@ -43,7 +43,7 @@ class State:
     waiting: int
 
 
-class Store:
+class BlockingStore:
     """A connection that its user waits for; a context manager that opens and closes it.
 
     Args:
@@ -62,7 +62,7 @@ class Store:
         if timeout_s is not None:
             self._connection.socket_timeout = self._connection.socket_connect_timeout = timeout_s
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> BlockingStore:
         try:
             self._connection.connect()
         except ERRORS:

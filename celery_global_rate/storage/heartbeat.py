@@ -25,7 +25,7 @@ class Connection(Protocol):
         """Send a command; `answer` is called once with the reply or an exception."""
 
 
-class Members:
+class Heartbeat:
     """How many workers live under a prefix.
 
     Args:

@@ -89,13 +89,13 @@ class Share:
     they do not start together.
 
     Args:
-        members: the workers among which the limits are divided.
+        worker_count: the workers among which the limits are divided.
         clock: the worker's view of the Redis clock.
         chance: draws uniformly from [0, 1).
     """
 
-    def __init__(self, members: WorkerCount, clock: RedisClock, chance: Callable[[], float]) -> None:
-        self._members = members
+    def __init__(self, worker_count: WorkerCount, clock: RedisClock, chance: Callable[[], float]) -> None:
+        self._worker_count = worker_count
         self._clock = clock
         self._chance = chance
         self._next_us: dict[str, int] = {}
@@ -103,7 +103,7 @@ class Share:
     @property
     def text(self) -> str:
         """What it does, for the log."""
-        if not (workers := self._members.most):
+        if not (workers := self._worker_count.most):
             return "tasks with a limit are held until it has told how many workers share them"
         return f"this worker goes on with its share of each limit, one in {workers}"
 
@@ -113,7 +113,7 @@ class Share:
 
     def reserve(self, name: str, limit: Limit, wanted: int) -> Reservation | None:
         """The next slots of this worker's own, up to the horizon."""
-        workers = self._members.most
+        workers = self._worker_count.most
         if not workers:
             return None
         interval_ps = workers * (limit.interval_us * PS_PER_US + limit.interval_ps)
@@ -135,6 +135,6 @@ class Share:
 #: How the policy of each name is made, of the workers that share the limits, the clock and what draws from [0, 1).
 POLICIES: dict[str, Callable[[WorkerCount, RedisClock, Callable[[], float]], Policy]] = {
     SHARE: Share,
-    HOLD: lambda members, clock, chance: Hold(),
-    OPEN: lambda members, clock, chance: Open(clock),
+    HOLD: lambda worker_count, clock, chance: Hold(),
+    OPEN: lambda worker_count, clock, chance: Open(clock),
 }

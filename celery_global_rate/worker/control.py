@@ -15,10 +15,10 @@ from ..declared_limits import NOT_LIMITED, has_own_strategy
 from ..limits.limit import Limit
 from ..limits.override import DECLARED, parse_rate, reset, set_limit
 from ..limits.timing import REPLY_TIMEOUT_S
-from ..storage.blocking_store import ERRORS, Store
+from ..storage.blocking_store import ERRORS, BlockingStore
 from ..storage.cause import cause
 from . import status
-from .engine import Regulator
+from .engine import Engine
 from .pidbox import Broadcast
 from .task_bucket import TaskBucket
 
@@ -30,7 +30,7 @@ class LimitingStep(Protocol):
     """What the commands know of the bootstep."""
 
     hostname: str
-    regulator: Regulator
+    engine: Engine
     broadcast: Broadcast
     buckets: dict[str, TaskBucket]
 
@@ -76,8 +76,8 @@ def rate_limits(state: Any, **kwargs: Any) -> Any:
     step = _step(state)
     if step is None:
         return nok(OFF)
-    now_us = step.regulator.limiter.clock.now_us(time.monotonic())
-    overrides = step.regulator.overrides
+    now_us = step.engine.limiter.clock.now_us(time.monotonic())
+    overrides = step.engine.overrides
     return {
         name: status.limits(
             known.bucket, known.declared, overrides.get(name), now_us, has_own_strategy(state.app.tasks[name])
@@ -92,8 +92,8 @@ def rate_held(state: Any, **kwargs: Any) -> Any:
     step = _step(state)
     if step is None:
         return nok(OFF)
-    clock, now = step.regulator.limiter.clock, time.monotonic()
-    why = step.regulator.aside.why
+    clock, now = step.engine.limiter.clock, time.monotonic()
+    why = step.engine.aside.why
     return {
         name: {**status.held(known.bucket, clock, now), "queues_aside": why(known.bucket)}
         for name, known in sorted(step.buckets.items())
@@ -116,17 +116,17 @@ def _refusal(state: Any, name: str) -> Any:
 
 def _change(step: LimitingStep, name: str, change: dict[str, Any], source: str, done: str) -> Any:
     """Write a change and reply. This waits for Redis: an operator's order is rare, and wants an answer."""
-    regulator, broadcast = step.regulator, step.broadcast
+    engine, broadcast = step.engine, step.broadcast
     try:
-        with Store(regulator.settings, REPLY_TIMEOUT_S) as store:
+        with BlockingStore(engine.settings, REPLY_TIMEOUT_S) as store:
             _, override = store.change(
-                name, change, f"control, {step.hostname}", source, id=broadcast.id, late_s=regulator.blocked_s
+                name, change, f"control, {step.hostname}", source, id=broadcast.id, late_s=engine.blocked_s
             )
     except ERRORS as exc:
-        return nok(f"no answer from the Redis at {regulator.settings.address} ({cause(exc)}): try again")
+        return nok(f"no answer from the Redis at {engine.settings.address} ({cause(exc)}): try again")
     if override is None:
         return nok("received too late: nothing was changed")
-    regulator.obey(name, override)
+    engine.obey(name, override)
     limit_override = override.limit_override
     if limit_override is None or limit_override.rate != change["limit"]["rate"]:
         in_force = (

@@ -23,8 +23,8 @@ from ..scheduling.faults import FIRST_PAUSE_S, Faults
 from ..scheduling.scheduler import Scheduler
 from ..scheduling.sweep import SWEEP_S, Sweep
 from ..settings import Settings
-from ..storage.blocking_store import ERRORS, Store
-from ..storage.heartbeat import Members
+from ..storage.blocking_store import ERRORS, BlockingStore
+from ..storage.heartbeat import Heartbeat
 from ..storage.hub_connection import REOPEN_LATE_S, HubConnection
 from ..storage.limiter import Limiter
 from ..storage.outage import Outage
@@ -34,14 +34,14 @@ from ..version import __version__
 from .chores import Chores
 from .dismissals import Dismissals
 from .loop import Alarm, Waker
-from .override_feed import News
+from .override_feed import OverrideFeed
 from .overrides import Overrides
 
 #: The most that another thread waits for the loop, in seconds.
 LOOP_TIMEOUT_S = 1.0
 
 
-class Regulator:
+class Engine:
     """Scheduler, limiter and connection of a worker.
 
     Args:
@@ -80,13 +80,13 @@ class Regulator:
         self._connection = HubConnection(settings.connection, self._waker, self._changed)
         clock, prefix = RedisClock(), settings.key_prefix
         channel = news_channel(prefix, self._database)
-        self._members = Members(self._connection, prefix, worker, channel, self._alarm.set)
-        policy = POLICIES[settings.on_outage](self._members, clock, random.random)
+        self._heartbeat = Heartbeat(self._connection, prefix, worker, channel, self._alarm.set)
+        policy = POLICIES[settings.on_outage](self._heartbeat, clock, random.random)
         self._outage = Outage(settings.address, policy, self._recovered)
         self.overrides = Overrides(clock, lambda *in_force: self.scheduler.configure(*in_force), on_override)
         self.limiter = Limiter(self._connection, prefix, worker, clock, self._outage, policy, self.overrides)
-        self._news = News(
-            settings.connection, self._waker, self._connection, prefix, channel, self.overrides, self._members
+        self._feed = OverrideFeed(
+            settings.connection, self._waker, self._connection, prefix, channel, self.overrides, self._heartbeat
         )
         self.aside = Aside(settings.max_held, queues, lambda: self.scheduler.busy.values(), clock, time.monotonic)
         self._credit = Credit(settings.max_held, self.aside.room, renewal)
@@ -101,8 +101,8 @@ class Regulator:
                 "keeping held messages": self._keep_held,
                 "looking for revoked tasks": sweep.keep_up,
                 "dismissing revoked tasks": dismissals.keep_up,
-                "looking for news": self._news.keep_up,
-                "counting workers": self._members.keep_up,
+                "looking for news": self._feed.keep_up,
+                "counting workers": self._heartbeat.keep_up,
                 "watching Redis": self._watch,
                 "keeping orders": self.overrides.keep_up,
             },
@@ -126,7 +126,7 @@ class Regulator:
         self._waker.attach(hub)
         self._alarm.attach(hub)
         self._connection.attach(hub)
-        self._news.attach(hub)
+        self._feed.attach(hub)
         self.aside.begin()
         self.dropped = []
         self._ack_deadline.until = time.monotonic()  # another broker, perhaps
@@ -136,8 +136,8 @@ class Regulator:
         """Give slots back and let go of the loop. Called in it."""
         self._clear()
         self._alarm.detach()
-        self._members.leave()
-        self._news.detach()
+        self._heartbeat.leave()
+        self._feed.detach()
         self._connection.detach()
         self._waker.detach(hub)
         self._thread = None
@@ -176,7 +176,7 @@ class Regulator:
 
         Without an answer the worker starts all the same: Redis refuses slots to a worker with an outdated override.
         """
-        with contextlib.suppress(*ERRORS), Store(self.settings, clock=self.limiter.clock) as store:
+        with contextlib.suppress(*ERRORS), BlockingStore(self.settings, clock=self.limiter.clock) as store:
             for name, override in store.overrides().items():
                 self.overrides.load(name, override)
 
@@ -202,7 +202,7 @@ class Regulator:
             "database": self._database,
             "outage": outage,
             "on_outage": self.settings.on_outage,
-            "workers": self._members.most,
+            "workers": self._heartbeat.most,
             "prefix": self.settings.key_prefix,
             "held": self.scheduler.held,
             "missed_slots": self.scheduler.missed,
@@ -217,8 +217,8 @@ class Regulator:
         self._alarm.set(time.monotonic() + REOPEN_LATE_S)
         if error is None:
             self._inquire()
-            self._news.look()
-            self._members.beat(time.monotonic())
+            self._feed.look()
+            self._heartbeat.beat(time.monotonic())
 
     def _recovered(self) -> None:
         """Redis is back: what the policy has given out is void."""

@@ -11,7 +11,7 @@ from typing import Any
 from redis.exceptions import ConnectionError, TimeoutError
 
 from ..limits.timing import SILENCE_S
-from ..storage.heartbeat import Members
+from ..storage.heartbeat import Heartbeat
 from ..storage.hub_connection import HubConnection
 from ..storage.scripts import SYNC_OVERRIDES, era_key, sync_overrides_call
 from .loop import Waker
@@ -19,11 +19,11 @@ from .overrides import Overrides
 
 #: Between two looks at the era, in seconds: so long an order may stay unheard where its news was lost.
 LOOK_S = 5.0
-#: News of a worker, with how many there are. All other news is of a bucket.
+#: News of another worker, with how many there are. All other news is of a bucket.
 NEW_WORKER = re.compile(rb"workers\n(\d{1,9})")
 
 
-class News:
+class OverrideFeed:
     """A second connection that hears of each new record and worker, and a look at the first one for missed records.
 
     Args:
@@ -33,7 +33,7 @@ class News:
         prefix: of all keys.
         channel: where news is published.
         overrides: what is known, and learns.
-        members: the workers that are known of.
+        heartbeat: counts the workers.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class News:
         prefix: str,
         channel: str,
         overrides: Overrides,
-        members: Members,
+        heartbeat: Heartbeat,
     ) -> None:
         self._connection = connection
         self._prefix = prefix
         self._channel_name = channel
         self._overrides = overrides
-        self._members = members
+        self._heartbeat = heartbeat
         self._channel = HubConnection(make, waker, self._changed, self._heard)
         self._era: tuple[Any, ...] = (None, None)
         self._look_at = 0.0
@@ -109,11 +109,11 @@ class News:
     def _subscribed(self, answer: object) -> None:
         """From now on this worker hears all; see what it has not heard so far."""
         self.look()
-        self._members.beat(time.monotonic())
+        self._heartbeat.beat(time.monotonic())
 
     def _heard(self, message: Any) -> None:
         if joined := NEW_WORKER.fullmatch(message[2]):
-            self._members.hear(time.monotonic(), int(joined[1]))
+            self._heartbeat.hear(time.monotonic(), int(joined[1]))
             return
         override, _, name = message[2].partition(b"\n")
         self._overrides.learn(name.decode(errors="replace"), override)

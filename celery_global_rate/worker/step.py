@@ -27,7 +27,7 @@ from ..limits.limit import Limit
 from ..scheduling.bucket import Bucket
 from ..settings import Settings
 from . import control  # noqa: F401  (commands)
-from .engine import Regulator
+from .engine import Engine
 from .gc_freeze import leave_to_fork, replaces_processes
 from .loop import HubThread
 from .pidbox import Broadcast
@@ -67,7 +67,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         settings = Settings.from_app(consumer.app, self._url)
         self._queues = Queues(consumer)
         self._ack_deadline = AckDeadline(consumer, settings.consumer_timeout_s)
-        self.regulator = Regulator(
+        self.engine = Engine(
             settings,
             f"{consumer.hostname}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
             CeleryPool(consumer),
@@ -78,9 +78,9 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             () if self._thread else consumer.connection_errors + consumer.channel_errors,
             self._on_override,
         )
-        self._lost_connections = LostConnections(lambda: self.regulator.scheduler.requests)
+        self._lost_connections = LostConnections(lambda: self.engine.scheduler.requests)
         self.broadcast = Broadcast()
-        self.regulator.read_overrides()
+        self.engine.read_overrides()
         consumer.global_rate = self
         consumer.bucket_for_task = self._bucket_for_task
         consumer.reset_rate_limits()
@@ -88,14 +88,14 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         controller = consumer.controller
         if wait := getattr(controller, "wait_for_soft_shutdown", None):  # since Celery 5.5
             controller.wait_for_soft_shutdown = partial(self._begin_soft_shutdown, consumer, wait)
-        now_us = self.regulator.limiter.clock.now_us(time.monotonic())
+        now_us = self.engine.limiter.clock.now_us(time.monotonic())
         declared = {name: known.declared for name, known in self.buckets.items()}
         unlimited = {name for name in declared if has_own_strategy(self._app.tasks[name])}
-        announce(declared, unlimited, self.regulator.overrides, now_us)
+        announce(declared, unlimited, self.engine.overrides, now_us)
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
         """Move into the event loop: at start, and again after each reconnect to the broker."""
-        self.regulator.attach(hub)
+        self.engine.attach(hub)
 
     def start(self, consumer: Any) -> None:
         """The worker is connected to its broker. Where it has no event loop, begin one."""
@@ -109,8 +109,8 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         if replaces_processes(consumer.controller):
             leave_to_fork()
         if self._thread:
-            self._thread.start(self.regulator.attach)
-            look_up_often(consumer.connection, lambda: self.regulator.last_held)
+            self._thread.start(self.engine.attach)
+            look_up_often(consumer.connection, lambda: self.engine.last_held)
             acknowledge_in_turn(consumer.connection.default_channel)
 
     def stop(self, consumer: Any) -> None:
@@ -118,32 +118,32 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         if not self._is_soft:
             self._let_go(consumer)
         if consumer.blueprint.state == bootsteps.CLOSE:  # it ends, and waits for its tasks before it lets go
-            requeue_held(consumer, self.regulator.dropped)
+            requeue_held(consumer, self.engine.dropped)
 
     def _let_go(self, consumer: Any) -> None:
         self._queues.forget()
         if self._thread:
-            self._thread.stop(self.regulator.detach)
+            self._thread.stop(self.engine.detach)
         elif consumer.hub:
-            self.regulator.detach(consumer.hub)
+            self.engine.detach(consumer.hub)
 
     def _begin_soft_shutdown(self, consumer: Any, wait: Callable[[], None]) -> None:
         """Requeue what is held before Celery waits for its tasks in the handler of a signal, where no loop turns."""
         if not self._is_soft and self._app.conf.worker_soft_shutdown_timeout > 0:
             self._is_soft = True
             self._let_go(consumer)
-            requeue_held(consumer, self.regulator.dropped)
-            self.regulator.dropped = []
+            requeue_held(consumer, self.engine.dropped)
+            self.engine.dropped = []
         wait()
 
     def shutdown(self, consumer: Any) -> None:
         """The worker ends."""
-        self.regulator.close()
+        self.engine.close()
         self._declared.restore_all()
 
     def info(self, consumer: Any) -> dict[str, Any]:
         """What `celery inspect stats` shows."""
-        return {"global_rate": self.regulator.info()}
+        return {"global_rate": self.engine.info()}
 
     def declared(self, name: str) -> Limit | None:
         """The limit that a task declares."""
@@ -154,12 +154,12 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         limit = self._declared.limit(task)
         known = self.buckets.get(task.name)
         if known is None:
-            if limit is None and self.regulator.overrides.get(task.name) is None:
+            if limit is None and self.engine.overrides.get(task.name) is None:
                 return None
-            known = self.buckets[task.name] = TaskBucket(self.regulator, Bucket(task.name, limit, rank_of))
+            known = self.buckets[task.name] = TaskBucket(self.engine, Bucket(task.name, limit, rank_of))
         known.declared = limit
-        self.regulator.configure(known.bucket, limit)
-        if limit_override := self.regulator.overrides.in_force(task.name):
+        self.engine.configure(known.bucket, limit)
+        if limit_override := self.engine.overrides.in_force(task.name):
             self._declared.show(task, limit_override.rate if limit_override.limit else None)
         else:
             self._declared.restore(task)

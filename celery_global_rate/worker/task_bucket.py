@@ -7,7 +7,7 @@ from typing import Any
 
 from ..limits.limit import Limit
 from ..scheduling.bucket import Bucket
-from .engine import Regulator
+from .engine import Engine
 
 
 class TaskBucket:
@@ -23,8 +23,8 @@ class TaskBucket:
     #: Celery's own drain looks in here and finds nothing.
     contents: tuple[Any, ...] = ()
 
-    def __init__(self, regulator: Regulator, bucket: Bucket) -> None:
-        self._regulator = regulator
+    def __init__(self, engine: Engine, bucket: Bucket) -> None:
+        self._engine = engine
         self.bucket = bucket
         self.declared: Limit | None = None
 
@@ -34,7 +34,7 @@ class TaskBucket:
     def add(self, item: tuple[Any, int]) -> None:
         """Take a request that was received, or whose ETA has come."""
         item[0].held_since = time.time()
-        self._regulator.hold(self.bucket, item[0])
+        self._engine.hold(self.bucket, item[0])
 
     def pop(self) -> Any:
         """Nothing, ever."""
@@ -42,4 +42,4 @@ class TaskBucket:
 
     def clear_pending(self) -> None:
         """The broker connection is gone, and with it the right to acknowledge what is held."""
-        self._regulator.clear()
+        self._engine.clear()
