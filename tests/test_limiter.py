@@ -180,7 +180,7 @@ def test_an_error_reply_is_reported_and_answered_with_nothing(client: Client, re
     assert granted is not None
     assert isinstance(client.reports[0], ResponseError)
     assert "WRONGTYPE" in str(client.reports[0])
-    assert isinstance(client.reports[1], list)
+    assert isinstance(client.reports[1], Reservation)
     assert len(client.changes) == 1
 
 

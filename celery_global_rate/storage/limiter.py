@@ -77,7 +77,7 @@ class Limiter:
         overrides: what operators have ordered, as far as this worker knows.
 
     Attributes:
-        connection, prefix, worker, clock, outage, overrides: as above.
+        clock: as above.
     """
 
     def __init__(
@@ -91,12 +91,12 @@ class Limiter:
         overrides: KnownOverrides,
     ) -> None:
         self.clock = clock
-        self.connection = connection
-        self.prefix = prefix
-        self.worker = worker
-        self.outage = outage
+        self._connection = connection
+        self._prefix = prefix
+        self._worker = worker
+        self._outage = outage
         self._policy = policy
-        self.overrides = overrides
+        self._overrides = overrides
         self._try_at: dict[str, float] = {}
 
     def reserve(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
@@ -108,13 +108,13 @@ class Limiter:
             wanted: how many slots the caller could use before the horizon, at least 1.
             reply: called once with the reservation, or with None where Redis gave no answer.
         """
-        if self.connection.silent_s > REPLY_TIMEOUT_S:
-            self.connection.receive()  # it may be this worker that has been silent
-        if (silent_s := self.connection.silent_s) > SILENCE_S:
-            self.connection.lose(TimeoutError(f"no answer for {silent_s:.1f} s"))
-        if self.outage.counts(name):
+        if self._connection.silent_s > REPLY_TIMEOUT_S:
+            self._connection.receive()  # it may be this worker that has been silent
+        if (silent_s := self._connection.silent_s) > SILENCE_S:
+            self._connection.lose(TimeoutError(f"no answer for {silent_s:.1f} s"))
+        if self._outage.counts(name):
             self._try(name, limit)
-            is_open = self.overrides.is_open(name, self.clock.now_us(time.monotonic()))
+            is_open = self._overrides.is_open(name, self.clock.now_us(time.monotonic()))
             reply(self._policy.reserve(name, limit, wanted) if is_open else None)
         elif silent_s > REPLY_TIMEOUT_S:
             reply(None)
@@ -129,7 +129,29 @@ class Limiter:
             self._ask(name, limit, 1, lambda it: self._give_back(name, it) if it and it.count else None)
 
     def _ask(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
-        ReserveCall(self, name, limit, wanted, reply).send()
+        override, awake_us = self._overrides.text(name), self._outage.awake_us
+        arguments = reserve_call(self._prefix, name, limit, wanted, self._worker, override, awake_us)
+        ReserveCall(self._connection, arguments, partial(self._answered, name, reply)).send()
+
+    def _answered(
+        self, name: str, reply: Callable[[Reservation | None], None], answer: object, sent: float, read: float
+    ) -> None:
+        if not isinstance(answer, Reservation):
+            self._refused(name, answer)
+            reply(None)
+            return
+        self._outage.replied(name, answer)
+        if read - sent <= REPLY_TIMEOUT_S:  # a later one says nothing about the clock worth knowing
+            self.clock.observe(answer.now_us, sent, read)
+        self._outage.took(read - sent)
+        is_readable = not answer.override or self._overrides.learn(name, answer.override)
+        reply(answer if is_readable else None)
+
+    def _refused(self, name: str, error: object) -> None:
+        if isinstance(error, ResponseError):
+            self._outage.replied(name, error)
+        if isinstance(error, ReadOnlyError):  # a failover: the server's name leads to another one by now
+            self._connection.lose(error)
 
     def give_back(self, name: str, reservation: Reservation) -> None:
         """Return what is left of a reservation. Nobody waits for the answer, and nothing is sent twice.
@@ -142,63 +164,41 @@ class Limiter:
             self._policy.give_back(name, reservation)
 
     def _give_back(self, name: str, reservation: Reservation) -> None:
-        arguments = give_back_call(self.prefix, name, reservation)
-        self.connection.send(("EVAL", GIVE_BACK.source, *arguments), lambda answer: None)
+        arguments = give_back_call(self._prefix, name, reservation)
+        self._connection.send(("EVAL", GIVE_BACK.source, *arguments), lambda answer: None)
 
 
 class ReserveCall:
-    """A call of reserve.lua, from its arguments to the reply. It is sent once more if Redis does not have the script.
+    """A call of reserve.lua, which is sent once more if Redis does not have the script.
 
     Args:
-        limiter: whose call it is.
-        name: the bucket.
-        limit: the limit in force here.
-        wanted: how many slots the caller could use before the horizon.
-        reply: called once with the reservation, or with None if there is none.
+        connection: sends it.
+        arguments: of the script.
+        answered: called once with the reservation, or with the error if there is none, and with when the call was sent
+            and its answer read (monotonic seconds).
     """
 
     def __init__(
-        self, limiter: Limiter, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]
+        self, connection: Connection, arguments: list[Any], answered: Callable[[object, float, float], None]
     ) -> None:
-        self._limiter = limiter
-        self._name = name
-        self._reply = reply
-        override, awake_us = limiter.overrides.text(name), limiter.outage.awake_us
-        self._arguments = reserve_call(limiter.prefix, name, limit, wanted, limiter.worker, override, awake_us)
+        self._connection = connection
+        self._arguments = arguments
+        self._reply = answered
 
     def send(self) -> None:
         """Send it, by the digest of the script."""
         self._send("EVALSHA", RESERVE.sha)
 
     def _send(self, verb: str, script: str) -> None:
-        self._limiter.connection.send((verb, script, *self._arguments), partial(self._answered, time.monotonic()))
+        self._connection.send((verb, script, *self._arguments), partial(self._answered, time.monotonic()))
 
     def _answered(self, sent: float, answer: object) -> None:
         if isinstance(answer, NoScriptError):
             self._send("EVAL", RESERVE.source)
             return
-        if not isinstance(answer, list):
-            self._refused(answer)
-            return
-        try:
-            reservation = Reservation.read(answer)
-        except ValueError as exc:
-            self._refused(ResponseError(str(exc)))
-            return
-        self._limiter.outage.replied(self._name, answer)
-        self._granted(reservation, sent, time.monotonic())
-
-    def _refused(self, answer: object) -> None:
-        if isinstance(answer, ResponseError):
-            self._limiter.outage.replied(self._name, answer)
-        if isinstance(answer, ReadOnlyError):  # a failover: the server's name leads to another one by now
-            self._limiter.connection.lose(answer)
-        self._reply(None)
-
-    def _granted(self, reservation: Reservation, sent: float, read: float) -> None:
-        limiter = self._limiter
-        if read - sent <= REPLY_TIMEOUT_S:  # a later one says nothing about the clock worth knowing
-            limiter.clock.observe(reservation.now_us, sent, read)
-        limiter.outage.took(read - sent)
-        is_readable = not reservation.override or limiter.overrides.learn(self._name, reservation.override)
-        self._reply(reservation if is_readable else None)
+        if isinstance(answer, list):
+            try:
+                answer = Reservation.read(answer)
+            except ValueError as exc:
+                answer = ResponseError(str(exc))
+        self._reply(answer, sent, time.monotonic())
