@@ -87,8 +87,8 @@ class Worker:
         #: Released and not running: they wait for a process.
         self._waiting: set[Any] = set()
         self._semaphore = LaxBoundedSemaphore(self.processes)
-        self._line = SemaphoreLine(self._semaphore, self.monotonic)
-        self._line.ready = lambda: self.run_soon(lambda: self.scheduler.pump())
+        self.line = SemaphoreLine(self._semaphore, self.monotonic)
+        self.line.ready = lambda: self.run_soon(lambda: self.scheduler.pump())
         self.others = 0
         self._alarm = 0
         self.covered = 0
@@ -150,18 +150,6 @@ class Worker:
         return sum(not str(request).startswith(OTHER) for request in self._waiting)
 
     @property
-    def turns(self) -> int:
-        return self._line.turns
-
-    @property
-    def in_front(self) -> int:
-        return self._line.in_front
-
-    @property
-    def wait_s(self) -> float:
-        return self._line.wait_s
-
-    @property
     def started(self) -> list[float]:
         return [at + self._skew for request, at in self._running.items() if not str(request).startswith(OTHER)]
 
@@ -184,11 +172,11 @@ class Worker:
         return True
 
     def line_up(self, places: int, wanted: int) -> None:
-        self._line.line_up(places, wanted)
+        self.line.line_up(places, wanted)
 
     def start(self, request: Any) -> None:
         self.releases.append((self.world.now, request))
-        self._line.take()
+        self.line.take()
         self._send(request)
 
     def has_accepted(self, request: Any) -> bool:

@@ -21,6 +21,22 @@ FULL_POOL_POLL_S = 0.05
 SHORTEST_LOOK_S = 0.005
 
 
+class Line(Protocol):
+    """Our places in the line of those that wait for a process."""
+
+    @property
+    def turns(self) -> int:
+        """Processes that are kept for us, because our turn in the line has come."""
+
+    @property
+    def in_front(self) -> int:
+        """Places whose turn has come, and which have let others pass for want of a slot."""
+
+    @property
+    def wait_s(self) -> float:
+        """How long such a place waits for a process, in seconds, once it wants one."""
+
+
 class Pool(Protocol):
     """What the scheduler knows of the pool."""
 
@@ -41,20 +57,12 @@ class Pool(Protocol):
         """Released tasks that wait for a process."""
 
     @property
-    def turns(self) -> int:
-        """Processes that are kept for us, because our turn in the line of those that wait has come."""
+    def line(self) -> Line:
+        """Our places in the line for a process."""
 
     @property
     def started(self) -> Collection[float]:
         """When our tasks that run now began to, in monotonic seconds: the oldest first."""
-
-    @property
-    def in_front(self) -> int:
-        """Places in the line whose turn has come, and which have let others pass for want of a slot."""
-
-    @property
-    def wait_s(self) -> float:
-        """How long such a place waits for a process, in seconds, once it wants one."""
 
     def line_up(self, places: int, wanted: int) -> None:
         """Have this many places in the line for a process, and keep so many processes as soon as our turn comes."""
@@ -117,7 +125,7 @@ class Room:
             is_pressed: that they may wait on deck, because the pool is what holds us up.
         """
         pool = self._pool
-        at_once = max(pool.free, pool.turns, 0)
+        at_once = max(pool.free, pool.line.turns, 0)
         return at_once + self._deck - pool.on_deck if is_pressed and self._is_quick else at_once
 
     def rests(self, has_slots: bool) -> None:
@@ -153,13 +161,13 @@ class Room:
         if self.is_crowded:  # how fast the line moves is up to others
             return pool.processes - pool.on_deck if self._is_quick else self._in_line(within_s)
         if not within_s:
-            return max(pool.turns, free)
+            return max(pool.line.turns, free)
         now = self._monotonic()
         ages_s = [now - started for started in pool.started]
         ages_s += [0.0] * (free + pool.on_deck)  # without a task, or with one that is on its way
         expected, deviation = self._pace.ends(ages_s, within_s)
         deck = self._deck if self.is_far and self._is_quick else 0
-        return max(pool.turns, free + deck + max(0, int(expected - deviations * deviation + SURE)))
+        return max(pool.line.turns, free + deck + max(0, int(expected - deviations * deviation + SURE)))
 
     @property
     def look_s(self) -> float:
@@ -186,7 +194,7 @@ class Room:
         The process then comes before the grace of the slot ends, nineteen times of twenty: processes end one after the
         other, and so a wait is seldom longer than three and a half in the mean.
         """
-        wait_s = self._pool.wait_s
+        wait_s = self._pool.line.wait_s
         return max(wait_s, LONG_WAIT * wait_s - limit.usable_s)
 
     def places(self, waiting: int, of_use: int) -> tuple[int, int]:
@@ -201,8 +209,8 @@ class Room:
 
     def _in_line(self, within_s: float) -> int:
         pool = self._pool
-        may_come = int(within_s / pool.wait_s) if pool.wait_s else pool.in_front
-        return pool.turns + min(pool.in_front, may_come)
+        may_come = int(within_s / pool.line.wait_s) if pool.line.wait_s else pool.line.in_front
+        return pool.line.turns + min(pool.line.in_front, may_come)
 
     @property
     def _deck(self) -> int:

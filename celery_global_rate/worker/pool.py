@@ -23,12 +23,16 @@ class CeleryPool:
 
     Args:
         consumer: the worker's consumer.
+
+    Attributes:
+        line: our places in the line for a process.
+        has_deck: whether a released task may wait for a process; otherwise the release itself waits.
     """
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
         self._ended: Callable[[float], None] = lambda run_time_s: None
-        self._line: SemaphoreLine | PoolQueue
+        self.line: SemaphoreLine | PoolQueue
         #: Released tasks that the pool has not begun, and those that it has: when, in monotonic seconds.
         self._waiting: dict[Any, None] = {}
         self._running: dict[Any, float] = {}
@@ -36,18 +40,18 @@ class CeleryPool:
         is_guarded = controller.pool_cls.uses_semaphore and controller.pool_putlocks
         self.has_deck = bool(hub or not is_guarded) and not consumer.pool.is_green
         if is_guarded and hub:
-            self._line = SemaphoreLine(controller.semaphore)
+            self.line = SemaphoreLine(controller.semaphore)
         else:
             # A release to greenlets waits for one of them, so ours would block our own loop.
             is_green = consumer.pool.is_green
             most = (lambda: 1) if is_green else (lambda: PLACES * self.processes)
-            self._line = PoolQueue(lambda: self.free, lambda: self.on_deck, most)
+            self.line = PoolQueue(lambda: self.free, lambda: self.on_deck, most)
         if not controller.pool_cls.uses_semaphore:
             fail_lost_tasks(consumer.pool)
 
     def listen(self, ended: Callable[[float], None], ready: Callable[[], None]) -> None:
         """Call `ended` with the run time of each released task, in any thread; `ready` when a turn has come."""
-        self._ended, self._line.ready = ended, ready
+        self._ended, self.line.ready = ended, ready
 
     @property
     def processes(self) -> int:
@@ -67,21 +71,6 @@ class CeleryPool:
         """Released tasks that wait for a process."""
         self._drop(self._waiting, state.reserved_requests)
         return len(self._waiting)
-
-    @property
-    def turns(self) -> int:
-        """Processes that are kept for us."""
-        return self._line.turns
-
-    @property
-    def in_front(self) -> int:
-        """Places whose turn has come."""
-        return self._line.in_front
-
-    @property
-    def wait_s(self) -> float:
-        """How long one of them waits for a process, in seconds."""
-        return self._line.wait_s
 
     @property
     def started(self) -> list[float]:
@@ -128,7 +117,7 @@ class CeleryPool:
 
     def line_up(self, places: int, wanted: int) -> None:
         """Take places in the line for a process. Celery's autoscaler counts only what has been released."""
-        self._line.line_up(places, wanted)
+        self.line.line_up(places, wanted)
         scaler = self._consumer.controller.autoscaler
         more = min(wanted, scaler.max_concurrency - self.processes) if wanted and scaler else 0
         if more > 0:
@@ -140,7 +129,7 @@ class CeleryPool:
         """Hand over as Celery's own limit does, and listen for the begin and the end."""
         request.on_accepted = partial(self._on_accepted, request, request.on_accepted)
         request.on_success = partial(self._on_success, request, request.on_success)
-        self._line.take()
+        self.line.take()
         self._waiting[request] = None
         state.task_reserved(request)
         try:
@@ -177,13 +166,13 @@ class CeleryPool:
     def _withdraw(self, request: Any) -> None:
         _unwrap(request)
         self._waiting.pop(request, None)
-        self._line.withdraw()
+        self.line.withdraw()
         state.task_ready(request)
         self.show(request)
 
     def clear(self) -> None:
         """Forget our places in the line, as Celery forgets all others."""
-        self._line.clear()
+        self.line.clear()
         self._waiting.clear()
         self._running.clear()
 
