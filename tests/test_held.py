@@ -141,13 +141,21 @@ OTHERS = [
     ("redis", "prefork", "shutdown"),
     ("rabbitmq", "gevent", "shutdown"),
     ("quorum", "prefork", "shutdown"),
+    ("redis", "gevent", "shutdown"),
+    ("rabbitmq", "prefork", "shutdown"),
+    ("quorum", "gevent", "shutdown"),
     ("redis", "prefork", "soft shutdown"),
     ("rabbitmq", "prefork", "soft shutdown"),
     ("quorum", "prefork", "soft shutdown"),
     ("redis", "gevent", "soft shutdown"),
     ("rabbitmq", "gevent", "soft shutdown"),
+    ("quorum", "gevent", "soft shutdown"),
     ("redis", "prefork", "pool_restart"),
+    ("rabbitmq", "prefork", "pool_restart"),
+    ("quorum", "prefork", "pool_restart"),
+    ("redis", "gevent", "pool_restart"),
     ("rabbitmq", "gevent", "pool_restart"),
+    ("quorum", "gevent", "pool_restart"),
 ]
 
 
@@ -161,10 +169,12 @@ OTHERS = [
 def test_what_a_worker_holds_goes_back_when_it_begins_to_end(
     request: pytest.FixtureRequest, empty_redis: Server, figures: Figures, kind: str, pool: str, ending: str
 ) -> None:
-    """Told to end during a task of 12 s, with most of 80 tasks at 10/s held: an idle worker goes on with them.
+    """Told to end during a long task, with most of 80 tasks at 10/s held: an idle worker goes on with them.
 
     No gap is longer than the second that a call of a Redis broker may wait, and a slot. It was as long as the task.
-    A pool that is restarted keeps what is held, and has the same bound.
+    A pool that is restarted keeps what is held, so there the other worker has some as well, for six seconds: Celery
+    may notice only after five that a process has ended. A task that this process had is late or runs twice, so the long
+    one outlasts all.
     """
     if (kind == "quorum" or ending == "soft shutdown") and VERSION < (5, 5):
         pytest.skip("quorum queues and soft shutdown came with Celery 5.5")
@@ -174,13 +184,18 @@ def test_what_a_worker_holds_goes_back_when_it_begins_to_end(
         **({"worker_soft_shutdown_timeout": 15.0} if ending == "soft shutdown" else {}),
         **(QUORUM if kind == "quorum" else {}),
     }
+    stays = ending == "pool_restart"
+    count, long_s = (120, 25.0) if stays else (80, 12.0)
     with Cluster(url, f"{empty_redis.url}/1", "10/s", conf=conf) as cluster:
         cluster.start(1, pool=pool)
-        cluster.send("free", 1, args=[12.0])
+        cluster.send("free", 1, args=[long_s])
         cluster.wait_for(1, 5, task="free")
-        ids = cluster.send("limited", 80)
+        if stays:
+            cluster.start(1, pool=pool)
+        ids = cluster.send("limited", count)
         cluster.wait_for(5, 5)
-        cluster.start(1, pool=pool)
+        if not stays:
+            cluster.start(1, pool=pool)
         cluster.wait(lambda: held(cluster) > 20, 2)
         if ending == "TERM":
             cluster.workers["w0"].terminate()
@@ -188,15 +203,15 @@ def test_what_a_worker_holds_goes_back_when_it_begins_to_end(
             cluster.workers["w0"].send_signal(signal.SIGQUIT)
         else:
             cluster.app.control.broadcast(ending, destination=["w0@lab"])
-        cluster.wait_for(80, 15)
+        cluster.wait_for(count, 7 + count / 10)
         is_running = cluster.workers["w0"].poll() is None
         starts = cluster.records("start", "limited")
-        if ending != "pool_restart":
+        if not stays:
             cluster.workers["w0"].wait(30)
         time.sleep(0.5)
         runs = Counter(record.task_id for record in cluster.records("start", "limited"))
     gap_s = max(after.instant - before.instant for before, after in zip(starts, starts[1:]))
-    figures(f"{kind}, {pool}: {ending} with a task of 12 s: longest gap {gap_s:.2f} s")
+    figures(f"{kind}, {pool}: {ending} with a task of {long_s:g} s: longest gap {gap_s:.2f} s")
 
     assert gap_s <= 1.3
     assert is_running
@@ -204,19 +219,17 @@ def test_what_a_worker_holds_goes_back_when_it_begins_to_end(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["redis", "rabbitmq"])
 def test_the_prefetch_count_after_a_lost_connection_is_that_of_stock(
-    request: pytest.FixtureRequest, empty_redis: Server, figures: Figures, kind: str
+    rabbitmq: str, empty_redis: Server, figures: Figures
 ) -> None:
     """4 tasks of 3 s run and others are held when the connection is cut: then 16 of a second on 4 processes take 4 s.
 
     Celery begins with less than its 16 and adds 4 with each task that ends. It sets the counter that our part was in.
     """
-    url = str(request.getfixturevalue("rabbitmq")) if kind == "rabbitmq" else f"{empty_redis.url}/0"
-    port = urlsplit(url).port or 0
-    with Proxy(port) as proxy, Cluster(url, f"{empty_redis.url}/1", "20/s", lifelines=True) as cluster:
+    port = urlsplit(rabbitmq).port or 0
+    with Proxy(port) as proxy, Cluster(rabbitmq, f"{empty_redis.url}/1", "20/s", lifelines=True) as cluster:
         cluster.send("free", 4, args=[3.0])
-        cluster.start(1, concurrency=4, broker=url.replace(f":{port}", f":{proxy.port}"))
+        cluster.start(1, concurrency=4, broker=rabbitmq.replace(f":{port}", f":{proxy.port}"))
         cluster.wait_for(4, 5, task="free")
         cluster.app.control.rate_limit("limited", "1/m", reply=True, timeout=2, limit=1)
         cluster.send("limited", 60)
@@ -234,9 +247,7 @@ def test_the_prefetch_count_after_a_lost_connection_is_that_of_stock(
         cluster.wait_for(before + 16, 30, task="free")
         took_s = time.monotonic() - begin
         cluster.wait(lambda: prefetch(cluster) == 16, 3)
-    figures(
-        f"{kind}: after a lost connection the last of 16 tasks of a second on 4 processes began after {took_s:.1f} s"
-    )
+    figures(f"after a lost connection the last of 16 tasks of a second on 4 processes began after {took_s:.1f} s")
 
     assert 3 <= took_s <= 4.5
 
