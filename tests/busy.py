@@ -147,7 +147,7 @@ def busy(
     ]
     for worker in pool:
         if knows:
-            worker.scheduler._room._pace = Knowing(worker)
+            worker.scheduler._capacity._pace = Knowing(worker)
         fill(worker, Bucket("t", limit), range(int(3 * end * min(rate, processes * workers / mean_s) / workers) + 100))
     world.run(WARM_UP_S)
     before = world.calls

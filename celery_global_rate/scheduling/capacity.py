@@ -1,4 +1,4 @@
-"""The pool, as far as the scheduler knows it, and the room that a limited task finds in it."""
+"""The pool, as far as the scheduler knows it, and its free capacity."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class WorkerPool(Pool, Protocol):
         """Forget our places in the line, as Celery forgets all others."""
 
 
-class Room:
+class Capacity:
     """How many tasks may go to the pool, and how many slots it could use there.
 
     Where a process is free, that is all. A full pool of quick tasks has one in a moment: a task may wait on deck for
@@ -118,15 +118,15 @@ class Room:
         self._monotonic = monotonic
         self._may_end = 0
 
-    def left(self, is_pressed: bool) -> int:
-        """How many tasks may be released now.
+    @property
+    def at_once(self) -> int:
+        """How many tasks may be released to processes that are free now, or kept for us."""
+        return max(self._pool.free, self._pool.line.turns, 0)
 
-        Args:
-            is_pressed: that they may wait on deck, because the pool is what holds us up.
-        """
-        pool = self._pool
-        at_once = max(pool.free, pool.line.turns, 0)
-        return at_once + self._deck - pool.on_deck if is_pressed and self._is_quick else at_once
+    @property
+    def with_deck(self) -> int:
+        """How many tasks may be released if they may wait on deck as well, because the pool is what holds us up."""
+        return self.at_once + self._deck - self._pool.on_deck if self._is_quick else self.at_once
 
     def rests(self, has_slots: bool) -> None:
         """The pool needs no look until some tasks have ended.

@@ -12,7 +12,7 @@ from ..limits.limit import Limit
 from ..limits.reservation import Reservation, SlotSource
 from ..limits.timing import HORIZON_S
 from .bucket import FEW, SHORTEST_PAUSE_S, Bucket, Call
-from .capacity import FULL_POOL_POLL_S, Pool, Room
+from .capacity import FULL_POOL_POLL_S, Capacity, Pool
 from .faults import Faults
 
 NOW = float("-inf")
@@ -56,7 +56,7 @@ class Scheduler:
         self.missed = 0
         self._faults = faults
         self._pool = pool
-        self._room = Room(pool, monotonic)
+        self._capacity = Capacity(pool, monotonic)
         self._limiter = limiter
         self._wake, self._cover = wake, cover
         self._monotonic, self._chance = monotonic, chance
@@ -116,7 +116,7 @@ class Scheduler:
         """
         now = self._monotonic()
         is_time = isinstance(run_time_s, (int, float)) and 0 <= run_time_s < math.inf
-        has_room = self._room.ended(run_time_s if is_time else None, now)
+        has_room = self._capacity.ended(run_time_s if is_time else None, now)
         if now >= self._serve_at:
             self.pump()
         elif has_room:
@@ -136,7 +136,7 @@ class Scheduler:
         self._pumping = True
         try:
             longest_wait_first = sorted(self.busy.values(), key=lambda bucket: bucket.waiting_since)
-            self._room.is_far = all(bucket.is_far for bucket in longest_wait_first)
+            self._capacity.is_far = all(bucket.is_far for bucket in longest_wait_first)
             for bucket in longest_wait_first:
                 self._turn(bucket, "releasing tasks", self._release)
             if self._serve_at == NOW:
@@ -174,12 +174,12 @@ class Scheduler:
             return bucket.retry.at
 
     def _line_up(self) -> None:
-        if not self._room.is_in_line:
+        if not self._capacity.is_in_line:
             self._pool.line_up(0, 0)
             return
         now, buckets = self._monotonic(), self.busy.values()
         waiting = sum(len(bucket.held) for bucket in buckets if bucket.limit)
-        self._pool.line_up(*self._room.places(waiting, sum(self._of_use(bucket, now) for bucket in buckets)))
+        self._pool.line_up(*self._capacity.places(waiting, sum(self._of_use(bucket, now) for bucket in buckets)))
 
     def _cover_held(self) -> None:
         self._faults.guard("lending prefetch slots", self._cover, self._to_cover)
@@ -203,7 +203,8 @@ class Scheduler:
             if late_s < 0:
                 return NOW
             if room is None:
-                room = self._room.left(bucket.has_spare or late_s >= usable_s * PRESSING)
+                is_pressed = bucket.has_spare or late_s >= usable_s * PRESSING
+                room = self._capacity.with_deck if is_pressed else self._capacity.at_once
             if room > 0:
                 room -= 1
                 reservation.used += 1
@@ -221,7 +222,7 @@ class Scheduler:
             bucket.ran_dry()
             self._serve_at = NOW
         elif len(self.busy) == 1:
-            self._room.rests(bucket.reservation is not None)
+            self._capacity.rests(bucket.reservation is not None)
 
     def _pass_on(self, bucket: Bucket) -> float:
         """Start what has no limit any more, as many as there are processes: a solo pool runs them right here."""
@@ -281,13 +282,18 @@ class Scheduler:
             bucket.unanswered(now, self._chance())
         if bucket.call is None and now >= bucket.ask_at and bucket.unprovided:
             self._ask(bucket, bucket.limit, now)
-        at = bucket.call.expires if bucket.call else bucket.ask_at if now < bucket.ask_at else now + self._room.look_s
+        if bucket.call:
+            at = bucket.call.expires
+        elif now < bucket.ask_at:
+            at = bucket.ask_at
+        else:
+            at = now + self._capacity.look_s
         if (reservation := bucket.reservation) is not None:
             due = self._limiter.clock.reached(reservation.due_us)
             pressing = due if bucket.has_spare else due + bucket.limit.usable_s * PRESSING
             at = min(at, due if now < due else pressing if now < pressing else now + FULL_POOL_POLL_S)
         next_us = reservation.due_us if reservation else bucket.next_us
-        claim_at = self._limiter.clock.reached(next_us) - self._room.claim_s(bucket.limit)
+        claim_at = self._limiter.clock.reached(next_us) - self._capacity.claim_s(bucket.limit)
         return min(at, back_at, claim_at if claim_at > now else at)
 
     def _ask(self, bucket: Bucket, limit: Limit, now: float) -> None:
@@ -310,13 +316,13 @@ class Scheduler:
         then. If others wait, count on two standard deviations fewer than expected as soon as it lies a grace ahead.
         If slots come no faster than the horizon, each is asked for by itself, once a process is free.
         """
-        if limit.interval_s >= HORIZON_S and not self._room.is_crowded:
-            return self._room.slots(0.0)
-        if 0 < bucket.committed >= self._room.slots(ENOUGH_S):
+        if limit.interval_s >= HORIZON_S and not self._capacity.is_crowded:
+            return self._capacity.slots(0.0)
+        if 0 < bucket.committed >= self._capacity.slots(ENOUGH_S):
             return 0
         ahead_s = bucket.ahead_s(self._limiter.clock, now)
         deviations = 0.3 + (1.7 * min(1.0, ahead_s / limit.usable_s) if bucket.waiting > 1 else 0.0)
-        return self._room.slots(ahead_s + limit.usable_s, deviations)
+        return self._capacity.slots(ahead_s + limit.usable_s, deviations)
 
     @property
     def _to_cover(self) -> int:
@@ -337,7 +343,7 @@ class Scheduler:
         if bucket.has_spare:
             is_asking = bucket.call is None and bucket.ask_at <= now + SHORTEST_PAUSE_S
             return bucket.committed + (bucket.unprovided if is_asking else 0)
-        by_us = self._limiter.clock.now_us(now + self._room.claim_s(bucket.limit))
+        by_us = self._limiter.clock.now_us(now + self._capacity.claim_s(bucket.limit))
         if bucket.in_hand:
             return sum(reservation.due_by(by_us) for reservation in bucket.reservations)
         return int(bucket.call is None and bucket.unprovided > 0 and 0 < bucket.next_us <= by_us)

@@ -6,10 +6,10 @@ with it every look at the pool's pace ended in a TypeError.
 
 from __future__ import annotations
 
-from celery_global_rate.scheduling.capacity import Room
+from celery_global_rate.scheduling.capacity import Capacity
 from celery_global_rate.worker.pool import CeleryPool
 
-_start, _slots = CeleryPool.start, Room.slots
+_start, _slots = CeleryPool.start, Capacity.slots
 _failed: list[str] = []
 
 
@@ -30,4 +30,4 @@ def slots(self, *args, **kwargs):
     return _slots(self, *args, **kwargs)
 
 
-CeleryPool.start, Room.slots = start, slots
+CeleryPool.start, Capacity.slots = start, slots
