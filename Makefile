@@ -25,19 +25,22 @@ venv: .venv/ready
 demo: venv
 	@$(BIN)/python -m examples.demo
 
-# What needs no worker, while one edits: ten seconds on two cores.
-QUICK = ack_deadline aside bookings broadcast clock credit faults held_queue imports limit line pace policy \
-	record records scheduler script server settings soak sweep
+# What needs no worker, while one edits: ten seconds on two cores. The names of test files and of folders with them.
+QUICK = broker cli limits worker/test_pidbox.py worker/test_pool_queue.py worker/test_dismissals.py \
+	scheduling/test_faults.py scheduling/test_held_queue.py scheduling/test_run_times.py scheduling/test_scheduler.py \
+	scheduling/test_sweep.py storage/test_bookings.py storage/test_outage_policies.py storage/test_override_scripts.py \
+	storage/test_scripts.py storage/test_server_info.py \
+	test_declared_limits.py test_imports.py test_settings.py test_soak.py
 quick: venv
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --hypothesis-profile quick -m 'not slow and not long' \
-		-k 'not whatever and not fill_the_pool and not its_turn_as_if' $(QUICK:%=tests/test_%.py)
+		-k 'not whatever and not fill_the_pool and not its_turn_as_if' $(QUICK:%=tests/%)
 
-# T=tests/test_rates.py, or anything else that pytest takes. Several at a time, each process with servers of its own;
+# T=tests/cluster/test_rates.py, or anything else that pytest takes. Several at a time, each process with servers of its own;
 # with REDIS_URL, whose server they would share, one after the other.
 test: venv
 	$(BIN)/python -m pytest $(if $(REDIS_URL),,-n auto --maxprocesses 4 --dist worksteal) --durations 10 $(T)
 
-# The tests that take longer: half an hour and more. T=tests/test_outage.py for some of them.
+# The tests that take longer: half an hour and more. T=tests/cluster/test_outage.py for some of them.
 long: venv
 	$(BIN)/python -m pytest -m long --timeout 900 $(T)
 
@@ -66,13 +69,13 @@ integration: venv
 # E=py39-oldest for one of them, names in tox.ini. Writes benchmarks/versions.json and docs/versions.inc.
 matrix: venv
 	@$(BIN)/pip install -q -e '.[matrix]'
-	PATH="$$($(BIN)/python -m benchmarks.server):$$PATH" $(BIN)/tox run $(E:%=-e %) $(if $(PYTHONS),--discover $(PYTHONS))
+	PATH="$$($(BIN)/python -m testbed.server):$$PATH" $(BIN)/tox run $(E:%=-e %) $(if $(PYTHONS),--discover $(PYTHONS))
 
 # Workers with packages that people use beside Celery, such as Sentry and Flower: seven minutes.
 # E=py311-celery5.7-packages for one set of versions. Writes benchmarks/packages.json and docs/packages.inc.
 packages: venv
 	@$(BIN)/pip install -q -e '.[matrix]'
-	PATH="$$($(BIN)/python -m benchmarks.server):$$PATH" $(BIN)/tox run $(if $(E),$(E:%=-e %),-m packages) \
+	PATH="$$($(BIN)/python -m testbed.server):$$PATH" $(BIN)/tox run $(if $(E),$(E:%=-e %),-m packages) \
 		$(if $(PYTHONS),--discover $(PYTHONS))
 
 lint: .venv/checkers

@@ -23,12 +23,13 @@ from typing import Any
 
 import click
 
+from testbed.cluster import Cluster
+from testbed.scenarios import WARM_UP_S, Run, backlog
+from testbed.server import Redis, root
+from testbed.windows import percentile
+
 from .busy import LOADS, compare, instant, latency
-from .cluster import Cluster
 from .figures import draw
-from .scenarios import WARM_UP_S, Run, backlog
-from .server import Redis, root
-from .windows import percentile
 
 REPORT = root() / "benchmarks" / "report.json"
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from celery_global_rate.limits.limit import Limit
-
-from .cluster import Cluster
-from .scenarios import script_calls
-from .server import Redis
-from .windows import excess, since
+from testbed.cluster import Cluster
+from testbed.scenarios import script_calls
+from testbed.server import Redis
+from testbed.windows import excess, since
 
 #: Limits, as shares of what the pool does without one; the first is out of reach.
 SHARES = (None, 1.05, 0.95, 0.8, 0.5)

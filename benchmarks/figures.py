@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from celery_global_rate.limits.limit import Limit
-
-from .server import root
+from testbed.server import root
 
 README = root() / "README.rst"
 PAGE = root() / "docs" / "benchmarks.inc"

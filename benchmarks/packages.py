@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from .server import root
+from testbed.server import root
+
 from .versions import Outcomes, csv_table, line, part
 
 TESTS = root() / "tests" / "packages"

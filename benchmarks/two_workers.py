@@ -11,10 +11,9 @@ import subprocess
 import sys
 
 import celery_global_rate
-
-from .cluster import Cluster
-from .scenarios import backlog
-from .server import any_redis
+from testbed.cluster import Cluster
+from testbed.scenarios import backlog
+from testbed.server import any_redis
 
 
 def main() -> int:
@@ -23,7 +22,7 @@ def main() -> int:
     with any_redis() as server, Cluster(f"{server.url}/0", rate="20/s", extension=False) as cluster:
         cluster.environment["CELERY_WORKER_GLOBAL_RATE_URL"] = f"{server.url}/1"
         run = backlog(cluster, server.client(), 2, 5)
-        command = [sys.executable, "-m", "celery", "-A", "benchmarks.app", "global-rate", "check"]
+        command = [sys.executable, "-m", "celery", "-A", "testbed.app", "global-rate", "check"]
         check = subprocess.run(command, env=cluster.environment, capture_output=True, text=True, check=False)
     print(run)
     print(check.stdout + check.stderr)

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from .server import root
+from testbed.server import root
 
 REPORT = root() / "benchmarks" / "versions.json"
 TABLE = root() / "docs" / "versions.inc"

@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from math import inf
 
-from benchmarks.records import Record
-from benchmarks.windows import excess, used
 from celery_global_rate.limits.limit import Limit
+from testbed.records import Record
+from testbed.windows import excess, used
 
 #: Starts per second before the change and after it, and the length of either phase in seconds.
 RATES = (100, 300)

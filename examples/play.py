@@ -11,9 +11,9 @@ import redis
 from kombu.exceptions import KombuError
 from rich.console import Console
 
-from benchmarks.cluster import Cluster
-from benchmarks.records import Tail
-from benchmarks.server import any_redis
+from testbed.cluster import Cluster
+from testbed.records import Tail
+from testbed.server import any_redis
 
 from .act import ACT_S, PHASE_S, RATES, Act, Phase
 from .picture import Picture, results

@@ -14,8 +14,8 @@ from celery import Celery
 from pytest_celery import CeleryTestBackend, CeleryTestBroker, RedisContainer
 from pytest_docker_tools import build, fxtr, network, volume
 
-from benchmarks.server import free_port, root
 from celery_global_rate.limits.limit import Limit
+from testbed.server import free_port, root
 
 from . import leftovers
 from .fleet import Fleet, WorkerContainer

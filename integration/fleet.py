@@ -12,7 +12,7 @@ from docker.models.containers import Container
 from docker.models.networks import Network
 from pytest_celery import CeleryTestWorker, CeleryWorkerContainer
 
-from benchmarks.meanwhile import wait
+from testbed.meanwhile import wait
 
 #: Celery says this once it takes tasks.
 READY = " ready."

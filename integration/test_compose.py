@@ -15,9 +15,9 @@ from collections.abc import Iterator
 import docker
 import pytest
 
-from benchmarks.meanwhile import wait
-from benchmarks.server import free_port, root
-from benchmarks.windows import excess, used
+from testbed.meanwhile import wait
+from testbed.server import free_port, root
+from testbed.windows import excess, used
 
 from . import leftovers
 from .conftest import Figures

@@ -16,7 +16,7 @@ import pytest
 from celery import Celery
 from pytest_celery import CeleryTestBroker
 
-from benchmarks.meanwhile import wait
+from testbed.meanwhile import wait
 
 from .conftest import ON_RABBITMQ, ON_REDIS, Figures
 from .fleet import Fleet, names

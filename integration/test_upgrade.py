@@ -9,8 +9,8 @@ from pathlib import Path
 import docker
 import pytest
 
-from benchmarks.server import root
 from celery_global_rate import __version__
+from testbed.server import root
 
 from .conftest import ON_REDIS, Figures
 from .fleet import Fleet

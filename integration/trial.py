@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from benchmarks.meanwhile import meanwhile, wait
-from benchmarks.windows import excess, used
 from celery_global_rate.limits.limit import Limit
+from testbed.meanwhile import meanwhile, wait
+from testbed.windows import excess, used
 
 from .fleet import Fleet
 from .starts import Starts

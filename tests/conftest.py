@@ -11,10 +11,11 @@ import celery
 import pytest
 import redis
 from hypothesis import HealthCheck, settings
+from kombu.transport.redis import Channel
 
-from benchmarks.server import ExternalRedis, RabbitMQ, Redis, any_redis, redis_binary
+from testbed.server import ExternalRedis, RabbitMQ, Redis, any_redis, redis_binary
 
-from .replay import Bucket
+from .storage.replay import Bucket
 
 # One database serves all examples of a test, which empties it before each.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -25,6 +26,11 @@ Server = Union[Redis, ExternalRedis]
 KNOWS_QUORUM_QUEUES = pytest.mark.skipif(
     celery.__version__ < "5.5", reason="Celery takes tasks from quorum queues from 5.5 on"
 )
+KNOWS_PROVIDERS = pytest.mark.skipif(
+    not hasattr(Channel, "_process_credential_provider"), reason="kombu takes no credential provider yet"
+)
+#: An application whose tasks go to a quorum queue.
+QUORUM = {"task_default_queue": "quorum", "task_default_queue_type": "quorum"}
 #: Notes a line that the end of the run prints.
 Figures = Callable[[str], None]
 

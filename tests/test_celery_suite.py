@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.server import redis_binary
+from testbed.server import redis_binary
 
 from .celery_suite.compare import Difference, Piece, in_pieces
 from .celery_suite.side import Run, Side

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.server import redis_binary
-from benchmarks.windows import excess
+from testbed.server import redis_binary
+from testbed.windows import excess
 
 from .chaos.promise import SLACK_S, Extra, Limits, recovery_s, use, worst_window
 from .chaos.run import run

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from benchmarks.server import root
+from testbed.server import root
 
 from .conftest import Figures, Server
 
@@ -113,7 +113,7 @@ def test_the_sdist_has_what_tests_and_documentation_need(dist: Path) -> None:
         names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
     made = {name for name in names if name == "PKG-INFO" or ".egg-info/" in name}
 
-    assert {"Makefile", "tox.ini", "tests/mutate.py", "integration/Dockerfile", "docs/conf.py"} <= names
+    assert {"Makefile", "tox.ini", "tests/storage/mutate.py", "integration/Dockerfile", "docs/conf.py"} <= names
     if (root() / ".git").exists():
         tracked = set(run("git", "ls-files", cwd=root()).split())
         new = set(run("git", "ls-files", "--others", "--exclude-standard", cwd=root()).split())
@@ -151,7 +151,7 @@ def test_the_wheel_in_a_clean_environment(wheel: Path, tmp_path: Path, empty_red
     assert str(tmp_path / "env") in imported
     assert "--global-rate-url" in run(python, "-m", "celery", "worker", "--help", cwd=tmp_path)
 
-    for folder in ("benchmarks", "examples"):
+    for folder in ("benchmarks", "examples", "testbed"):
         shutil.copytree(root() / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     workers = run(python, "-m", "benchmarks.two_workers", cwd=tmp_path, REDIS_URL=empty_redis.url)
     run(python, "-m", "pip", "install", "-q", f"{wheel}[cli]")

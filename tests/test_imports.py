@@ -88,3 +88,13 @@ def test_only_the_pool_and_the_commands_import_the_insides_of_the_worker() -> No
 
 def test_the_drawing_shows_the_rooms() -> None:
     assert (ROOT / "docs" / "rooms.svg").read_text() == drawing(), "run python docs/rooms.py"
+
+
+def test_tests_are_in_rooms_of_the_same_names_and_real_workers_apart() -> None:
+    """What starts real workers is in `cluster`, or in what `make chaos`, `soak`, `packages` and `celery-suite` run."""
+    tests = {path.relative_to(ROOT / "tests"): path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+    rooms = {path.parts[0] for path in tests if len(path.parts) == 2 and path.name.startswith("test_")}
+    with_workers = {path.parts[0] for path, text in tests.items() if "import Cluster\n" in text}
+
+    assert rooms == {room for room in ROOMS if (ROOT / PACKAGE / room).is_dir()} | {"cluster", "packages"}
+    assert with_workers == {"cluster", "packages", "soak"}

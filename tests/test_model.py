@@ -15,7 +15,7 @@ from .model.explorer import Exploration, Explorer
 from .model.machine import Model
 from .model.setup import FAULTS, Events, Setup
 from .model.state import Answer, Call, GiveBack, Redis, State
-from .replay import NAME, NOW, Bucket
+from .storage.replay import NAME, NOW, Bucket
 
 #: A quick network: an answer takes a tick at the most, and is late then.
 QUICK = Setup(timeout=0, slowest=1)

@@ -14,12 +14,12 @@ import pytest
 from celery import _state
 
 from benchmarks.figures import BEGIN, END, PAGE, page, section
-from benchmarks.server import root
 from celery_global_rate import GlobalRateLimit
 from celery_global_rate.activation import check
 from celery_global_rate.declared_limits import declared_limit
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.settings import KNOWN
+from testbed.server import root
 
 README = (root() / "README.rst").read_text()
 

@@ -41,7 +41,7 @@ from celery_global_rate.storage.hub_connection import WOULD_BLOCK
 from celery_global_rate.worker.pool import _is_revoked_by_stamp
 
 from .conftest import Server
-from .probe import OPTION, RUN_TIME_S, Lane, application, build, seam
+from .worker.probe import OPTION, RUN_TIME_S, Lane, application, build, seam
 
 CONSUMER = "celery/worker/consumer/consumer.py"
 

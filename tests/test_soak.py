@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.server import redis_binary
+from testbed.server import redis_binary
 
 from .conftest import Figures
 from .soak.footprint import Footprint, is_flat, least

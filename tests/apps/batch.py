@@ -8,7 +8,7 @@ from celery import Task
 from celery.utils.imports import symbol_by_name
 from celery.worker.request import create_request_cls
 
-from benchmarks.app import app, record
+from testbed.app import app, record
 
 
 class InPairs(Task):  # type: ignore[misc]

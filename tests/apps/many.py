@@ -1,4 +1,4 @@
-"""Many limited tasks beside the two of `benchmarks.app`, in a module that workers include, and an eye on the loop."""
+"""Many limited tasks beside the two of `testbed.app`, in a module that workers include, and an eye on the loop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from celery import bootsteps
 
-from benchmarks.app import app
+from testbed.app import app
 
 TICK_S = 0.005
 

@@ -1,6 +1,6 @@
 """Tasks that end in every way that tasks have, each with its own limit at the rate of the run.
 
-To be included beside `benchmarks.app`. With the extension on, the slots of each limit are recorded as well.
+To be included beside `testbed.app`. With the extension on, the slots of each limit are recorded as well.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from celery import Task, chain, chord, group, signals
 from celery.exceptions import Ignore, Reject
 
-from benchmarks.app import SETUP, app, record
+from testbed.app import SETUP, app, record
 
 #: Bytes of a large result.
 LARGE = 2_000_000

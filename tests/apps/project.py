@@ -1,11 +1,11 @@
-"""Tasks beside those of `benchmarks.app`, in a module that its workers include: retries, and parts of a canvas."""
+"""Tasks beside those of `testbed.app`, in a module that its workers include: retries, and parts of a canvas."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-from benchmarks.app import app, record
+from testbed.app import app, record
 
 
 @app.task(name="again", bind=True, rate_limit="2/s", max_retries=3)

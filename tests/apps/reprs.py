@@ -1,6 +1,6 @@
 """A task that writes down how its process shows what the extension and redis-py are made of.
 
-To be included beside `benchmarks.app`, in a worker whose pool is solo.
+To be included beside `testbed.app`, in a worker whose pool is solo.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import gc
 from functools import partial
 from pathlib import Path
 
-from benchmarks.app import SETUP, app
+from testbed.app import SETUP, app
 
 FILE = Path(SETUP["records"]).parent / "reprs"
 

@@ -1,6 +1,6 @@
 """A result backend that takes its time while a file says so, and a record of each task that was revoked or has expired.
 
-To be included beside `benchmarks.app`.
+To be included beside `testbed.app`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from celery import signals
 from celery.backends.redis import RedisBackend
 
-from benchmarks.app import record
+from testbed.app import record
 
 #: Holds the number of seconds that the backend takes for each call.
 FILE = Path(os.environ.get("GLOBAL_RATE_SLOW", os.devnull))

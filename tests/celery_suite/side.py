@@ -18,7 +18,7 @@ from pathlib import Path
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from benchmarks.server import RabbitMQ, Redis, root
+from testbed.server import RabbitMQ, Redis, root
 
 #: A test that takes longer hangs, in seconds. Celery's longest one takes two minutes and a half.
 HANGS_S = 240.0

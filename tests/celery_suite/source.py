@@ -10,7 +10,7 @@ from pathlib import Path
 
 import celery
 
-from benchmarks.server import root
+from testbed.server import root
 
 #: Where they are kept, once they were fetched.
 CACHE = root() / ".venv" / "celery-suite"

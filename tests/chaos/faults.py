@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.sentinels import SERVICE, Sentinels
-from benchmarks.server import Redis
+from testbed.sentinels import SERVICE, Sentinels
+from testbed.server import Redis
 
-from ..events import EVENTS, Event, Fleet, Place
+from ..cluster.events import EVENTS, Event, Fleet, Place
 
 #: For how long a Redis is slow, or takes no writes, in seconds: longer than workers wait before they call it an outage.
 AWAY_S = 1.5

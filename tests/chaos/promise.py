@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.windows import since
+from testbed.windows import since
 
 #: D, and R as docs/guarantees computes with it, in seconds.
 SLACK_S = 0.025 + 0.010

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from benchmarks.sentinels import Sentinels
 from celery_global_rate.limits.timing import HORIZON_S
+from testbed.sentinels import Sentinels
 
-from ..events import VISIBILITY_S, Event, Fleet, Place, Strike, fleet_of
-from ..runs import History
+from ..cluster.events import VISIBILITY_S, Event, Fleet, Place, Strike, fleet_of
+from ..cluster.runs import History
 from .faults import FAULTS
 from .promise import Extra, Limits, recovery_s, use, worst_window
 from .report import CHANGE, Report

@@ -7,14 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from benchmarks.cluster import Cluster
-from benchmarks.server import root
+from testbed.cluster import Cluster
+from testbed.server import root
 
 
 @contextlib.contextmanager
 def beating(cluster: Cluster, scheduler: str) -> Iterator[None]:
     """Run `celery beat` with the application of a cluster, and see that it goes well."""
-    command = [sys.executable, "-m", "celery", "-A", "benchmarks.app", "beat", "-S", scheduler]
+    command = [sys.executable, "-m", "celery", "-A", "testbed.app", "beat", "-S", scheduler]
     file = cluster.directory / "beat.log"
     with open(file, "wb") as log:
         process = subprocess.Popen(command, cwd=root(), env=cluster.environment, stdout=log, stderr=log)

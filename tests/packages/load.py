@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from benchmarks.cluster import Cluster
-from benchmarks.windows import excess, used
+from testbed.cluster import Cluster
+from testbed.windows import excess, used
 
 from ..conftest import Figures, Server
 

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("celery_batches", reason="make packages installs it where it takes the Celery that is tested")
 
-from benchmarks.cluster import Cluster
+from testbed.cluster import Cluster
 
 from ..conftest import Figures, Server
 from .load import judge, send_both

@@ -14,8 +14,8 @@ import pytest
 pytest.importorskip("django_celery_results", reason="make packages installs it")
 pytest.importorskip("django_celery_beat", reason="make packages installs it")
 
-from benchmarks.cluster import Cluster
-from benchmarks.server import root
+from testbed.cluster import Cluster
+from testbed.server import root
 
 from ..conftest import Figures, Server
 from .beat import beating

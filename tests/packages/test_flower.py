@@ -18,11 +18,11 @@ import pytest
 
 pytest.importorskip("flower", reason="make packages installs it")
 
-from benchmarks.cluster import Cluster
-from benchmarks.server import free_port, root
+from testbed.cluster import Cluster
+from testbed.server import free_port, root
 
+from ..cluster.operator import global_rate
 from ..conftest import Figures, Server, locked_redis
-from ..test_orders import order
 from .load import judge, send_both
 
 PACKAGES = ("flower",)
@@ -72,7 +72,7 @@ class Flower:
 def flowering(cluster: Cluster) -> Iterator[Flower]:
     """Run Flower with the application of a cluster."""
     port = free_port()
-    command = [sys.executable, "-m", "celery", "-A", "benchmarks.app", "flower", f"--port={port}"]
+    command = [sys.executable, "-m", "celery", "-A", "testbed.app", "flower", f"--port={port}"]
     file = cluster.directory / "flower.log"
     with open(file, "wb") as log:
         process = subprocess.Popen(
@@ -118,7 +118,7 @@ def test_flower_shows_and_changes_the_rate_in_force(empty_redis: Server, figures
                 cluster.wait_for(100, 20)
                 figures(judge_from(cluster, 10, 60))
 
-                order(cluster, "set", "limited", "40/s")
+                global_rate(cluster, "set", "limited", "40/s")
                 cluster.wait(lambda: flower.rates() == {"limited [rate_limit=40/s]"}, 8, "Flower shows 40/s")
                 told = flower.workers()
                 pages = {path: flower.ask(path) for path in PAGES}

@@ -12,7 +12,7 @@ pytest.importorskip("redbeat", reason="make packages installs it")
 from celery.schedules import schedule
 from redbeat import RedBeatSchedulerEntry
 
-from benchmarks.cluster import Cluster
+from testbed.cluster import Cluster
 
 from ..conftest import Figures, Server
 from .beat import beating

@@ -19,10 +19,10 @@ pytest.importorskip("pycurl", reason="make packages installs it")
 import boto3
 from kombu import Connection
 
-from benchmarks.cluster import Cluster
-from benchmarks.meanwhile import wait
-from benchmarks.server import free_port
 from celery_global_rate.broker.sqs import VisibilityTimeout
+from testbed.cluster import Cluster
+from testbed.meanwhile import wait
+from testbed.server import free_port
 
 from ..conftest import Figures, Server
 from .load import judge

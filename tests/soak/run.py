@@ -10,13 +10,13 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
-from benchmarks.cluster import Cluster
-from benchmarks.records import Tail
-from benchmarks.server import DURABLE, Redis
+from testbed.cluster import Cluster
+from testbed.records import Tail
+from testbed.server import DURABLE, Redis
 
 from ..chaos.promise import Extra, Limits, worst_window
-from ..events import VISIBILITY_S, nothing_on_its_way
-from ..outcomes import AT_LEAST, ENDS, LOSSES, MEMBERS, UNLIMITED
+from ..cluster.events import VISIBILITY_S, nothing_on_its_way
+from ..cluster.outcomes import AT_LEAST, ENDS, LOSSES, MEMBERS, UNLIMITED
 from .footprint import SPAN, Footprint, least
 from .report import Report, Witness
 

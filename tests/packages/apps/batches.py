@@ -1,10 +1,10 @@
-"""A task of celery-batches beside the limited one. To be included beside `benchmarks.app`."""
+"""A task of celery-batches beside the limited one. To be included beside `testbed.app`."""
 
 from __future__ import annotations
 
 from celery_batches import Batches
 
-from benchmarks.app import app, record
+from testbed.app import app, record
 
 
 @app.task(name="batch", base=Batches, flush_every=10, flush_interval=1, rate_limit="1/h")

@@ -1,5 +1,5 @@
-"""The results of tasks are kept. To be included beside `benchmarks.app`, which ignores them."""
+"""The results of tasks are kept. To be included beside `testbed.app`, which ignores them."""
 
-from benchmarks.app import limited
+from testbed.app import limited
 
 limited.ignore_result = False

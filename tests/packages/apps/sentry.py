@@ -1,4 +1,4 @@
-"""Sentry in all processes of a worker; what would be sent goes into a file. To be included beside `benchmarks.app`."""
+"""Sentry in all processes of a worker; what would be sent goes into a file. To be included beside `testbed.app`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sentry_sdk
 from sentry_sdk.integrations.celery import CeleryIntegration
 from sentry_sdk.transport import Transport
 
-from benchmarks.app import SETUP
+from testbed.app import SETUP
 
 FILE = Path(SETUP["records"]).parent / "sentry"
 

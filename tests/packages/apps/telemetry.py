@@ -1,4 +1,4 @@
-"""OpenTelemetry as its documentation has it, with spans that go into a file. To be included beside `benchmarks.app`."""
+"""OpenTelemetry as its documentation has it, with spans that go into a file. To be included beside `testbed.app`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from opentelemetry.instrumentation.celery import CeleryInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 
-from benchmarks.app import SETUP
+from testbed.app import SETUP
 
 FILE = Path(SETUP["records"]).parent / "telemetry"
 

@@ -1,0 +1,126 @@
+"""What has become of the tasks of a fleet."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from testbed.records import Record
+
+from .events import Fleet, Strike
+
+#: From the last line of a task until it is acknowledged, at the most, in seconds.
+UNREAD_S = 0.25
+
+
+@dataclass(frozen=True)
+class Run:
+    """A task that a worker has released, and a process has started.
+
+    Attributes:
+        task_id: the task.
+        worker: by name.
+        process: the id of the process.
+        released: when the worker handed it over, monotonic seconds.
+        started: its first line.
+        ended: its last line; infinite where it has none.
+    """
+
+    task_id: str
+    worker: str
+    process: str
+    released: float
+    started: float
+    ended: float
+
+
+class History:
+    """What has happened to the tasks `late` of a fleet.
+
+    Args:
+        fleet: at its end.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.strikes = fleet.strikes
+        self._parted = fleet.cluster.records("parted")
+        self._of: defaultdict[str, list[Record]] = defaultdict(list)
+        for kind in ("received", "release", "start", "end"):
+            for record in fleet.cluster.records(kind, "late"):
+                self._of[record.task_id].append(record)
+        for records in self._of.values():
+            records.sort()
+        self.runs = {task_id: runs for task_id in self._of if (runs := list(self._runs(task_id)))}
+
+    def _runs(self, task_id: str) -> Iterator[Run]:
+        records = self._of[task_id]
+        for record in records:
+            if record.kind == "start":
+                released = [it.instant for it in records if it.kind == "release" and it.worker == record.worker]
+                ended = [it.instant for it in records if it.kind == "end" and it.process == record.process]
+                yield Run(
+                    task_id,
+                    record.worker,
+                    record.process,
+                    max(instant for instant in released if instant <= record.instant),
+                    record.instant,
+                    min((instant for instant in ended if instant >= record.instant), default=float("inf")),
+                )
+
+    def over(self, strike: Strike, worker: str) -> float:
+        """When an event has had its effect on a worker: before, a task may pass from the held ones to the pool."""
+        if not strike.parts:
+            return strike.until
+        parted = (record.instant for record in self._parted if record.worker == worker)
+        return min((instant for instant in parted if instant >= strike.at), default=strike.until)
+
+    def held(self, strike: Strike) -> set[str]:
+        """The tasks that the workers it struck held, from its beginning until it had its effect."""
+        held = set()
+        for task_id, records in self._of.items():
+            last = [record for record in records if record.instant < strike.at][-1:]
+            if last and last[0].kind == "received" and (worker := last[0].worker) in strike.workers:
+                later = [record for record in records if strike.at <= record.instant <= self.over(strike, worker)]
+                if not any((record.kind, record.worker) == ("release", worker) for record in later):
+                    held.add(task_id)
+        return held
+
+    def is_struck(self, run: Run) -> bool:
+        """Whether a task was with the pool when something happened to its worker: it then has Celery's own guarantee.
+
+        After `pool_restart` each process runs one more task before it ends, and Celery may not read its result.
+        """
+        for strike in self.strikes:
+            if run.worker not in strike.workers or run.ended < strike.at - UNREAD_S:
+                continue
+            if strike.parts and run.released <= self.over(strike, run.worker):
+                return True
+            if strike.event == "pool_restart" and run == self._next(strike.at, run.process):
+                return True
+        return False
+
+    def _next(self, instant: float, process: str) -> Run | None:
+        runs = (run for runs in self.runs.values() for run in runs if run.process == process)
+        return min((run for run in runs if run.ended >= instant), key=lambda run: run.started, default=None)
+
+    @property
+    def ended(self) -> set[str]:
+        """Tasks that have run to their end."""
+        return {task_id for task_id, runs in self.runs.items() if min(run.ended for run in runs) < float("inf")}
+
+    @property
+    def struck(self) -> set[str]:
+        """Tasks that were with the pool at an event."""
+        return {task_id for task_id, runs in self.runs.items() if any(map(self.is_struck, runs))}
+
+    @property
+    def doubles(self) -> set[str]:
+        """Tasks that ran more than once."""
+        return {task_id for task_id, runs in self.runs.items() if len(runs) > 1}
+
+    @property
+    def needless(self) -> set[str]:
+        """Those of them that ran again although nothing had struck the run before."""
+        runs = {task_id: sorted(self.runs[task_id], key=lambda run: run.started) for task_id in self.doubles}
+        return {task_id for task_id in runs if not all(map(self.is_struck, runs[task_id][:-1]))}

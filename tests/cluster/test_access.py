@@ -1,0 +1,241 @@
+"""By which ways and with which rights a Redis keeps limits: a unix socket, and a user with the least rights."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from redis.exceptions import RedisError
+
+from celery_global_rate.cli.check import Reference
+from celery_global_rate.limits.limit import Limit
+from celery_global_rate.limits.override import set_limit
+from celery_global_rate.limits.redis_clock import RedisClock
+from celery_global_rate.limits.reservation import Reservation
+from celery_global_rate.settings import Settings
+from celery_global_rate.storage.blocking_store import BlockingStore
+from celery_global_rate.storage.heartbeat import Heartbeat
+from celery_global_rate.storage.limiter import Limiter
+from celery_global_rate.storage.outage import Outage
+from celery_global_rate.storage.outage_policies import Hold
+from celery_global_rate.storage.scripts import news_channel
+from celery_global_rate.worker.override_feed import OverrideFeed
+from celery_global_rate.worker.overrides import Overrides
+from testbed.cluster import Cluster
+from testbed.scenarios import backlog
+from testbed.server import Redis, redis_binary, root
+
+from ..conftest import Figures, Server
+from ..storage.wire import Wire
+from .operator import TOLD_S, check, control, global_rate
+
+PREFIX = "global-rate:v1:lab"
+SECRET = "s3cret"
+LIMIT = Limit.parse("100/s")
+#: What the documentation says of rights without which limits are kept all the same.
+FOR_OPERATORS = {"+info", "+ping"}
+
+
+def documented() -> list[str]:
+    """The words of the command in the documentation, for the prefix and the password of these tests."""
+    text = (root() / "docs" / "configuration.rst").read_text()
+    (command,) = re.findall(r"^   redis-cli (ACL SETUSER .*?)\n\n", text, re.DOTALL | re.MULTILINE)
+    command = command.replace("\\\n", "").replace("PASSWORD", SECRET).replace("global-rate:v1:proj", PREFIX)
+    return shlex.split(command)
+
+
+RIGHTS = [word for word in documented() if word[0] in "+~&"]
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Redis]:
+    """A server that has a user `limits`."""
+    if redis_binary() is None:
+        pytest.skip("no Redis to run")
+    with contextlib.closing(Redis()) as server:
+        yield server.start()
+
+
+def allow(server: Redis, without: str = "") -> str:
+    """Give the user all documented rights but one, and return the URL; nothing is in the server, nor in its log."""
+    client = server.client()
+    client.flushall()
+    client.script_flush()
+    client.execute_command("ACL", "DELUSER", "limits")
+    client.execute_command(*[word for word in documented() if word != without])
+    client.execute_command("ACL", "LOG", "RESET")
+    return f"redis://limits:{SECRET}@127.0.0.1:{server.port}/1"
+
+
+def refused(server: Redis) -> set[str]:
+    """The commands, keys and channels that the server has refused; redis-py's introduction aside."""
+    with redis.Redis(port=server.port, decode_responses=True) as client:
+        return {entry["object"] for entry in client.acl_log()} - {"client|setinfo"}
+
+
+def failures(url: str, admin: redis.Redis) -> list[str]:
+    """Do all that a worker and an operator do with a Redis, and tell what does not work."""
+    failed: list[str] = []
+    answers: list[Reservation | None] = []
+
+    def tell(what: str, works: object) -> None:
+        if not works:
+            failed.append(what)
+
+    with Wire(url) as wire:
+        wire.settings = Settings(url, {}, PREFIX, 100)
+        clock = RedisClock()
+        overrides = Overrides(clock, lambda *in_force: None, lambda name: None)
+        limiter = Limiter(wire.connection, PREFIX, "w", clock, Outage(url, Hold(), lambda: None), Hold(), overrides)
+        channel = news_channel(PREFIX, 1)
+        members = Heartbeat(wire.connection, PREFIX, "w", channel, lambda at: None)
+        news = OverrideFeed(wire.settings.connection, wire.waker, wire.connection, PREFIX, channel, overrides, members)
+        try:
+            wire.open()
+        except AssertionError:
+            return ["connect"]
+        news.attach(wire.loop.hub)
+
+        def reserve() -> Reservation | None:
+            known = len(answers)
+            limiter.reserve("limited", LIMIT, 3, answers.append)
+            wire.loop.run_until(lambda: len(answers) > known)
+            return answers[-1]
+
+        def given() -> int:
+            return int(admin.hget(f"{{{PREFIX}}}:bucket:limited", "given") or 0)
+
+        def happens(condition: object) -> bool:
+            try:
+                wire.loop.run_until(condition, 0.5)
+            except AssertionError:
+                return False
+            return True
+
+        first, second = reserve(), reserve()  # the second one by the name of the script
+        tell("reserve", first and first.count and second)
+        if second and second.count:
+            before = given()
+            limiter.give_back("limited", second)
+            tell("give back", happens(lambda: given() == before - second.left))
+        members.beat(0.0)
+        tell("beat", happens(lambda: members.most == 1))
+        wire.loop.run_for(0.1)  # subscribed by now, and it has beaten once more
+        members.leave()
+        wire.loop.run_for(0.05)
+        tell("leave", not admin.zcard(f"{{{PREFIX}}}:workers"))
+        try:
+            with BlockingStore(wire.settings) as store:
+                _, record = store.change("limited", set_limit(LIMIT, "100/s", None, None), "test", "test")
+                tell("set", record)
+                tell("news", happens(lambda: overrides.get("limited")))
+                tell("records", "limited" in store.overrides())
+                tell("history", store.history("limited"))
+                tell("states", store.states(["limited"])["limited"].given >= 0)
+        except RedisError as exc:
+            failed.append(f"{type(exc).__name__}: {exc}")
+            overrides.learn("limited", "1:a:0:{}")
+        admin.delete(f"{{{PREFIX}}}:records", f"{{{PREFIX}}}:era")
+        news.look()
+        tell("keep", happens(lambda: admin.hexists(f"{{{PREFIX}}}:era", "id")))
+        admin.delete(f"{{{PREFIX}}}:records")
+        reserve()
+        tell("keep by reserve", admin.hlen(f"{{{PREFIX}}}:records"))
+        seconds, _ = admin.time()
+        admin.hset(f"{{{PREFIX}}}:bucket:limited", mapping={"slot": (seconds + 3600) * 10**6, "slot_ps": 0, "lead": 0})
+        tell("a clock that stepped back", reserve())
+        news.detach()
+    reference = Reference.ask(wire.settings)
+    tell("check", reference.error is None)
+    return failed
+
+
+def test_the_documented_rights_suffice(guarded: Redis) -> None:
+    url = allow(guarded)
+    assert failures(url, guarded.client(1)) == []
+    assert not refused(guarded)
+
+
+@pytest.mark.parametrize("right", RIGHTS)
+def test_each_documented_right_is_needed(guarded: Redis, right: str) -> None:
+    """Without it something does not work. Two are for what operators are shown, as the documentation says."""
+    url = allow(guarded, without=right)
+    failed = failures(url, guarded.client(1))
+
+    assert refused(guarded)
+    assert bool(failed) == (right not in FOR_OPERATORS), failed
+
+
+def test_a_worker_and_all_commands_with_the_least_rights(guarded: Redis, empty_redis: Server) -> None:
+    """Nothing is refused, by the server's own log."""
+    url = allow(guarded)
+    with Cluster(f"{empty_redis.url}/0", url, "50/s", loglevel="INFO") as cluster:
+        cluster.start(1)
+        cluster.send("limited", 1500)
+        cluster.wait_for(20, 10)
+        assert "ok" in control(cluster, "100/s")[0]
+        checked = check(cluster)
+        for words in (("set", "limited", "80/s"), ("pause", "limited"), ("resume", "limited"), ("history", "limited")):
+            global_rate(cluster, *words)
+        shown = global_rate(cluster, "show")
+        global_rate(cluster, "reset", "limited")
+        cluster.wait_for(len(cluster.records("start", "limited")) + 20, 5)
+        assert cluster.stop("w0") == 0
+        log = cluster.log("w0")
+
+    assert checked.of("w0@lab") == ["on"]
+    assert "80/s" in shown
+    assert "no answer" not in log
+    assert SECRET not in log
+    assert not refused(guarded)
+
+
+@pytest.mark.parametrize("scheme", ["unix", "redis+socket"])
+def test_a_worker_limits_over_a_unix_socket(empty_redis: Server, figures: Figures, scheme: str) -> None:
+    """In its second database."""
+    if redis_binary() is None:
+        pytest.skip("no Redis to run")
+    with tempfile.TemporaryDirectory(prefix="global-rate-socket-") as directory:
+        path = Path(directory) / "redis.sock"
+        database = "db" if scheme == "unix" else "virtual_host"
+        with contextlib.closing(Redis(options=["--unixsocket", str(path)])) as server:
+            server.start()
+            with Cluster(f"{empty_redis.url}/0", f"{scheme}://{path}?{database}=2", "100/s") as cluster:
+                run = backlog(cluster, server.client(), 2, 3)
+            keys = [server.client(number).dbsize() for number in range(3)]
+    figures(f"{scheme}: {run}")
+
+    assert run.kept
+    assert 0.99 <= run.used <= 1.005
+    assert keys[:2] == [0, 0]
+    assert keys[2] >= 2
+
+
+@pytest.mark.parametrize("where", ["options", "URL"])
+def test_answers_are_bytes_whatever_the_options_say(empty_redis: Server, where: str) -> None:
+    """An application may share its options with other clients. The order comes by the news alone, within 1.5 s."""
+    url, conf = f"{empty_redis.url}/1", {"worker_enable_remote_control": False}
+    if where == "options":
+        conf["global_rate_redis_options"] = {"decode_responses": True, "encoding": "utf-16", "protocol": 3}
+    else:
+        url += "?decode_responses=true&protocol=3"
+    with Cluster(f"{empty_redis.url}/0", url, "1/h", conf=conf, loglevel="INFO") as cluster:
+        cluster.start(1, pool="solo")
+        cluster.send("limited", 30)
+        cluster.wait_for(1, 10)
+        time.sleep(0.5)
+        global_rate(cluster, "set", "limited", "50/s")
+        cluster.wait_for(20, TOLD_S)
+        shown = global_rate(cluster, "show", "-t", "0")
+        log = cluster.log("w0")
+
+    assert "50/s" in shown
+    assert "Traceback" not in log
+    assert "no answer" not in log
