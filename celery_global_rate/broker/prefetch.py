@@ -133,26 +133,53 @@ def renewal(consumer: Any, qos: Any) -> Renew | None:
         qos: its `kombu.common.QoS` of this moment, which Celery's loop asks to tell the broker what has changed.
 
     Returns:
-        A function that does it the next time Celery's loop turns, and takes how many prefetch slots the new consumer
-        has beside those that Celery asks for; or None if the prefetch count follows each change. The messages that the
-        old consumer has brought stay with the worker and do not count for the new one, which begins before the old
-        one ends.
+        A function that takes how many prefetch slots the new consumer has beside those that Celery asks for; or None if
+        the prefetch count follows each change.
     """
-    tell = qos.callback
     if consumer.connection is None or consumer.connection.transport.driver_type != "amqp":  # None: it is lost
         return None
-    if inspect.getclosurevars(tell).nonlocals["qos_global"]:  # Celery 5.7 has an attribute, too; here all have it
-        return None
-    lent: int | None = None
+    # Celery 5.7 has an attribute for it, too; the callback knows it in all versions.
+    counts_for_all = inspect.getclosurevars(qos.callback).nonlocals["qos_global"]
+    return None if counts_for_all else ConsumerRestart(consumer, qos).ask
 
-    def tell_or_renew(prefetch_count: int) -> None:
-        nonlocal lent
-        if lent is None:
-            tell(prefetch_count=prefetch_count)
+
+class ConsumerRestart:
+    """Restarts the worker's consumer with another prefetch count, the next time Celery's loop turns.
+
+    The messages that the old consumer has brought stay with the worker and do not count for the new one, which begins
+    before the old one ends.
+
+    Args:
+        consumer: the worker's.
+        qos: as for `renewal`.
+    """
+
+    def __init__(self, consumer: Any, qos: Any) -> None:
+        self._consumer = consumer
+        self._qos = qos
+        self._tell = qos.callback
+        #: Prefetch slots of the next consumer beside those that Celery asks for; None if none is asked for.
+        self._more: int | None = None
+        qos.callback = self._tell_or_restart
+
+    def ask(self, more: int) -> None:
+        """Have it done, with this many prefetch slots beside those that Celery asks for."""
+        self._more = more
+        self._mark()
+        # Celery may be telling the broker its first count, and note that as the last one.
+        self._consumer.call_soon(self._mark)
+
+    def _mark(self) -> None:
+        if self._more is not None:
+            self._qos.prev = None  # the loop's sign that something has changed
+
+    def _tell_or_restart(self, prefetch_count: int) -> None:
+        if self._more is None:
+            self._tell(prefetch_count=prefetch_count)
             return
-        more, lent = lent, None
-        tasks = consumer.task_consumer
-        tasks.qos(prefetch_count=consumer.initial_prefetch_count + more, apply_global=False)
+        more, self._more = self._more, None
+        tasks = self._consumer.task_consumer
+        tasks.qos(prefetch_count=self._consumer.initial_prefetch_count + more, apply_global=False)
         old = {name: tag for name, tag in tasks._active_tags.items() if can_restart_consumer(tasks._queues.get(name))}
         for name in old:
             del tasks._active_tags[name]
@@ -160,16 +187,3 @@ def renewal(consumer: Any, qos: Any) -> Renew | None:
         # Only now: RabbitMQ deletes a queue with auto_delete, and all that is in it, when it has no consumer.
         for tag in old.values():
             tasks.channel.basic_cancel(tag)
-
-    def renew(more: int) -> None:
-        nonlocal lent
-        lent = more
-        mark()
-        consumer.call_soon(mark)  # Celery may be telling the broker its first count, and note that as the last one
-
-    def mark() -> None:
-        if lent is not None:
-            qos.prev = None  # the loop's sign that something has changed
-
-    qos.callback = tell_or_renew
-    return renew

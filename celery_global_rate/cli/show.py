@@ -45,9 +45,9 @@ class Look:
         limit_override: an operator's limit that is in force, or None.
         pause: one that is in force, or None.
         held: what workers hold; None if it is not known.
-        state: in Redis, the second time.
-        rate: slots per second between both times.
-        now_us: the Redis clock then, epoch us.
+        before, state: in Redis, twice.
+        sampled_s: the time between, in seconds.
+        now_us: the Redis clock the second time, epoch us.
         is_unlimited: whether the task has its own strategy, so that nothing is in force.
         problem: why its override cannot be read; empty if it can.
     """
@@ -57,8 +57,9 @@ class Look:
     limit_override: LimitOverride | None
     pause: Pause | None
     held: Holding | None
+    before: State
     state: State
-    rate: float
+    sampled_s: float
     now_us: int
     is_unlimited: bool
     problem: str
@@ -67,6 +68,11 @@ class Look:
     def in_force(self) -> str:
         """The limit in force, for people."""
         return str((None if self.is_unlimited else self._limit) or "none")
+
+    @property
+    def rate(self) -> float:
+        """Slots per second."""
+        return effective_rate(None if self.pause else self._limit, self.before, self.state, self.sampled_s)
 
     @property
     def next_us(self) -> int | None:
@@ -190,21 +196,18 @@ def rows(context: Context, store: BlockingStore, names: Sequence[str] | None, ti
     found = []
     for name, state in states.items():
         override, problem = _read(texts.get(name))
-        declared = context.declared(name)
-        limit_override = override.limit_override_at(now_us) if override else None
-        pause = override.pause_at(now_us) if override else None
-        limit = None if pause else limit_override.limit if limit_override else declared
         look = Look(
             name,
-            declared,
-            limit_override,
-            pause,
-            held=None if held is None else held[name],
-            state=state,
-            rate=effective_rate(limit, before[name], state, sampled_s),
-            now_us=now_us,
-            is_unlimited=context.is_unlimited(name),
-            problem=problem,
+            context.declared(name),
+            override.limit_override_at(now_us) if override else None,
+            override.pause_at(now_us) if override else None,
+            None if held is None else held[name],
+            before[name],
+            state,
+            sampled_s,
+            now_us,
+            context.is_unlimited(name),
+            problem,
         )
         found.append(Row.of(look))
     return found

@@ -108,12 +108,11 @@ class Limit:
 
     def __str__(self) -> str:
         counts = {period: self.per_second * seconds for period, seconds in PERIODS_S.items()}
-        whole = (period for period, count in counts.items() if abs(count - round(count)) < 1e-6 * count)
-        period = next(whole, None)
-        if period:
-            text = f"{round(counts[period])}/{period}"
+        whole = [period for period, count in counts.items() if abs(count - round(count)) < 1e-6 * count]
+        if whole:
+            text = f"{round(counts[whole[0]])}/{whole[0]}"
         else:
-            period = "s" if self.per_second >= 1 else "h" if self.per_second * 3600 >= 1 else "d"
+            period = next((period for period in "sh" if counts[period] >= 1), "d")
             text = f"{counts[period]:.6g}/{period}"
         return text + (f", burst {self.burst}" if self.burst > 1 else "")
 

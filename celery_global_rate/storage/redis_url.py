@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 from celery.exceptions import ImproperlyConfigured
@@ -51,35 +51,46 @@ def spelled(url: object, setting: str) -> str:
     if not urls or not all("://" in part for part in urls):
         raise ImproperlyConfigured(f"{setting} is not a URL: write it like {EXAMPLE}")
     for part in urls:
-        name, rest = scheme(part), part.split("://", 1)[1]
-        known = (*SCHEMES, SENTINEL, *CLUSTERS)
-        if name not in known:
-            raise ImproperlyConfigured(f"{setting} = {name}://...: use one of {', '.join(known)}")
-        if set(rest.rpartition("@")[0]) & set("/?#@"):
-            raise ImproperlyConfigured(
-                f"{setting}: its password has one of / ? # @ in it: write %2F, %3F, %23 or %40 instead"
-            )
-    hosts = [part.split("://", 1)[1].rpartition("@")[2].partition("/")[0] for part in urls]
-    if any(";" in host for host in hosts) or (
-        len(urls) > 1 and {*map(scheme, urls)} not in ({SENTINEL}, {CLUSTER}, {CLUSTER_TLS})
-    ):
-        raise ImproperlyConfigured(
-            f"{setting} = {redacted(text)}: name one Redis, or several Sentinels, each as sentinel://host:port, "
-            f"or several nodes of a Cluster, each as {CLUSTER}://host:port"
-        )
+        _require_known(part, setting)
+    _require_one_kind(urls, setting)
     plain = ";".join(map(_in_redis_py, urls))
-    for part in split(plain):
-        try:
-            is_read = scheme(part) == "unix" or re.fullmatch(r"/?\d*", urlsplit(part).path)
-            urlsplit(part).port  # noqa: B018  (may raise)
-        except ValueError:
-            is_read = None
-        if not is_read:
-            raise ImproperlyConfigured(
-                f"{setting} = {redacted(plain)}: check its host, port and database, each of the two a number, "
-                f"as in {EXAMPLE}"
-            )
+    if not all(map(_is_readable, split(plain))):
+        raise ImproperlyConfigured(
+            f"{setting} = {redacted(plain)}: check its host, port and database, each of the two a number, "
+            f"as in {EXAMPLE}"
+        )
     return plain
+
+
+def _require_known(url: str, setting: str) -> None:
+    name, rest = scheme(url), url.split("://", 1)[1]
+    known = (*SCHEMES, SENTINEL, *CLUSTERS)
+    if name not in known:
+        raise ImproperlyConfigured(f"{setting} = {name}://...: use one of {', '.join(known)}")
+    if set(rest.rpartition("@")[0]) & set("/?#@"):
+        raise ImproperlyConfigured(
+            f"{setting}: its password has one of / ? # @ in it: write %2F, %3F, %23 or %40 instead"
+        )
+
+
+def _require_one_kind(urls: Sequence[str], setting: str) -> None:
+    hosts = [url.split("://", 1)[1].rpartition("@")[2].partition("/")[0] for url in urls]
+    are_of_one_kind = len(urls) == 1 or {*map(scheme, urls)} in ({SENTINEL}, {CLUSTER}, {CLUSTER_TLS})
+    if not are_of_one_kind or any(";" in host for host in hosts):
+        raise ImproperlyConfigured(
+            f"{setting} = {redacted(';'.join(urls))}: name one Redis, or several Sentinels, each as "
+            f"sentinel://host:port, or several nodes of a Cluster, each as {CLUSTER}://host:port"
+        )
+
+
+def _is_readable(url: str) -> bool:
+    """Whether host, port and database are what they must be."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  (may raise)
+    except ValueError:
+        return False
+    return scheme(url) == "unix" or re.fullmatch(r"/?\d*", parts.path) is not None
 
 
 def _in_redis_py(url: str) -> str:

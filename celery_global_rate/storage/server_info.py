@@ -32,8 +32,10 @@ class Server:
     @classmethod
     def parse(cls, reply: object) -> Server:
         """Read the reply to `INFO`. An error, such as that of an ACL, leaves everything unknown."""
-        text = reply.decode(errors="replace") if isinstance(reply, bytes) else reply if isinstance(reply, str) else ""
-        facts = {key: value for key, _, value in (line.partition(":") for line in text.split("\r\n"))}
+        if isinstance(reply, bytes):
+            reply = reply.decode(errors="replace")
+        lines = reply.split("\r\n") if isinstance(reply, str) else []
+        facts = {key: value for key, _, value in (line.partition(":") for line in lines)}
         redis, valkey = facts.get("redis_version", ""), facts.get("valkey_version")
         numbers = re.match(r"(\d+)\.(\d+)", redis)
         role = facts.get("role", "")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain, count, islice
 from typing import Any, Protocol
 
 from ..declared_limits import NOT_LIMITED
 from ..limits.duration import format_duration
 from ..limits.limit import Limit
-from ..limits.override import Origin, Override
+from ..limits.override import LimitOverride, Origin, Override, Pause
 from ..limits.redis_clock import RedisClock
 from ..scheduling.bucket import Bucket
 
@@ -51,50 +52,40 @@ def announce(
         logger.warning("global-rate: %s declares %s and is %s", name, declared[name] or "no limit", NOT_LIMITED)
     for name in sorted(declared):
         if override := overrides.get(name):
-            _announce(name, declared[name], override, now_us)
+            if limit_override := override.limit_override_at(now_us):
+                _announce_limit(name, declared[name], limit_override, now_us)
+            if pause := override.pause_at(now_us):
+                _announce_pause(name, pause, now_us)
 
 
-def _announce(name: str, declared: Limit | None, override: Override, now_us: float) -> None:
-    if limit_override := override.limit_override_at(now_us):
-        end = (
-            f", for another {format_duration((limit_override.until_us - now_us) / 1e6)}"
-            if limit_override.until_us
-            else ""
-        )
-        logger.info(
-            "global-rate: %s is limited to %s %s%s",
+def _announce_limit(name: str, declared: Limit | None, limit_override: LimitOverride, now_us: float) -> None:
+    rate, until_us, here = limit_override.rate, limit_override.until_us, str(declared or "none")
+    end = "" if until_us is None else f", for another {format_duration((until_us - now_us) / 1e6)}"
+    logger.info("global-rate: %s is limited to %s %s%s", name, rate, describe(limit_override.origin, now_us), end)
+    if limit_override.declared != here:
+        logger.warning(
+            "global-rate: %s now declares %s instead of %s, which has no effect: %s was ordered, "
+            "and stays in force until `celery global-rate reset %s`",
             name,
-            limit_override.rate,
-            describe(limit_override.origin, now_us),
-            end,
+            here,
+            limit_override.declared,
+            rate,
+            name,
         )
-        here = str(declared or "none")
-        if limit_override.declared != here:
-            logger.warning(
-                "global-rate: %s now declares %s instead of %s, which has no effect: %s was ordered, "
-                "and stays in force until `celery global-rate reset %s`",
-                name,
-                here,
-                limit_override.declared,
-                limit_override.rate,
-                name,
-            )
-    if pause := override.pause_at(now_us):
-        if pause.until_us is None:
-            logger.warning(
-                "global-rate: %s is paused indefinitely %s: nothing starts until `celery global-rate resume %s`",
-                name,
-                describe(pause.origin, now_us),
-                name,
-            )
-        else:
-            left_s = (pause.until_us - now_us) / 1e6
-            logger.info(
-                "global-rate: %s is paused for another %s %s",
-                name,
-                format_duration(left_s),
-                describe(pause.origin, now_us),
-            )
+
+
+def _announce_pause(name: str, pause: Pause, now_us: float) -> None:
+    by = describe(pause.origin, now_us)
+    if pause.until_us is None:
+        logger.warning(
+            "global-rate: %s is paused indefinitely %s: nothing starts until `celery global-rate resume %s`",
+            name,
+            by,
+            name,
+        )
+    else:
+        left = format_duration((pause.until_us - now_us) / 1e6)
+        logger.info("global-rate: %s is paused for another %s %s", name, left, by)
 
 
 def describe(origin: Origin, now_us: float) -> str:
@@ -143,20 +134,14 @@ def _left_s(until_us: int | None, now_us: float) -> int | None:
 def held(bucket: Bucket, clock: RedisClock, now: float) -> dict[str, Any]:
     """What is held in a bucket, as a worker reports it to `inspect rate_held`.
 
-    The start of a task without a slot is expected after all that wait before it here, and as many in each of the
-    workers that wait on this bucket.
+    Args:
+        bucket: of a task.
+        clock: the worker's view of the Redis clock.
+        now: monotonic seconds.
     """
-    due = [
-        clock.reached(reservation.slot_us(index))
-        for reservation in bucket.reservations
-        for index in range(reservation.used, reservation.count)
-    ]
-    interval_s = bucket.limit.interval_s * bucket.waiting if bucket.limit else 0.0
-    first = (due[-1] if due else max(now, clock.reached(bucket.next_us))) if bucket.limit else now
     opens = bucket.opens(clock)
     tasks = []
-    for place, request in zip(range(LISTED), (*bucket.retrying, *bucket.held)):
-        at = due[place] if place < len(due) else first + (place - len(due) + bool(due)) * interval_s
+    for request, at in zip(islice(chain(bucket.retrying, bucket.held), LISTED), _starts(bucket, clock, now)):
         expected_s = max(at, opens) - now
         tasks.append(
             {
@@ -166,3 +151,26 @@ def held(bucket: Bucket, clock: RedisClock, now: float) -> dict[str, Any]:
             }
         )
     return {"count": bucket.held_count, "tasks": tasks}
+
+
+def _starts(bucket: Bucket, clock: RedisClock, now: float) -> Iterator[float]:
+    """When the held tasks of a bucket are expected to start, in monotonic seconds, one after the other, without end.
+
+    The first ones have the slots in hand. Each further one is expected after all that wait before it here, and as many
+    in each of the workers that wait on this bucket.
+    """
+    due = [
+        clock.reached(reservation.slot_us(index))
+        for reservation in bucket.reservations
+        for index in range(reservation.used, reservation.count)
+    ]
+    yield from due
+    interval_s = bucket.limit.interval_s * bucket.waiting if bucket.limit else 0.0
+    if bucket.limit is None:
+        first = now
+    elif due:
+        first = due[-1] + interval_s
+    else:
+        first = max(now, clock.reached(bucket.next_us))
+    for place in count():
+        yield first + place * interval_s

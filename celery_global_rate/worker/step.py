@@ -61,7 +61,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         self._declared = Declared(consumer.app)
         self.hostname: str = consumer.hostname
         self._celery_buckets = consumer.task_buckets
-        #: By the names of their tasks: of all that have a limit, or had one, or an order.
+        #: By the names of their tasks: of all that have a limit, had one, or have an override.
         self.buckets: dict[str, TaskBucket] = {}
         self._thread = None if consumer.hub else HubThread("global-rate")
         settings = Settings.from_app(consumer.app, self._url)
@@ -84,10 +84,16 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         consumer.global_rate = self
         consumer.bucket_for_task = self._bucket_for_task
         consumer.reset_rate_limits()
+        self._await_soft_shutdown(consumer)
+        self._announce()
+
+    def _await_soft_shutdown(self, consumer: Any) -> None:
         self._is_soft = False
         controller = consumer.controller
         if wait := getattr(controller, "wait_for_soft_shutdown", None):  # since Celery 5.5
             controller.wait_for_soft_shutdown = partial(self._begin_soft_shutdown, consumer, wait)
+
+    def _announce(self) -> None:
         now_us = self.engine.limiter.clock.now_us(time.monotonic())
         declared = {name: known.declared for name, known in self.buckets.items()}
         unlimited = {name for name in declared if has_own_strategy(self._app.tasks[name])}

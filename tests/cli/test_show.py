@@ -31,7 +31,8 @@ def test_no_line_is_wider_than_a_terminal(rows: list[Row]) -> None:
 
 
 ANN = Origin(NOW_US - 3_600_000_000, "ann", "global-rate set", "they called")
-DECLARED = Look("t", Limit.parse("1/m"), None, None, None, State(NOW_US, 5, 2), 1 / 60, NOW_US, False, "")
+STATE = State(NOW_US, 5, 2)
+DECLARED = Look("t", Limit.parse("1/m"), None, None, None, STATE, STATE, 1.0, NOW_US, False, "")
 SET = LimitOverride(Limit.parse("5/s"), "5/s", None, "1/m", "declared", ANN)
 
 
@@ -41,22 +42,22 @@ SET = LimitOverride(Limit.parse("5/s"), "5/s", None, "1/m", "declared", ANN)
         (DECLARED, ("t", "1/m", "1/m", "declared", "1.0/m", "?", "2", "in 60 s"), ""),
         (
             replace(DECLARED, limit_override=SET, held=Holding(7, Counter({"slow": 2}))),
-            ("t", "1/m", "5/s", "ordered", "1.0/m", "7", "2", "now"),
+            ("t", "1/m", "5/s", "ordered", "0.0/s", "7", "2", "now"),
             "60 m ago by ann: they called; queue slow is put aside by 2 workers: global_rate_max_held",
         ),
         (
             replace(DECLARED, pause=Pause(None, ANN)),
-            ("t", "1/m", "paused", "declared", "1.0/m", "?", "2", "after resume"),
+            ("t", "1/m", "paused", "declared", "0.0/s", "?", "2", "after resume"),
             "paused 60 m ago by ann: they called",
         ),
         (
             replace(DECLARED, pause=Pause(NOW_US + 90_000_000, ANN)),
-            ("t", "1/m", "paused", "declared", "1.0/m", "?", "2", "in 90 s"),
+            ("t", "1/m", "paused", "declared", "0.0/s", "?", "2", "in 90 s"),
             "paused 60 m ago by ann, for another 90 s: they called",
         ),
         (
             replace(DECLARED, pause=Pause(None, ANN), is_unlimited=True),
-            ("t", "1/m", "none", "declared", "1.0/m", "?", "2", "after resume"),
+            ("t", "1/m", "none", "declared", "0.0/s", "?", "2", "after resume"),
             NOT_LIMITED,
         ),
         (replace(DECLARED, problem="bad"), ("t", "1/m", "1/m", "declared", "1.0/m", "?", "2", "in 60 s"), "bad"),
