@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from . import rabbitmq, redis, sqs
+from .held_request import HeldRequest
 
 #: From one attempt to the next, in seconds.
 RETRY_S = 1.0
@@ -14,10 +15,10 @@ RETRY_S = 1.0
 class Broker(Protocol):
     """What one kind of broker needs."""
 
-    def due(self, request: Any) -> float:
+    def due(self, request: HeldRequest) -> float:
         """The monotonic instant at which a request that begins to be held must be seen to."""
 
-    def keep_up(self, now: float, held: Sequence[Any]) -> float | None:
+    def keep_up(self, now: float, held: Sequence[HeldRequest]) -> float | None:
         """See to held messages; returns the monotonic instant of the next time, or None if all are requeued."""
 
 
@@ -42,19 +43,18 @@ class AckDeadline:
         channel = connection.default_channel
         self._broker = None
         if connection.transport.driver_type == "amqp":
-            self._rabbitmq.begin()
             self._broker = self._rabbitmq
         elif connection.transport.driver_type == "sqs":
             self._broker = sqs.VisibilityTimeout(channel)
         elif redis.is_redis(channel):
             self._broker = redis.VisibilityTimeout(channel)
 
-    def hold(self, request: Any) -> None:
+    def hold(self, request: HeldRequest) -> None:
         """One more is held. With an ETA it may have been received long ago."""
         if self._broker:
             self.until = min(self.until, self._broker.due(request))
 
-    def keep_up(self, now: float, held: Sequence[Any]) -> bool:
+    def keep_up(self, now: float, held: Sequence[HeldRequest]) -> bool:
         """See to held messages.
 
         Args:

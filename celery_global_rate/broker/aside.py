@@ -180,4 +180,4 @@ class Aside:
 
 def _count(bucket: Bucket) -> Counter[str | None]:
     """The held messages of a bucket by the queues they came from."""
-    return Counter([getattr(request, "queue_name", None) for request in bucket.requests])
+    return Counter([request.queue_name for request in bucket.requests])

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from celery import signals
 from kombu.transport import virtual
 
+from .held_request import Arrival, HeldRequest
 from .rabbitmq import can_restart_consumer
-
-
-def rank_of(request: Any) -> int:
-    """Where a request that a worker has received stands among others of its name; the lowest starts first."""
-    return getattr(request, "rank", 0)
 
 
 class Queues:
@@ -35,6 +33,8 @@ class Queues:
         self._aside: frozenset[str] = frozenset()
         #: Of the consumers that were cancelled, by the names of their queues.
         self._tags: dict[str, str] = {}
+        #: Of the requests with an ETA, which are held long after their messages were received.
+        self._arrivals: WeakKeyDictionary[Any, Arrival] = WeakKeyDictionary()
         signals.task_received.connect(self._received, sender=consumer)
 
     def begin(self) -> None:
@@ -136,9 +136,18 @@ class Queues:
         finally:
             self._delivering = before
 
+    def hold(self, request: Any) -> HeldRequest:
+        """A request that begins to be held: while its message is being delivered, or when its ETA has come."""
+        is_known = request in self._arrivals
+        arrival = self._arrivals.pop(request) if is_known else self._arrival(request)
+        return HeldRequest(request, arrival, time.time())
+
     def _received(self, request: Any, **kwargs: Any) -> None:
-        request.queue_name = self._delivering
-        request.rank = self._rank(request)
+        if request.eta:
+            self._arrivals[request] = self._arrival(request)
+
+    def _arrival(self, request: Any) -> Arrival:
+        return Arrival(self._delivering, self._rank(request), time.monotonic())
 
     def _rank(self, request: Any) -> int:
         """The priority of a request as its broker counts: on Redis the lowest number is first, on RabbitMQ the highest.
@@ -153,8 +162,8 @@ class Queues:
         if hasattr(channel, "priority_steps"):
             rank: int = channel.priority(max(channel.min_priority, min(priority, channel.max_priority)))
             return rank
-        if not self._is_amqp or self._delivering is None:
+        queue = tasks._queues.get(self._delivering) if self._is_amqp else None
+        if queue is None:
             return 0
-        queue = tasks._queues[self._delivering]
         most: int = queue.max_priority or (queue.queue_arguments or {}).get("x-max-priority") or 0
         return -min(priority, most)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from celery import signals
+from .held_request import HeldRequest
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +41,11 @@ class ConsumerTimeout:
         self._longest_s = float("inf")
         self._logged: set[str] = set()
 
-    def begin(self) -> None:
-        """The worker is connected to RabbitMQ."""
-        signals.task_received.connect(self._received, sender=self._consumer)
-
-    def due(self, request: Any) -> float:
+    def due(self, request: HeldRequest) -> float:
         """The monotonic instant by which a request that begins to be held must be requeued."""
-        return request.received + self._longest_s  # type: ignore[no-any-return]
+        return request.received + self._longest_s
 
-    def keep_up(self, now: float, held: Sequence[Any]) -> float | None:
+    def keep_up(self, now: float, held: Sequence[HeldRequest]) -> float | None:
         """Requeue all if it is time for the oldest; else return the monotonic instant at which it will be."""
         self._longest_s = self._timeout_s * REQUEUE_SHARE
         oldest = min((request.received for request in held), default=now)
@@ -72,11 +67,7 @@ class ConsumerTimeout:
         own_ms = [_argument(queue, "x-consumer-timeout", float("inf")) for queue in self._consumer.task_consumer.queues]
         return min([self._consumer_timeout_s, *(own / 1000 for own in own_ms)])
 
-    def _received(self, request: Any, **kwargs: Any) -> None:
-        """Note when a message was received: one with an ETA is held only much later."""
-        request.received = time.monotonic()
-
-    def _requeue(self, requests: Sequence[Any]) -> None:
+    def _requeue(self, requests: Sequence[HeldRequest]) -> None:
         consumer = self._consumer
         try:
             self._copy([request for request in requests if self._is_worn(request)])
@@ -86,7 +77,7 @@ class ConsumerTimeout:
         except consumer.connection_errors + consumer.channel_errors as exc:  # then all of them are redelivered
             logger.warning("global-rate: held messages could not be returned to RabbitMQ: %r", exc)
 
-    def _is_worn(self, request: Any) -> bool:
+    def _is_worn(self, request: HeldRequest) -> bool:
         """Whether its queue would soon drop this message."""
         count = request.message.headers.get("x-delivery-count")
         for queue in self._consumer.task_consumer.queues if count else ():
@@ -95,7 +86,7 @@ class ConsumerTimeout:
                 return bool(0 < limit <= 2 * count)
         return False
 
-    def _copy(self, requests: Sequence[Any]) -> None:
+    def _copy(self, requests: Sequence[HeldRequest]) -> None:
         """Send copies of messages to the end of their queues. A worker that ends before it acknowledges leaves both."""
         if not requests:
             return

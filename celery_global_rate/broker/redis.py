@@ -10,6 +10,8 @@ from functools import wraps
 from queue import Empty
 from typing import Any
 
+from .held_request import HeldRequest
+
 #: The share of the visibility timeout after which that of held messages is renewed.
 RENEWAL_SHARE = 1 / 3
 
@@ -32,11 +34,11 @@ class VisibilityTimeout:
     def __init__(self, channel: Any) -> None:
         self._channel = channel
 
-    def due(self, request: Any) -> float:
+    def due(self, request: HeldRequest) -> float:
         """Never: the next renewal comes soon enough for each message that is held meanwhile."""
         return float("inf")
 
-    def keep_up(self, now: float, held: Sequence[Any]) -> float:
+    def keep_up(self, now: float, held: Sequence[HeldRequest]) -> float:
         """Renew the timeout of held messages; returns the monotonic instant of the next time."""
         channel, delivered_at = self._channel, time.time()
         if entries := {request.message.delivery_tag: delivered_at for request in held}:
@@ -61,7 +63,7 @@ class LostConnections:
         held: the requests that are held.
     """
 
-    def __init__(self, held: Callable[[], Iterable[Any]]) -> None:
+    def __init__(self, held: Callable[[], Iterable[HeldRequest]]) -> None:
         self._held = held
         self._lost: list[tuple[Any, list[str], float]] = []  # kombu's QoS, tags of what was held, epoch seconds
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import redis
+from .held_request import HeldRequest
 
 logger = logging.getLogger(__name__)
 
 
-def requeue_held(consumer: Any, requests: Sequence[Any]) -> None:
+def requeue_held(consumer: Any, requests: Sequence[HeldRequest]) -> None:
     """Requeue what was held at once, in its order: a worker that ends may wait long for the tasks that run.
 
     Args:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
+
+from .held_request import HeldRequest
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +34,11 @@ class VisibilityTimeout:
         self._timeouts_s: dict[str, int] = {}
         self._has_warned = False
 
-    def due(self, request: Any) -> float:
+    def due(self, request: HeldRequest) -> float:
         """The monotonic instant at which the timeout of a request that begins to be held now must be renewed."""
-        now = time.monotonic()
-        if request.eta:  # its message has come long ago
-            return now
-        return now + self._timeout_s(request.message) * RENEWAL_SHARE
+        return request.received + self._timeout_s(request.message) * RENEWAL_SHARE
 
-    def keep_up(self, now: float, held: Sequence[Any]) -> float:
+    def keep_up(self, now: float, held: Sequence[HeldRequest]) -> float:
         """Renew the timeout of held messages; returns the monotonic instant of the next time."""
         by_queue = defaultdict(list)
         for request in held:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..broker.ack_deadline import AckDeadline
 from ..broker.aside import Aside, ConsumedQueues
+from ..broker.held_request import HeldRequest
 from ..broker.prefetch import Credit, Renew
 from ..limits.limit import Limit
 from ..limits.override import Override
@@ -110,7 +111,7 @@ class Engine:
         )
         self._last_held = float("-inf")
         #: What was held when the connection to the broker was lost, or the worker began to end.
-        self.dropped: list[Any] = []
+        self.dropped: list[HeldRequest] = []
         pool.listen(self._ended, self.pump)
 
     @property
@@ -146,7 +147,7 @@ class Engine:
         """The worker ends."""
         self._waker.close()
 
-    def hold(self, bucket: Bucket, request: Any) -> None:
+    def hold(self, bucket: Bucket, request: HeldRequest) -> None:
         """Take a request into a bucket."""
         self._last_held = time.monotonic()
         self._faults.guard("showing a held task", self._pool.show, request)
@@ -235,7 +236,7 @@ class Engine:
         else:
             self._waker.call(partial(action, *args))
 
-    def _hold(self, bucket: Bucket, request: Any) -> None:
+    def _hold(self, bucket: Bucket, request: HeldRequest) -> None:
         self._faults.guard("lending prefetch slots", self._credit.received)
         self._faults.guard("putting queues aside", self.aside.received)
         self._faults.guard("keeping held messages", self._ack_deadline.hold, request)

@@ -12,6 +12,7 @@ from typing import Any
 
 from celery.worker import state
 
+from ..broker.held_request import HeldRequest
 from ..scheduling.capacity import PLACES
 from .lost_tasks import fail_lost_tasks
 from .pool_queue import PoolQueue, SemaphoreLine
@@ -92,28 +93,31 @@ class CeleryPool:
             ours.pop(first, None)
             _unwrap(first)
 
-    def is_gone(self, request: Any) -> bool:
+    def is_gone(self, held: HeldRequest) -> bool:
         """Whether it was revoked, by its id or a stamp, or has expired, as far as this worker knows."""
+        request = held.request
         if request.expires is not None and request.maybe_expire():
             return True
         return request.id in state.revoked or (bool(state.revoked_stamps) and _is_revoked_by_stamp(request))
 
-    def dismiss(self, request: Any) -> bool:
+    def dismiss(self, held: HeldRequest) -> bool:
         """Have Celery announce that it is gone, store that and acknowledge it; False if Celery thinks otherwise."""
+        request = held.request
         with asked_once(request.task.backend):
             return bool(request.revoked())
 
-    def show(self, request: Any) -> None:
+    def show(self, held: HeldRequest) -> None:
         """Let `query_task` and `revoke` find a held request. Celery 5.7 has a word for its state: scheduled."""
+        request = held.request
         if hasattr(state, "task_scheduled"):
             state.task_scheduled(request)
         else:
             state.requests[request.id] = request
 
-    def hide(self, requests: Iterable[Any]) -> None:
+    def hide(self, requests: Iterable[HeldRequest]) -> None:
         """These are held no longer."""
-        for request in requests:
-            state.task_ready(request)
+        for held in requests:
+            state.task_ready(held.request)
 
     def line_up(self, places: int, wanted: int) -> None:
         """Take places in the line for a process. Celery's autoscaler counts only what has been released."""
@@ -125,8 +129,9 @@ class CeleryPool:
                 scaler.scale_up(more)
                 scaler.pool.maintain_pool()
 
-    def start(self, request: Any) -> None:
+    def start(self, held: HeldRequest) -> None:
         """Hand over as Celery's own limit does, and listen for the begin and the end."""
+        request = held.request
         request.on_accepted = partial(self._on_accepted, request, request.on_accepted)
         request.on_success = partial(self._on_success, request, request.on_success)
         self.line.take()
@@ -135,8 +140,8 @@ class CeleryPool:
         try:
             self._consumer.on_task_request(request)
         except Exception:
-            if not self.has_accepted(request):
-                self._withdraw(request)
+            if not self.has_accepted(held):
+                self._withdraw(held)
             raise
 
     def _on_accepted(self, request: Any, celerys: Callable[..., None], pid: int, time_accepted: float) -> None:
@@ -159,16 +164,17 @@ class CeleryPool:
                 run_time_s = time.monotonic() - (float("nan") if started is None else started)
             self._ended(run_time_s)
 
-    def has_accepted(self, request: Any) -> bool:
+    def has_accepted(self, held: HeldRequest) -> bool:
         """Whether a request began to run although `start` has ended in an error: a solo pool runs it in there."""
-        return bool(request.time_start)
+        return bool(held.request.time_start)
 
-    def _withdraw(self, request: Any) -> None:
+    def _withdraw(self, held: HeldRequest) -> None:
+        request = held.request
         _unwrap(request)
         self._waiting.pop(request, None)
         self.line.withdraw()
         state.task_ready(request)
-        self.show(request)
+        self.show(held)
 
     def clear(self) -> None:
         """Forget our places in the line, as Celery forgets all others."""

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from celery import bootsteps
@@ -19,7 +20,7 @@ from celery import bootsteps
 from ..broker.ack_deadline import AckDeadline
 from ..broker.polling import look_up_often
 from ..broker.prefetch import renewal
-from ..broker.queues import Queues, rank_of
+from ..broker.queues import Queues
 from ..broker.redis import LostConnections, acknowledge_in_turn
 from ..broker.shutdown import requeue_held
 from ..declared_limits import Declared, has_own_strategy
@@ -162,7 +163,9 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         if known is None:
             if limit is None and self.engine.overrides.get(task.name) is None:
                 return None
-            known = self.buckets[task.name] = TaskBucket(self.engine, Bucket(task.name, limit, rank_of))
+            known = self.buckets[task.name] = TaskBucket(
+                self._queues, self.engine, Bucket(task.name, limit, attrgetter("rank"))
+            )
         known.declared = limit
         self.engine.configure(known.bucket, limit)
         if limit_override := self.engine.overrides.in_force(task.name):

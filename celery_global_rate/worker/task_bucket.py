@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
+from ..broker.queues import Queues
 from ..limits.limit import Limit
 from ..scheduling.bucket import Bucket
 from .engine import Engine
@@ -23,7 +23,8 @@ class TaskBucket:
     #: Celery's own drain looks in here and finds nothing.
     contents: tuple[Any, ...] = ()
 
-    def __init__(self, engine: Engine, bucket: Bucket) -> None:
+    def __init__(self, queues: Queues, engine: Engine, bucket: Bucket) -> None:
+        self._queues = queues
         self._engine = engine
         self.bucket = bucket
         self.declared: Limit | None = None
@@ -33,8 +34,7 @@ class TaskBucket:
 
     def add(self, item: tuple[Any, int]) -> None:
         """Take a request that was received, or whose ETA has come."""
-        item[0].held_since = time.time()
-        self._engine.hold(self.bucket, item[0])
+        self._engine.hold(self.bucket, self._queues.hold(item[0]))
 
     def pop(self) -> Any:
         """Nothing, ever."""

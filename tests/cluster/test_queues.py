@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from statistics import median
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,6 +45,14 @@ def broker(request: pytest.FixtureRequest, empty_redis: Server) -> Broker:
     return url
 
 
+class Request:
+    """What is read of a request: if its text says so, it has an ETA."""
+
+    def __init__(self, message: Any) -> None:
+        self.eta = "later" if message.payload == "later" else None
+        self.delivery_info = message.delivery_info
+
+
 class Worker:
     """What is known of a worker's consumer here: a connection and two queues, and what has come from them."""
 
@@ -56,6 +63,7 @@ class Worker:
         self.connection = Connection(url, transport_options=options)
         self.queues = Queues(self)
         self.came: list[tuple[str, str | None]] = []
+        self.later: list[Request] = []
         self.task_consumer: Consumer | None = None
         self.queues.begin()
         self.task_consumer = Consumer(self.connection.default_channel, queues, on_message=self._came)
@@ -72,9 +80,12 @@ class Worker:
         operation(*args)
 
     def _came(self, message: Any) -> None:
-        request = SimpleNamespace()
+        request = Request(message)
         signals.task_received.send(sender=self, request=request)
-        self.came.append((message.payload, request.queue_name))
+        if request.eta is None:
+            self.came.append((message.payload, self.queues.hold(request).queue_name))
+        else:
+            self.later.append(request)
         message.ack()
 
     def send(self, queue: str, body: str) -> None:
@@ -89,6 +100,23 @@ class Worker:
             with suppress(TimeoutError):
                 self.connection.drain_events(timeout=0.05)
         return list(self.came)
+
+
+def test_a_request_with_an_eta_is_held_as_its_message_was_received(broker: Broker) -> None:
+    """It is held when nothing, or another message, is being delivered: queue and instant are those of its own."""
+    with Worker(broker("redis"), Queue("slow"), Queue("others")) as worker:
+        begin = time.monotonic()
+        worker.send("others", "later")
+        worker.listen()
+        end = time.monotonic()
+        (request,) = worker.later
+        held = worker.queues.hold(request)
+        unknown = worker.queues.hold(request)  # held again, after it went back: nothing is known of its message
+
+    assert held.queue_name == "others"
+    assert begin <= held.received <= end - 0.2
+    assert unknown.queue_name is None
+    assert unknown.received >= end
 
 
 @pytest.mark.parametrize("kind", ["redis", "rabbitmq"])

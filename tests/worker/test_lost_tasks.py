@@ -10,6 +10,7 @@ import pytest
 from celery.worker import state
 from celery.worker.request import Request
 
+from celery_global_rate.broker.held_request import Arrival, HeldRequest
 from celery_global_rate.worker.pool import CeleryPool
 
 from .probe import application
@@ -43,7 +44,7 @@ def lost_request(pool: CeleryPool, has_begun: bool) -> weakref.ref[Request]:
     )
     message.content_type = message.content_encoding = None
     request = Request(message, app=application("memory://"), on_ack=lambda *args: None, hostname="seams@lab")
-    pool.start(request)
+    pool.start(HeldRequest(request, Arrival(None, 0, 0.0), 0.0))
     if has_begun:
         request.on_accepted(1, 1.0)
     state.task_ready(request)
