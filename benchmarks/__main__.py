@@ -137,7 +137,7 @@ def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     server = Redis().start()
     try:
-        introduced: dict[str, Any] = server.client().info("server")  # type: ignore[assignment]
+        introduced: dict[str, Any] = server.client().info("server")
     finally:
         server.close()
     name = introduced.get("server_name", "redis").capitalize()

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 import time
+from typing import Any
 
-from celery import Celery, bootsteps, signals
+from celery import Celery, Task, bootsteps, signals
 
 SETUP = json.loads(os.environ.get("GLOBAL_RATE_SETUP", "{}"))
 
@@ -40,10 +41,10 @@ class Recorder(bootsteps.Step):
 
     requires = ("celery.worker.consumer.connection:Connection",)
 
-    def create(self, consumer):
+    def create(self, consumer: Any) -> None:
         hand_over = consumer.on_task_request
 
-        def on_task_request(request):
+        def on_task_request(request: Any) -> None:
             record("release", request.name, request.id)
             hand_over(request)
 
@@ -55,10 +56,10 @@ class Lifeline(bootsteps.StartStopStep):
 
     requires = ("celery.worker.consumer.control:Control",)
 
-    def start(self, consumer):
+    def start(self, consumer: Any) -> None:
         record("connected", "-", "-")
 
-    def stop(self, consumer):
+    def stop(self, consumer: Any) -> None:
         record("parted", "-", "-")
 
 
@@ -67,7 +68,7 @@ if SETUP.get("lifelines"):
     app.steps["consumer"].add(Lifeline)
 
     @signals.task_received.connect
-    def on_received(request, **kwargs):
+    def on_received(request: Any, **kwargs: Any) -> None:
         record("received", request.name, request.id)
 
 
@@ -78,12 +79,12 @@ if SETUP.get("extension"):  # without it, an ordinary application
 
 
 @signals.worker_ready.connect
-def on_ready(sender, **kwargs):
+def on_ready(sender: Any, **kwargs: Any) -> None:
     record("ready", "-", "-")
 
 
 @app.task(name="limited", bind=True, rate_limit=SETUP.get("rate"))
-def limited(self, run_time_s=0.0, error=""):
+def limited(self: Task, run_time_s: float = 0.0, error: str = "") -> None:
     record("start", self.name, self.request.id)
     if run_time_s:
         time.sleep(run_time_s)
@@ -96,14 +97,14 @@ if SETUP.get("burst") is not None:
 
 
 @app.task(name="free", bind=True)
-def free(self, run_time_s=0.0):
+def free(self: Task, run_time_s: float = 0.0) -> None:
     record("start", self.name, self.request.id)
     if run_time_s:
         time.sleep(run_time_s)
 
 
 @app.task(name="late", bind=True, rate_limit=SETUP.get("rate"), acks_late=True, reject_on_worker_lost=True)
-def late(self, run_time_s=0.0):
+def late(self: Task, run_time_s: float = 0.0) -> None:
     record("start", self.name, self.request.id)
     if run_time_s:
         time.sleep(run_time_s)

@@ -44,6 +44,6 @@ class Tail:
             whole = text[: text.rfind(b"\n") + 1]
             self._read[path] = self._read.get(path, 0) + len(whole)
             for line in whole.decode().splitlines():
-                instant, *words = line.split(" ")
-                found.append(Record(float(instant), *words, path.stem))
+                instant, kind, task, task_id, worker = line.split(" ")
+                found.append(Record(float(instant), kind, task, task_id, worker, path.stem))
         return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -109,7 +108,7 @@ class Sentinels:
         other = self._other(master)
         if other.process is None:
             other.start()
-        other.process.send_signal(signal.SIGCONT)
+        other.resume()
         other.client().replicaof("127.0.0.1", master.port)
         self.wait_until_whole()
 

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import redis
 from kombu import Connection
@@ -74,7 +75,7 @@ class Redis:
 
     def client(self, database: int = 0, timeout_s: float | None = None) -> redis.Redis:
         """One that waits so long for an answer; with a timeout it does not ask again by itself."""
-        options = {} if timeout_s is None else {"socket_timeout": timeout_s, "retry": None}
+        options: dict[str, Any] = {} if timeout_s is None else {"socket_timeout": timeout_s, "retry": None}
         return redis.Redis(port=self.port, db=database, password=self._password, **options)
 
     def restart(self) -> None:
@@ -82,6 +83,19 @@ class Redis:
         self.stop()
         time.sleep(0.2)
         self.start()
+
+    def suspend(self) -> None:
+        """STOP: it keeps its connections and answers nothing until `resume`."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """CONT, after `suspend`."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, signum: signal.Signals) -> None:
+        if self.process is None:
+            raise RuntimeError(f"the server at {self.url} is not running")
+        self.process.send_signal(signum)
 
     def stop(self) -> None:
         if self.process:

@@ -72,7 +72,7 @@ def master(
     """
     # Another try is the caller's business, and the next Sentinel's turn comes sooner.
     once = {**timeouts, "protocol": 2, "retry": Retry(NoBackoff(), 0)}
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+    sentinel = Sentinel(
         hosts(urls, PORT),
         min_other_sentinels=min_other_sentinels,
         sentinel_kwargs={**once, **(sentinel_kwargs or {})},
