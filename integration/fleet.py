@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from celery import Celery
@@ -26,6 +27,16 @@ class WorkerContainer(CeleryWorkerContainer):
         from integration import tasks
 
         return {tasks}
+
+
+def is_ready(worker: CeleryTestWorker) -> bool:
+    """Whether it takes tasks."""
+    return READY in worker.logs()
+
+
+def last_logs(worker: CeleryTestWorker) -> str:
+    """The end of its log, for the error of one that does not become ready."""
+    return worker.logs()[-3000:]
 
 
 @dataclass
@@ -78,7 +89,7 @@ class Fleet:
         workers = [CeleryTestWorker(WorkerContainer(container), self.app) for container in started]
         self.workers += workers
         for worker in workers:
-            wait(lambda worker=worker: READY in worker.logs(), 60, lambda worker=worker: worker.logs()[-3000:])
+            wait(partial(is_ready, worker), 60, partial(last_logs, worker))
         return workers
 
     def outside(self, *command: str) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 
@@ -36,11 +37,12 @@ class Starts:
 
     def now(self) -> float:
         """The Redis clock, in seconds."""
-        seconds, microseconds = self.client.time()  # type: ignore[misc]
+        seconds, microseconds = self.client.time()
         return float(seconds + microseconds / 1e6)
 
     def of(self, task: str = "limited") -> list[Start]:
         """The starts of a task, in order."""
+        entries: list[Any] = self.client.xrange(STARTS) or []
         return [
             Start(
                 int(stamp.partition("-")[0]) / 1000,
@@ -49,7 +51,7 @@ class Starts:
                 entry["worker"],
                 float(entry["released"]),
             )
-            for stamp, entry in self.client.xrange(STARTS)  # type: ignore[union-attr]
+            for stamp, entry in entries
             if entry["task"] == task
         ]
 

@@ -58,7 +58,12 @@ def record(task: Any) -> None:
     """Record a start. The id of the entry is its instant on the Redis clock, in milliseconds."""
     process = os.getpid()
     request = task.request
-    entry = {"task": task.name, "id": request.id, "worker": request.hostname, "released": request.released}
+    entry: dict[Any, Any] = {  # not [str, str]: redis takes more kinds of keys, and dict is invariant
+        "task": task.name,
+        "id": request.id,
+        "worker": request.hostname,
+        "released": request.released,
+    }
     while True:  # a container that is cut off from the network keeps its record until it is joined again
         with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
             _connections[process].xadd(STARTS, entry)

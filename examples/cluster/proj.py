@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import redis
-from celery import Celery
+from celery import Celery, Task
 
 app = Celery("proj", broker=os.environ["BROKER_URL"], backend=os.environ["RESULT_URL"])
 app.conf.task_ignore_result = True
@@ -16,7 +16,7 @@ starts = redis.Redis.from_url(os.environ["RESULT_URL"], decode_responses=True)
 
 
 @app.task(bind=True, rate_limit="10/s")
-def call_api(self) -> None:
+def call_api(self: Task) -> None:
     """Stands for a request to somebody who bans whoever sends more than ten a second."""
     starts.xadd(CALLS, {"worker": self.request.hostname}, maxlen=10_000)
 
