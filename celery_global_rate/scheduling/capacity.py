@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
 from ..limits.limit import Limit
-from .run_times import FAR_QUICK_S, QUICK_S, Pace
+from .run_times import FAR_QUICK_S, QUICK_S, RunTimes
 
 #: Tasks on deck for each process where the limit is out of reach, and at least for all: fewer looks per task.
 FAR_DECK, LEAST_FAR_DECK = 3, 8
@@ -113,7 +113,7 @@ class Capacity:
 
     def __init__(self, pool: Pool, monotonic: Callable[[], float]) -> None:
         self.is_far = False
-        self._pace = Pace()
+        self._run_times = RunTimes()
         self._pool = pool
         self._monotonic = monotonic
         self._may_end = 0
@@ -145,7 +145,7 @@ class Capacity:
             now: monotonic seconds.
         """
         if run_time_s is not None:
-            self._pace.ran(run_time_s, now)
+            self._run_times.ran(run_time_s, now)
         self._may_end -= 1
         return self._may_end < 0
 
@@ -165,18 +165,15 @@ class Capacity:
         now = self._monotonic()
         ages_s = [now - started for started in pool.started]
         ages_s += [0.0] * (free + pool.on_deck)  # without a task, or with one that is on its way
-        expected, deviation = self._pace.ends(ages_s, within_s)
+        expected, deviation = self._run_times.ends(ages_s, within_s)
         deck = self._deck if self.is_far and self._is_quick else 0
         return max(pool.line.turns, free + deck + max(0, int(expected - deviations * deviation + SURE)))
 
     @property
     def look_s(self) -> float:
         """How long what was foretold holds good, in seconds: a part of a run time."""
-        return (
-            min(max(self._pace.mean_s / 20, SHORTEST_LOOK_S), FULL_POOL_POLL_S)
-            if self._pace.mean_s
-            else FULL_POOL_POLL_S
-        )
+        part_s = self._run_times.mean_s / 20
+        return min(max(part_s, SHORTEST_LOOK_S), FULL_POOL_POLL_S) if part_s else FULL_POOL_POLL_S
 
     @property
     def is_crowded(self) -> bool:
@@ -216,13 +213,13 @@ class Capacity:
     def _deck(self) -> int:
         """How many tasks may wait on deck, where any may."""
         processes = self._pool.processes
-        return max(FAR_DECK * processes, LEAST_FAR_DECK) if self.is_far and self._pace.are_quick() else processes
+        return max(FAR_DECK * processes, LEAST_FAR_DECK) if self.is_far and self._run_times.are_quick() else processes
 
     @property
     def _is_quick(self) -> bool:
         """Whether a full pool will have a process for us in a moment."""
         quick_s = FAR_QUICK_S if self.is_far and not self.is_crowded else QUICK_S
-        if not (self._pool.has_deck and self._pace.are_quick(quick_s)):
+        if not (self._pool.has_deck and self._run_times.are_quick(quick_s)):
             return False
         now = self._monotonic()
-        return self._pace.has_just_ended(now, quick_s) or now - max(self._pool.started, default=now) <= quick_s
+        return self._run_times.has_just_ended(now, quick_s) or now - max(self._pool.started, default=now) <= quick_s

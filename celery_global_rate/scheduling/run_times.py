@@ -21,7 +21,7 @@ GAP_S = 0.0005
 MOST_AGES = 64
 
 
-class Pace:
+class RunTimes:
     """The run times of the last tasks, and what they promise.
 
     A running task ends like those of the last 40 that ran for longer than it has: the share of them that would have

@@ -10,7 +10,7 @@ from functools import partial
 
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.scheduling.bucket import Bucket
-from celery_global_rate.scheduling.run_times import Pace
+from celery_global_rate.scheduling.run_times import RunTimes
 from testbed.windows import excess, jain
 
 from .simulation import Worker, fill, model_world
@@ -91,7 +91,7 @@ def clairvoyant(run_time: RunTime, processes: int, interval_s: float, usable_s: 
         heapq.heappush(free_at, start + run_time(start))
 
 
-class Knowing(Pace):
+class Knowing(RunTimes):
     """Knows when each running task will end; how long those after it take, only on average."""
 
     def __init__(self, worker: Worker) -> None:
@@ -147,7 +147,7 @@ def busy(
     ]
     for worker in pool:
         if knows:
-            worker.scheduler._capacity._pace = Knowing(worker)
+            worker.scheduler._capacity._run_times = Knowing(worker)
         fill(worker, Bucket("t", limit), range(int(3 * end * min(rate, processes * workers / mean_s) / workers) + 100))
     world.run(WARM_UP_S)
     before = world.calls

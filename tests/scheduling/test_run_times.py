@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_global_rate.limits.timing import HORIZON_S
-from celery_global_rate.scheduling.run_times import GAP_S, KNOWN_RUNS, MOST_RUNS, QUICK_S, Pace
+from celery_global_rate.scheduling.run_times import GAP_S, KNOWN_RUNS, MOST_RUNS, QUICK_S, RunTimes
 
 RUN_TIMES = st.lists(st.floats(0, 10), min_size=KNOWN_RUNS, max_size=60)
 AGES = st.lists(st.floats(0, 20), max_size=100)
 
 
-def paced(*run_times_s: float) -> Pace:
-    pace = Pace()
+def paced(*run_times_s: float) -> RunTimes:
+    pace = RunTimes()
     for run_time_s in run_times_s:
         pace.ran(run_time_s, 0.0)
     return pace
@@ -113,7 +113,7 @@ def test_an_end_is_recent_for_as_long_as_a_quick_task_takes() -> None:
 
     assert pace.has_just_ended(QUICK_S)
     assert not pace.has_just_ended(QUICK_S + 0.001)
-    assert not Pace().has_just_ended(0.0)
+    assert not RunTimes().has_just_ended(0.0)
 
 
 def test_tasks_that_take_no_time_promise_a_finite_number() -> None:
