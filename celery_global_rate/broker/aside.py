@@ -15,12 +15,12 @@ logger = logging.getLogger(__name__)
 
 #: The share of what a queue may have held that has gone when it is consumed again.
 GONE_SHARE = 1 / 4
-#: A queue that is rid of this share sooner, in seconds, is never put aside: a Redis broker takes up to a second to
-#: notice that it is consumed again.
+#: A queue that will have released this share sooner, in seconds, is not put aside: a Redis broker takes up to a second
+#: to notice that it is consumed again.
 SOONEST_S = 0.5
 #: How often queues that are aside, or full, are looked at, in seconds.
 LOOK_S = 0.1
-#: So many tasks are named where a queue is first put aside.
+#: How many tasks are named when a queue is first put aside.
 NAMED = 3
 
 
@@ -39,11 +39,11 @@ class ConsumedQueues(Protocol):
 
 
 class Aside:
-    """Puts queues aside that have as many messages held as they may, where all queues share one prefetch count.
+    """Puts queues aside that have as many messages held as they may, if all queues share one prefetch count.
 
-    There the held messages of one queue would take the places of all others. A queue is consumed again when a quarter
-    of what it may have held is gone. One queue is always consumed. Where it is full as well, the others have what they
-    need: everything held has its own place, except for what this one has above its share.
+    With one count, the held messages of one queue would take the places of all others. A queue is consumed again when a
+    quarter of what it may have held is gone. One queue is always consumed. If it is full as well, the others still have
+    what they need: every held message has its own place, except those that this queue has above its share.
 
     Args:
         most: so many messages of a queue may be held.

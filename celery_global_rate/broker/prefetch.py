@@ -1,4 +1,4 @@
-"""Prefetch slots for held messages, so that what is held does not keep the worker from taking other tasks."""
+"""Prefetch slots for held messages: what is held does not keep the worker from taking other tasks."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ logger = logging.getLogger(__name__)
 #: A larger prefetch count cannot be sent.
 LARGEST = 65535
 
-#: Restarts the consumer soon, with its own prefetch count: so many slots more than Celery asks for.
+#: Restarts the consumer soon, with this many prefetch slots beside those that Celery asks for.
 Renew = Callable[[int], None]
 
 
 class Credit:
     """Raises the consumer's prefetch count while messages are held, beside what Celery itself asks for.
 
-    The broker is told the sum. Celery's own counter holds nothing of it: after a lost connection Celery sets it, and
-    what we had added was gone, or what we took back was never there.
+    The broker is sent the sum. Celery's own counter does not include it: after a lost connection Celery sets that
+    counter, and what we had added would be gone, or what we take back would never have been there.
 
-    Where the broker counts for the channel, in steps, because on RabbitMQ each change is a round trip: up as soon as
-    more is held than was lent, down only when two steps too many are out. Where it counts for each consumer and the
-    count stays as it was when that began, the consumer is begun anew: what the old one has brought does not count for
-    the new one. This is three round trips, so it is done once a quarter of Celery's own window is gone, at once for as
-    many as have come, and the last time when nothing is held any more.
+    If the broker counts per channel, the count changes in steps, because on RabbitMQ each change is a round trip: up as
+    soon as more is held than was lent, down only when two steps too many are lent. If it counts per consumer, and the
+    count stays as it was when the consumer began, the consumer is restarted: what the old one has brought does not
+    count for the new one. This takes three round trips, so it is done once a quarter of Celery's own prefetch count is
+    used up, then for as many as have come, and the last time when nothing is held any more.
 
     Args:
-        most: no more is lent than this where the broker counts for each consumer.
+        most: no more than this is lent if the broker counts per consumer.
         room: returns how much may be lent if the count is per channel.
         renewal: returns for a QoS how its consumer is restarted, or None if its prefetch count follows each change.
     """
@@ -72,14 +72,14 @@ class Credit:
             )
         if self._renew is None:
             self._lend(self._wanted(held, room))
-        elif self._room and (more := self._wanted_anew(held)) is not None:
+        elif self._room and (more := self._wanted_by_new(held)) is not None:
             self._lend(more)
             self._received = 0
             self._renew(more)
 
     def _attach(self, qos: Any) -> None:
         self._qos, self.lent, self._told, self._room, self._renew = qos, 0, 0, 0, None
-        if qos is not None and qos.value:  # a count of 0 has no end
+        if qos is not None and qos.value:  # 0 means no limit
             self._own = qos.value
             self._step = min(16, qos.value)
             self._room = self._most
@@ -88,23 +88,23 @@ class Credit:
                 qos.callback = partial(self._tell, qos, qos.callback)
 
     def _wanted(self, held: int, room: int) -> int:
-        """What to lend where the window follows."""
+        """What to lend if the prefetch count follows each change."""
         if 0 < held <= self.lent < held + 2 * self._step:
             return self.lent
         return min(-(-held // self._step) * self._step, room)
 
-    def _wanted_anew(self, held: int) -> int | None:
-        """What to lend to a new consumer, or None where the one in place will do."""
+    def _wanted_by_new(self, held: int) -> int | None:
+        """What to lend to a new consumer, or None if the present one will do."""
         if not held:
             return 0 if self.lent else None
-        brought = min(held, self._received)  # by the consumer in place, at the most
+        brought = min(held, self._received)  # by the present consumer, at most
         room = self._room - held
         if 4 * (brought - self.lent) < self._own or room < min(self._step, self._room):
             return None
         return min(room, max(self._step, 2 * brought))
 
     def _lend(self, wanted: int) -> None:
-        # Told again until it is: a change that came while Celery told the broker its first count went unnoticed.
+        # Sent again until it is known to be: a change while Celery sends the broker its first count goes unnoticed.
         if wanted != self.lent or self._told != self.lent:
             with self._qos._mutex:
                 self.lent = wanted

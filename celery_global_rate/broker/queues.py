@@ -1,4 +1,4 @@
-"""The queues that a worker consumes: which one a message came from, and how to leave one alone for a while."""
+"""The queues that a worker consumes: which one a message came from, and how one is put aside."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .rabbitmq import can_restart_consumer
 
 
 class Queues:
-    """Tells the queue of each request, and puts queues aside.
+    """Notes the queue of each request, and puts queues aside.
 
     A queue that is put aside has no consumer on the channel, and is still one of the worker's: `active_queues` lists
     it, and `add_consumer`, `cancel_consumer` and a reconnect do with it what they always do. What it has brought stays
@@ -62,8 +62,8 @@ class Queues:
         """Whether a queue stays as it is without its consumer.
 
         One that is deleted with its last consumer, or when it has none for a time, does not; a single active consumer
-        would pass to another worker, and a stream would begin somewhere else. Messages for many are lost by those
-        that do not listen, on the brokers that kombu emulates queues for.
+        would pass to another worker, and a stream would begin somewhere else. On brokers for which kombu emulates
+        queues, a fanout queue loses messages while it is not consumed.
         """
         tasks = self._consumer.task_consumer
         queue = tasks._queues.get(name) if tasks else None
@@ -108,7 +108,7 @@ class Queues:
             tag, queue = self._tags.pop(name), tasks._queues.get(name)
             if queue is not None and name not in tasks._active_tags:
                 if self._is_amqp:
-                    queue.declare(nowait=True)  # somebody may have deleted it; without a consumer nobody was notified
+                    queue.declare(nowait=True)  # it may have been deleted, and without a consumer nobody was notified
                 # With the tag that it had, late messages of the old consumer are the new one's.
                 tasks._basic_consume(queue, consumer_tag=tag, nowait=True)
 

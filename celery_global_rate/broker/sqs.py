@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 #: The share of the visibility timeout after which that of held messages is renewed.
 RENEWAL_SHARE = 1 / 3
-#: So many messages go into one request.
+#: How many messages go into one request.
 BATCH = 10
 
 
@@ -21,9 +21,10 @@ class VisibilityTimeout:
     """Renews the visibility timeout of held messages, by ChangeMessageVisibilityBatch.
 
     kombu gives a queue its timeout only when it creates it, so the queue is asked. SQS hides no message for more than
-    twelve hours after it has come.
+    twelve hours after it was received.
 
-    Each request waits for SQS, as each acknowledgement of kombu does: one for ten messages, three times a timeout.
+    Each request blocks until SQS replies, as each acknowledgement of kombu does: one for ten messages, three times a
+    timeout.
 
     Args:
         channel: kombu's.
@@ -64,7 +65,7 @@ class VisibilityTimeout:
                 QueueUrl=messages[0].delivery_info["sqs_queue"], Entries=entries
             )
             failed = [entry["Code"] for entry in reply.get("Failed", ())]
-        except client.exceptions.ClientError as exc:  # it answers, and refuses
+        except client.exceptions.ClientError as exc:  # SQS refuses
             failed = [exc.response["Error"]["Code"]]
         if failed and not self._has_warned:
             self._has_warned = True

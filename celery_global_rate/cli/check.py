@@ -1,4 +1,4 @@
-"""Is it really on? What each worker reports, compared with the Redis and the prefix of the settings here."""
+"""Whether every worker has it on: what each reports, compared with the Redis and the prefix of the settings here."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Reference:
 
     @classmethod
     def ask(cls, settings: Settings) -> Reference:
-        """Go and see the Redis. That it does not answer is an answer."""
+        """Ask the Redis. That it does not answer is a result, too."""
         connection = settings.connection()
         known = (settings.address, settings.database, settings.key_prefix)
 
@@ -61,7 +61,7 @@ class Reference:
             connection.connect()
             server = Server.parse(command("INFO")[0])
             round_trip_s = statistics.median(command("PING")[1] for _ in range(PINGS))
-        except Exception as exc:  # whatever it is: that it does not answer is an answer
+        except Exception as exc:  # whatever it is
             return cls(*known, error=cause(exc))
         finally:
             connection.disconnect()
@@ -78,7 +78,7 @@ class Reference:
         return f"{self.redis}, {self.server}, round trip {self.round_trip_s * 1000:.1f} ms"
 
     def differences(self, stats: Mapping[str, Any]) -> list[str]:
-        """How a worker differs, by its answer to `inspect stats`; nothing where it is on and agrees."""
+        """How a worker differs, by its reply to `inspect stats`; empty if it is on and agrees."""
         entry = stats.get("global_rate")
         if entry is None:
             return ["off" if "error" not in stats else "unknown: it failed to answer, see its log"]
@@ -94,7 +94,7 @@ class Reference:
         return found
 
     def _is_same_redis(self, entry: Mapping[str, Any]) -> bool:
-        """One server may have several names. During an outage, its identity may be that of before."""
+        """One server may have several names. During an outage, the known identity may be outdated."""
         if entry["run_id"] and self.server.run_id and not entry["outage"]:
             return (entry["run_id"], entry["database"]) == (self.server.run_id, self.database)
         return bool(entry["redis"] == self.redis)
@@ -103,7 +103,7 @@ class Reference:
 def ask_workers(app: Celery, timeout_s: float) -> list[tuple[str, dict[str, Any]]]:
     """The name of each worker that answers and its `inspect stats`, sorted. Two workers may have the same name.
 
-    Workers with a limiter are asked twice: at the first question they go and see whether their Redis answers.
+    Workers that have it on are asked twice: the first request makes each check its Redis.
 
     Raises:
         kombu.exceptions.OperationalError: the broker cannot be reached.
@@ -158,7 +158,7 @@ def compare_workers(app: Celery, url: str | None, timeout_s: float) -> tuple[lis
 
 
 def _unlimited(app: Celery) -> list[str]:
-    """The tasks that declare a limit which does not hold."""
+    """The tasks that declare a limit which does not apply."""
     app.loader.import_default_modules()
     app.finalize(auto=True)
     own = [name for name in sorted(app.tasks) if has_own_strategy(app.tasks[name])]

@@ -1,4 +1,4 @@
-"""The commands with which operators change limits: straight to Redis, with or without workers."""
+"""The commands with which operators change limits: directly in Redis, with or without workers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ URL = click.option(
 
 
 def _short(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """Every call of a worker brings the record along, and with it the reason."""
+    """Workers send the override, and the reason in it, with every call."""
     if len(value) > LONGEST_REASON:
         raise click.BadParameter(f"it has {len(value)} characters: write {LONGEST_REASON} or fewer")
     return value
@@ -58,7 +58,7 @@ EXPIRES = click.option("--expires", type=Duration(), metavar="TIME", help="Durat
 
 
 def with_store(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command a context and an open store, and tell plainly what is wrong with them."""
+    """Give a command its context and an open store, and turn errors of these into plain messages."""
 
     @URL
     @click.pass_context
@@ -87,7 +87,7 @@ def change(
     verb: str,
     reason: str,
 ) -> None:
-    """Write a change for each of some buckets, and tell what is in force then."""
+    """Write a change for each of some buckets, and print what is in force then."""
     for name in names:
         _, override = store.change(name, make(name), context.by, f"global-rate {verb}", reason)
         assert override is not None
@@ -103,7 +103,7 @@ def _told(context: Context, name: str, override: Override, now_us: float) -> str
     limit_override, paused = override.limit_override_at(now_us), override.pause_at(now_us)
     parts = [f"{declared} as declared"]
     if limit_override:
-        parts.insert(0, f"{limit_override.limit or 'no limit'} as ordered{_left(limit_override.until_us, now_us)}")
+        parts.insert(0, f"{limit_override.limit or 'no limit'} by override{_left(limit_override.until_us, now_us)}")
     if override.what in ("set", "reset") and override.limit_override and override.limit_override.replaced != DECLARED:
         parts.append(f"before {override.limit_override.replaced}")
     if paused:

@@ -1,4 +1,4 @@
-"""What the commands of an operator work on: the tasks of the application, and their limits."""
+"""What operators' commands share: the application, its tasks and limits, and who runs the command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..settings import Settings
 
 
 class Context:
-    """An application, and the operator of its limits.
+    """An application, and the operator who changes its limits.
 
     Args:
         app: the application.
@@ -30,7 +30,7 @@ class Context:
         self.by = f"{_user()}@{socket.gethostname()}"
 
     def declared(self, name: str) -> Limit | None:
-        """The limit that a task declares; None also for what is no task any more."""
+        """The limit that a task declares; None also for a task that no longer exists."""
         if name not in self.app.tasks:
             return None
         try:
@@ -43,7 +43,7 @@ class Context:
         return name in self.app.tasks and has_own_strategy(self.app.tasks[name])
 
     def limited(self, overrides: Mapping[str, object]) -> list[str]:
-        """The tasks that have a limit, or a record."""
+        """The tasks that have a limit or an override."""
         return sorted({name for name in self.app.tasks if self.declared(name)} | set(overrides))
 
     def chosen(self, name: str | None, for_all: bool, overrides: Mapping[str, object]) -> list[str]:
@@ -60,13 +60,13 @@ class Context:
         return [name]
 
     def require(self, name: str) -> None:
-        """Refuse what is no task."""
+        """Refuse an unknown task."""
         if name not in self.app.tasks:
             known = ", ".join(name for name in sorted(self.app.tasks) if not name.startswith("celery.")) or "none"
             raise click.ClickException(f"unknown task {name}: this application has {known}")
 
     def require_limits(self, name: str) -> None:
-        """Refuse what is no task, or is one that no limit holds for."""
+        """Refuse an unknown task, and one that limits do not apply to."""
         self.require(name)
         if self.is_unlimited(name):
             raise click.ClickException(f"{name} is {NOT_LIMITED}")

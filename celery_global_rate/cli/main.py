@@ -37,7 +37,7 @@ worker.params += [
     ),
 ]
 
-# Celery 5.3 makes its list of commands when it is imported, which was before ours were there.
+# Celery 5.3 lists its commands when it is imported, which was before ours were registered.
 for of_celery in (celery_control.inspect, celery_control.control):
     for parameter in of_celery.params:
         if parameter.name == "action" and isinstance(parameter.type, click.Choice):

@@ -140,7 +140,7 @@ COLUMNS = (
         "source",
         lambda it: it.limit_override.origin.source if it.limit_override else "declared",
         "SOURCE",
-        lambda it: "ordered" if it.limit_override else "declared",
+        lambda it: "override" if it.limit_override else "declared",
     ),
     Column("ordered", lambda it: it.limit_override and _origin(it.limit_override.origin, it.limit_override.until_us)),
     Column("paused", lambda it: it.pause and _origin(it.pause.origin, it.pause.until_us)),
@@ -217,7 +217,7 @@ def _read(text: bytes | None) -> tuple[Override | None, str]:
     try:
         return (Override.parse(text) if text else None), ""
     except ValueError as exc:
-        return None, f"its record cannot be read ({exc}): nothing starts until `set` or `reset` writes another one"
+        return None, f"its override cannot be read ({exc}): nothing starts until `set` or `reset` writes another one"
 
 
 def _held(app: Any, timeout_s: float) -> defaultdict[str, Holding] | None:

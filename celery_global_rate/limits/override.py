@@ -1,4 +1,4 @@
-"""What an operator has ordered for a bucket: another limit, the declared one again, a pause."""
+"""What an operator has set for a bucket: another limit, the declared one again, a pause."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .redis_clock import LAST_US
 #: How operators say that there is no limit. Celery takes 0 and an empty text.
 NO_LIMIT = ("", "0", "none")
 DECLARED = "declared"
-#: Of a reason, and of a record with all that is in it, in characters. Workers send it with every call.
+#: The longest reason, and the longest override with all that is in it, in characters. Workers send it in every call.
 LONGEST_REASON = 500
 LONGEST = 20_000
 
@@ -34,7 +34,7 @@ def _whole(value: Any, most: int = LAST_US, least: int = 0) -> int:
 
 @dataclass(frozen=True)
 class Origin:
-    """Who ordered something, when, and why.
+    """Who changed something, when, and why.
 
     Attributes:
         when_us: on the Redis clock, epoch us.
@@ -50,21 +50,21 @@ class Origin:
 
     @classmethod
     def of(cls, entry: dict[str, Any]) -> Origin:
-        """Read it from a part of a record. Whatever somebody has written, it fits into a line of a log."""
+        """Read it from a part of an override. Whatever somebody has written, it fits into a line of a log."""
         return cls(_whole(entry["when"]), *(_line(str(entry.get(key, ""))) for key in ("by", "source", "reason")))
 
 
 @dataclass(frozen=True)
 class LimitOverride:
-    """A limit that goes before the declared one.
+    """A limit that takes precedence over the declared one.
 
     Attributes:
         limit: the limit, or None for no limit.
-        rate: as it was ordered; `declared` where the declared limit is in force again.
-        until_us: when it ends, on the Redis clock, epoch us; None where it does not end by itself.
-        declared: what the task declared when it was ordered.
-        replaced: the rate that was in force before by an order, or `declared`.
-        origin: who ordered it.
+        rate: as it was set; `declared` if the declared limit is in force again.
+        until_us: when it ends, on the Redis clock, epoch us; None if it does not end by itself.
+        declared: what the task declared when it was set.
+        replaced: the overriding rate that was in force before, or `declared`.
+        origin: who set it.
     """
 
     limit: Limit | None
@@ -76,7 +76,7 @@ class LimitOverride:
 
     @classmethod
     def of(cls, entry: dict[str, Any]) -> LimitOverride:
-        """Read it from a record."""
+        """Read it from a part of an override."""
         limit = None
         if "us" in entry:
             us = _whole(entry["us"], LONGEST_FILL_US)
@@ -98,8 +98,8 @@ class Pause:
     """A time without starts.
 
     Attributes:
-        until_us: when it ends, on the Redis clock, epoch us; None where somebody has to end it.
-        origin: who ordered it.
+        until_us: when it ends, on the Redis clock, epoch us; None if somebody has to end it.
+        origin: who set it.
     """
 
     until_us: int | None
@@ -108,7 +108,7 @@ class Pause:
 
 @dataclass(frozen=True)
 class Override:
-    """All that is ordered for a bucket. The higher version counts, of equal ones the higher id.
+    """All that operators have set for a bucket. The higher version counts; of equal versions, the higher id.
 
     Attributes:
         text: as Redis keeps it.
@@ -117,8 +117,8 @@ class Override:
         floor_us: before it, on the Redis clock (epoch us), the bucket has no slot.
         what: the change: `set`, `reset`, `pause` or `resume`.
         origin: who made that change.
-        limit_override: a limit, or None where none was ever ordered.
-        pause: a pause, that may be over; or None.
+        limit_override: a limit, or None if none was ever set.
+        pause: a pause, which may be over; or None.
     """
 
     text: str = field(repr=False)
@@ -132,10 +132,10 @@ class Override:
 
     @classmethod
     def parse(cls, text: str | bytes) -> Override:
-        """Read a record.
+        """Read one as Redis keeps it.
 
         Raises:
-            ValueError: this is none.
+            ValueError: it cannot be read.
         """
         if len(text) > LONGEST:
             raise ValueError(f"it has {len(text)} characters")
@@ -165,7 +165,7 @@ class Override:
         return self.version, self.id
 
     def limit_override_at(self, now_us: float) -> LimitOverride | None:
-        """The order in force at an instant of the Redis clock (epoch us), or None where the declared limit is."""
+        """The overriding limit in force at an instant of the Redis clock (epoch us); None if the declared one is."""
         limit_override = self.limit_override
         if (
             limit_override is None
@@ -194,7 +194,7 @@ def parse_rate(rate: object, burst: int | None = None) -> tuple[Limit | None, st
         burst: slots in a full bucket, or None for 1.
 
     Returns:
-        The limit, and the rate as a record spells it.
+        The limit, and the rate as an override spells it.
 
     Raises:
         ValueError: the rate is invalid.

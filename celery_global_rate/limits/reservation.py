@@ -26,7 +26,7 @@ class Reservation:
         count: slots granted, 0 or more.
         seq: the serial of the booking, which giving back must name.
         waiting: workers that wait on this bucket, this one among them.
-        override: empty, but where Redis knows a higher record of the bucket than the caller: then nothing was granted.
+        override: a higher override of the bucket than the caller knows: then nothing was granted. Else empty.
         used: slots that are no longer in hand: released or missed.
     """
 

@@ -24,7 +24,7 @@ from .scripts import (
     waiting_key,
 )
 
-#: All that Redis or the way to it may do to a caller.
+#: Errors of Redis and of the way to it.
 ERRORS = (RedisError, OSError)
 
 
@@ -44,14 +44,14 @@ class State:
 
 
 class BlockingStore:
-    """A connection that its user waits for; a context manager that opens and closes it.
+    """A connection that its user waits for; as a context manager it is open.
 
     Args:
         location: where the limits are kept.
-        timeout_s: the most that is waited for the server, at each step, in seconds; None for redis-py's own.
-        clock: learns the time of Redis from the replies.
+        timeout_s: how long to wait for the server at each step, in seconds; None for redis-py's own.
+        clock: learns the time of Redis from replies.
 
-    All methods raise one of `ERRORS` where Redis does not answer. Its text may quote a password.
+    All methods raise one of `ERRORS` if Redis does not answer. Its text may quote a password.
     """
 
     def __init__(self, location: Location, timeout_s: float | None = None, clock: RedisClock | None = None) -> None:
@@ -75,7 +75,7 @@ class BlockingStore:
         self._connection.disconnect()
 
     def overrides(self) -> dict[str, bytes]:
-        """All records as they are kept, by the names of their buckets."""
+        """All overrides as they are kept, by the names of their buckets."""
         sent = time.monotonic()
         self._clock.observe(self.now_us(), sent, time.monotonic())
         pairs = self._call("HGETALL", overrides_key(self._prefix))
@@ -91,19 +91,19 @@ class BlockingStore:
         id: str = "",
         late_s: float = 0,
     ) -> tuple[bool, Override | None]:
-        """Write a new record.
+        """Write a new override.
 
         Args:
             name: of the bucket.
-            change: as `record` makes it.
+            change: as made by `override.set_limit` and the like.
             by: the operator.
             source: the command.
             reason: why.
-            id: of the order, where several may hear it; it is written once.
-            late_s: the order may be this old, in seconds, and undoes nothing that was ordered since.
+            id: of the command, if several workers may receive it; it is written once.
+            late_s: the command may be this old, in seconds, and does not undo a later one.
 
         Returns:
-            Whether it was written, and the record that is stored now.
+            Whether it was written, and the override that is stored now.
         """
         entry = {**change, "by": by, "source": source, "reason": reason}
         call = set_override_call(self._prefix, name, entry, id or uuid.uuid4().hex, int(late_s * 1e6), self._channel)
@@ -119,7 +119,7 @@ class BlockingStore:
         return found
 
     def states(self, names: Sequence[str]) -> dict[str, State]:
-        """What some buckets are like now, in one round trip."""
+        """The present states of some buckets, in one round trip."""
         now_us = self.now_us()
         for name in names:
             self._connection.send_command("HMGET", bucket_key(self._prefix, name), "slot", "given")

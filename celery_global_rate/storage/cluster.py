@@ -24,10 +24,10 @@ class SlotLostError(ConnectionError):
 class _Owner:
     """Asks where the keys are whenever it connects; the rest is redis-py's connection.
 
-    Not redis-py's client for a Cluster, which waits for each answer, and first learns all slots of one node and all
-    its commands. All our keys are in one slot, so a node that does not have them names the one that does in its
-    reply. That one is asked as well: a node that was cut off believes what was true before. Nodes are asked in random
-    order, so that one that hangs is seldom the first.
+    Not redis-py's client for a Cluster, which waits for each answer, and first reads all slots and all commands from
+    one node. All our keys are in one slot, so a node that does not have them names the one that does in its reply. That
+    one is asked as well: a node that was cut off may have outdated information. Nodes are asked in random order: one
+    that hangs is seldom the first.
     """
 
     host: str
@@ -56,7 +56,7 @@ class _Owner:
             except MovedError as moved:
                 reason = moved
                 left.appendleft((moved.host or self.host, moved.port))
-            except AskError:  # they are on their way to another node, and until they have arrived they are here
+            except AskError:  # they are being moved to another node, and until that is done they are here
                 return
             except (RedisError, OSError) as exc:
                 reason = exc
@@ -64,7 +64,7 @@ class _Owner:
         raise reason
 
     def read_response(self, *args: Any, **options: Any) -> Any:
-        """As redis-py does; a caller that reads that the keys are elsewhere connects again, and knows no Cluster."""
+        """As redis-py does. If the keys have moved, the connection is lost: callers reconnect, and know no Cluster."""
         try:
             return super().read_response(*args, **options)  # type: ignore[misc]
         except (MovedError, ClusterDownError):

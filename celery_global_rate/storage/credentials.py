@@ -9,7 +9,7 @@ from redis.credentials import CredentialProvider
 
 
 class NamedProvider(CredentialProvider):
-    """A provider that is made when it is first needed, so that an error in it is one of a connection.
+    """A provider that is made when it is first needed: an error in it is then one of the connection.
 
     Args:
         name: of its class, or of what makes it, as `package.module.Class`.

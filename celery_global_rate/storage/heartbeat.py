@@ -1,4 +1,4 @@
-"""The workers that share the limits, as far as this one has heard: each has a heartbeat, whose reply counts them."""
+"""The workers that share the limits: each has a heartbeat, and the reply to it says how many there are."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 from .scripts import HEARTBEAT, heartbeat_call, members_key
 
-#: From beat to beat, and how long a worker counts without one, in seconds.
+#: The pause between beats, and how long a worker counts without one, in seconds.
 BEAT_S = 10.0
 LIFE_S = 30.0
-#: The first pause between beats, in seconds, at the start and after a worker that was not heard of when it came. Each
-#: further one is twice as long: workers come together, and their news may be lost.
+#: The first pause between beats, in seconds, at the start and after a worker joined unannounced. Each further one is
+#: twice as long: workers often start together, and announcements may be lost.
 FIRST_S = 1.0
-#: The largest count within this time, in seconds, is taken: a worker that restarts is not missed.
+#: The largest count within this time, in seconds, is taken: a worker that restarts is still counted.
 MEMORY_S = 60.0
 
 
@@ -26,14 +26,14 @@ class Connection(Protocol):
 
 
 class Heartbeat:
-    """How many workers live under a prefix.
+    """How many workers with the same prefix are alive.
 
     Args:
         connection: to the limits' Redis.
         prefix: of all keys.
         worker: a name that is unique to this process.
         channel: on which a new worker is announced.
-        wake: called with the monotonic instant of the next beat when it has come nearer.
+        wake: called with the monotonic instant of the next beat when it is earlier than it was.
     """
 
     def __init__(
@@ -46,22 +46,22 @@ class Heartbeat:
         self._wake = wake
         self._pause_s = FIRST_S
         self._beat_at = float("-inf")
-        #: Counts and when they were heard. Old ones go as new ones come, so that an outage keeps the last of them.
+        #: Counts and when they came. Old ones are dropped only as new ones come: during an outage the last ones stay.
         self._counts: deque[tuple[float, int]] = deque()
 
     @property
     def most(self) -> int:
-        """The largest count of the last minute in which there was one; 0 where there never was."""
+        """The largest count of the last minute that had one; 0 if there never was one."""
         return max((count for _, count in self._counts), default=0)
 
     def keep_up(self, now: float) -> float:
-        """Tell that this worker lives, if it is time to; returns the monotonic instant of the next beat."""
+        """Beat if it is time to; returns the monotonic instant of the next beat."""
         if now >= self._beat_at:
             self.beat(now)
         return self._beat_at
 
     def beat(self, now: float) -> None:
-        """Tell that this worker lives."""
+        """Report that this worker is alive."""
         self._beat_at = now + self._pause_s
         self._pause_s = min(2 * self._pause_s, BEAT_S)
         call = heartbeat_call(self._prefix, self._worker, LIFE_S, self._channel)
@@ -77,7 +77,7 @@ class Heartbeat:
         self._connection.send(("EVAL", HEARTBEAT.source, *call), counted)
 
     def hear(self, now: float, count: int) -> None:
-        """Take in how many workers live."""
+        """Note how many workers are alive."""
         self._counts.append((now, count))
         while self._counts[0][0] < now - MEMORY_S:
             self._counts.popleft()

@@ -33,13 +33,13 @@ class CallsInLoop(Protocol):
 class HubConnection:
     """Commands go out at once, answers come in when the loop finds the socket readable, in order.
 
-    Opening resolves names and shakes hands, which blocks, so a thread does it.
+    Connecting resolves names and waits for the handshake, which blocks, so a thread does it.
 
     Args:
         make: makes a connection of redis-py that is not open yet.
         waker: brings the opened connection back into the loop; its guard runs all that is called there.
         on_change: called in the loop with None when the connection has opened, with the error when it is lost.
-        on_message: called in the loop with what comes unasked, after a `SUBSCRIBE`; None where nothing may.
+        on_message: called in the loop with messages after a `SUBSCRIBE`; None if there are none.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class HubConnection:
         return time.monotonic() - self._answers[0][0] if self._answers else 0.0
 
     def attach(self, hub: Any) -> None:
-        """Use this loop, and begin to open."""
+        """Use this loop, and start connecting."""
         self.detach()
         self._hub = hub
         self._reopen_at = 0.0
@@ -83,7 +83,7 @@ class HubConnection:
 
         Args:
             command: its words.
-            answer: called once in the loop with the reply, or with the exception there was instead.
+            answer: called once in the loop with the reply, or with the exception.
         """
         if self._redis is None:
             self.open()
@@ -107,8 +107,8 @@ class HubConnection:
                 reply = self._redis.read_response(disconnect_on_error=False)
             except ResponseError as exc:
                 reply = exc
-            except Exception as exc:  # a reply that cannot be parsed leaves nothing to go on with
-                # redis-py reports an answer that is not complete yet like this; what has come so far is kept.
+            except Exception as exc:  # after a reply that cannot be parsed, the rest cannot be parsed either
+                # redis-py raises this for an incomplete answer, and keeps what has come so far.
                 if not isinstance(exc.__context__, WOULD_BLOCK):
                     self.lose(exc)
                 return
@@ -130,7 +130,7 @@ class HubConnection:
             self._waker.guard(partial(answer, reason))
 
     def open(self) -> None:
-        """Begin to open, unless it is open, or it is too soon."""
+        """Start connecting, unless it is connected or connecting, or it is too soon."""
         if (
             self._hub is None
             or self._redis is not None

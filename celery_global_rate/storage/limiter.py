@@ -1,4 +1,4 @@
-"""The verbs that change a limit in Redis. They return at once; answers come later, or not at all."""
+"""Reserving slots in Redis and giving them back. Calls return at once; answers come later, or not at all."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class OutageWatch(Protocol):
 
     @property
     def awake_us(self) -> int:
-        """How long it has not been, in microseconds."""
+        """How long there has been none, in microseconds."""
 
     def replied(self, name: str, reply: object) -> None:
         """Redis has replied for a bucket, perhaps with an error. The connection reports its own errors."""
@@ -73,8 +73,8 @@ class Limiter:
         worker: a name that is unique to this process.
         clock: the worker's view of the Redis clock, learnt from every answer.
         outage: whether there is one.
-        policy: gives out slots meanwhile.
-        overrides: what operators have ordered, as far as this worker knows.
+        policy: gives out slots during an outage.
+        overrides: what operators have set, as far as this worker knows.
 
     Attributes:
         clock: as above.
@@ -106,7 +106,7 @@ class Limiter:
             name: the bucket.
             limit: the limit in force here.
             wanted: how many slots the caller could use before the horizon, at least 1.
-            reply: called once with the reservation, or with None where Redis gave no answer.
+            reply: called once with the reservation, or with None if Redis gave no answer.
         """
         if self._connection.silent_s > REPLY_TIMEOUT_S:
             self._connection.receive()  # it may be this worker that has been silent
@@ -122,7 +122,7 @@ class Limiter:
             self._ask(name, limit, wanted, reply)
 
     def _try(self, name: str, limit: Limit) -> None:
-        """See whether Redis is back. What it grants comes too late for this call, and goes back."""
+        """See whether Redis is back. What it grants comes too late for this call, and is given back."""
         now = time.monotonic()
         if now >= self._try_at.get(name, now):
             self._try_at[name] = now + REPLY_TIMEOUT_S
@@ -156,7 +156,8 @@ class Limiter:
     def give_back(self, name: str, reservation: Reservation) -> None:
         """Return what is left of a reservation. Nobody waits for the answer, and nothing is sent twice.
 
-        The whole script goes along: this may be the last that the worker sends, so no answer could ask for it.
+        The whole script is sent, not its digest: this may be the last call of the worker, and a reply that asks for the
+        script would come too late.
         """
         if reservation.seq:
             self._give_back(name, reservation)

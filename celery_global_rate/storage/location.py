@@ -13,15 +13,15 @@ from .redis_url import CLUSTERS, SENTINEL, redacted, scheme
 from .scripts import era_key
 from .sentinel import master
 
-#: To connect and to shake hands, in seconds. A thread does both, never the event loop.
+#: For connecting and for the handshake, in seconds. A thread does both, never the event loop.
 CONNECT_TIMEOUT_S = 1.0
 TIMEOUTS = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": CONNECT_TIMEOUT_S}
-#: The same for each node of a Cluster: a master that hangs must not keep us from asking the one that takes its place.
+#: The same for each node of a Cluster: a master that hangs must not keep us from the one that replaces it.
 NODE_TIMEOUT_S = 0.5
 NODE_TIMEOUTS = {"socket_connect_timeout": NODE_TIMEOUT_S, "socket_timeout": NODE_TIMEOUT_S}
 
-#: Options of redis-py that are not left to anybody: RESP3 would push messages between the answers, and the answers of
-#: scripts are read as bytes.
+#: Options of redis-py that cannot be changed: RESP3 would push messages between the answers, and the answers of scripts
+#: are read as bytes.
 FORCED = {"protocol": 2, "decode_responses": False, "encoding": "utf-8", "encoding_errors": "strict"}
 
 
@@ -55,8 +55,8 @@ class Location:
         master, and in a Cluster the node that has our keys.
 
         Raises:
-            TypeError, ValueError, redis.RedisError: redis-py does not accept the URL or an option. Settings of an
-                application have been tried out.
+            TypeError, ValueError, redis.RedisError: redis-py does not accept the URL or an option. The settings of an
+                application have been tried before.
         """
         kind = scheme(self.url)
         options = {**(NODE_TIMEOUTS if kind in CLUSTERS else TIMEOUTS), **self.redis_options, **FORCED}

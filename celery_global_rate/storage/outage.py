@@ -1,4 +1,4 @@
-"""What a worker knows and logs about its Redis: its identity, and when it goes, refuses, or is back."""
+"""What a worker knows and logs about its Redis: its identity, and when it is away, refuses, or is back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 #: How often a long outage or a slow Redis is logged, in seconds.
 TOLD_AGAIN_S = 60.0
-#: A bucket that holds something asks for slots more often than this, in seconds.
+#: A bucket that holds tasks asks for slots more often than this, in seconds.
 ASKED_S = 2 * LONGEST_SLEEP_S
 #: Answers that take so long, in seconds, and so many in a row, are slow: they leave little of the horizon.
 SLOW_S, SLOW_IN_A_ROW = 0.8 * HORIZON_S, 10
@@ -34,7 +34,7 @@ class Trouble:
 
     Attributes:
         since: when it began, monotonic seconds.
-        heard: when it was last heard of.
+        heard: when it was last noticed.
         reason: as logs may show it.
     """
 
@@ -52,7 +52,7 @@ class Outage:
         ended: called when slots are there again, of all buckets or of one.
 
     Attributes:
-        server: what the Redis reports about itself. After a reconnect it may be another one.
+        server: the Redis as it describes itself; after a reconnect it may be another one.
     """
 
     def __init__(self, address: str, policy: Policy, ended: Callable[[], None]) -> None:
@@ -68,7 +68,7 @@ class Outage:
 
     @property
     def reason(self) -> str | None:
-        """Why there are no slots at this moment, as heard last; None if there are."""
+        """Why there are no slots now, by the latest error; None if there are."""
         return max(self._troubles.values(), key=lambda it: it.heard).reason if self._troubles else None
 
     def counts(self, name: str) -> bool:
@@ -121,7 +121,7 @@ class Outage:
             )
 
     def keep_up(self, now: float, held: int) -> float:
-        """Tell that it counts, and once a minute that it lasts; returns the monotonic instant of the next time.
+        """Log that it has begun, and once a minute that it lasts; returns the monotonic instant of the next time.
 
         The reason is the last one: a server that restarts refuses connections before it says that it is loading.
         """

@@ -104,7 +104,7 @@ class Share:
     def text(self) -> str:
         """What it does, for the log."""
         if not (workers := self._worker_count.most):
-            return "tasks with a limit are held until it has told how many workers share them"
+            return "tasks with a limit are held until it has reported how many workers share them"
         return f"this worker goes on with its share of each limit, one in {workers}"
 
     def begin(self) -> None:

@@ -20,7 +20,7 @@ SCHEMES = {
 }
 SENTINEL = "sentinel"
 CLUSTER, CLUSTER_TLS = CLUSTERS = ("redis+cluster", "rediss+cluster")
-#: Parameters that belong to the address: a database, and what Sentinels call a master.
+#: Parameters that belong to the address: a database, and the name of a master.
 IDENTITY = ("db=", "service_name=")
 
 EXAMPLE = "redis://localhost:6379/0"

@@ -16,7 +16,7 @@ SHARED = ("slots.lua", "overrides.lua")
 
 
 class Script:
-    """One verb in Lua, with what the verbs share before it: the arithmetic, and the order of records.
+    """One verb in Lua, with what the verbs share before it: the arithmetic, and how overrides are ranked.
 
     Attributes:
         source: the text that Redis runs.
@@ -47,7 +47,7 @@ def waiting_key(prefix: str, name: str) -> str:
 
 
 def overrides_key(prefix: str) -> str:
-    """The key of all records."""
+    """The key of all overrides."""
     return f"{{{prefix}}}:records"
 
 
@@ -62,7 +62,7 @@ def history_key(prefix: str, name: str) -> str:
 
 
 def news_channel(prefix: str, database: int) -> str:
-    """The channel on which new overrides are published, as ``record\\nname``, and new workers, as ``workers\\ncount``.
+    """The channel that announces new overrides, as ``override\\nname``, and new workers, as ``workers\\ncount``.
 
     Redis channels do not belong to a database: the name contains it, so that databases do not mix.
     """

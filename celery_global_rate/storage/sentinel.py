@@ -61,16 +61,16 @@ def master(
 
     Args:
         urls: of the Sentinels, with `;` between them, and what they call the master as the parameter `service_name`.
-        timeouts: for the Sentinels, where `sentinel_kwargs` has none.
+        timeouts: for the Sentinels, if `sentinel_kwargs` has none.
         sentinel_kwargs: arguments of redis-py for connections to the Sentinels.
-        min_other_sentinels: a Sentinel that sees fewer others is not believed.
+        min_other_sentinels: a Sentinel that knows fewer others is ignored.
         ssl: whether the master takes TLS.
         options: arguments of redis-py for the connection to the master.
 
     Raises:
         TypeError, ValueError, redis.RedisError: redis-py does not accept a URL or an option.
     """
-    # Another try is the caller's business, and the next Sentinel's turn comes sooner.
+    # Retrying is up to the caller, and without it the next Sentinel is asked sooner.
     once = {**timeouts, "protocol": 2, "retry": Retry(NoBackoff(), 0)}
     sentinel = Sentinel(
         hosts(urls, PORT),

@@ -11,7 +11,7 @@ KEEPS_ALL = "noeviction"
 
 @dataclass(frozen=True)
 class Server:
-    """A Redis or Valkey, as it describes itself. What it does not tell is empty.
+    """A Redis or Valkey, as it describes itself. What it does not report is empty.
 
     Attributes:
         software: its name and version.

@@ -1,4 +1,4 @@
-"""What a worker does now and then beside starting tasks, each by itself."""
+"""A worker's periodic jobs, each isolated from the others."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Chore = Callable[[float], float]
 
 
 class Chores:
-    """Does all of them; one that fails is tried again by itself, and the others do not notice.
+    """Does all of them; one that fails is retried after a pause, and the others go on.
 
     Args:
-        chores: by what they do, as the log shall name it.
-        faults: where their errors end.
+        chores: by what they do, as logs name it.
+        faults: logs their errors.
     """
 
     def __init__(self, chores: Mapping[str, Chore], faults: Faults) -> None:

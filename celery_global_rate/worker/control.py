@@ -1,7 +1,7 @@
 """Celery's remote control: `control rate_limit` for the whole cluster, and commands of our own.
 
-Commands are registered in every process that knows the extension, so that `celery control` and `celery inspect` know
-them. A worker without it goes on as Celery does.
+Commands are registered in every process that imports the extension, because `celery control` and `celery inspect`
+must know them as well. A worker without it does what Celery does.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def rate_limit_reset(state: Any, task_name: str, **kwargs: Any) -> Any:
 
 @inspect_command()  # type: ignore[untyped-decorator]
 def rate_limits(state: Any, **kwargs: Any) -> Any:
-    """Rate limits: what tasks declare, what is in force, and who ordered it."""
+    """Rate limits: what tasks declare, what is in force, and who has set it."""
     step = _step(state)
     if step is None:
         return nok(OFF)
@@ -115,7 +115,7 @@ def _refusal(state: Any, name: str) -> Any:
 
 
 def _change(step: LimitingStep, name: str, change: dict[str, Any], source: str, done: str) -> Any:
-    """Write a change and reply. This waits for Redis: an operator's order is rare, and wants an answer."""
+    """Write a change and reply. This waits for Redis: such a command is rare, and its sender wants an answer."""
     engine, broadcast = step.engine, step.broadcast
     try:
         with BlockingStore(engine.settings, REPLY_TIMEOUT_S) as store:

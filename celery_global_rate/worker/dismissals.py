@@ -8,9 +8,9 @@ from typing import Any
 from ..scheduling.bucket import Bucket, Leaving
 from ..scheduling.faults import FORGOTTEN_S, Faults, Retry
 
-#: How long a part of it takes, in seconds; a single request may take longer.
+#: How long it goes on at a time, in seconds; a single request may take longer.
 SLICE_S = 0.004
-#: How many times as long the loop is then left to others.
+#: For how many times as long the loop is then free for others.
 REST = 4
 #: The longest pause after one has failed, in seconds. A database may take some time to find out that it is away.
 LONGEST_PAUSE_S = 0.8 * FORGOTTEN_S
@@ -19,14 +19,14 @@ LONGEST_PAUSE_S = 0.8 * FORGOTTEN_S
 class Dismissals:
     """Has Celery dismiss the requests that leave their buckets.
 
-    That takes the result backend and the broker, and keeps the loop waiting, as it does in stock Celery. A backend that
-    is slow does so for one request at a time, and then four times as long not at all. One that is away is asked for one
-    request after a pause that grows; a request that fails by itself comes after all others.
+    This needs the result backend and the broker, and blocks the loop, as it does in stock Celery. A slow backend blocks
+    it for one request at a time, after which the loop is free for four times as long. One that is away is asked for one
+    request at a time, after pauses that grow; a request that fails by itself comes after all others.
 
     Args:
         busy: the buckets that need attention.
         dismiss: whether a request has been dismissed; else it is wanted after all.
-        faults: where errors end.
+        faults: logs errors.
         monotonic: the clock, in seconds.
     """
 
@@ -43,7 +43,7 @@ class Dismissals:
         self._retry = Retry(LONGEST_PAUSE_S)
 
     def keep_up(self, now: float) -> float:
-        """Dismiss those that are due, for a while; returns the monotonic instant of the next part, or infinity."""
+        """Dismiss those that are due, for a while; returns the monotonic instant of the next time, or infinity."""
         waiting = [(leaving.retry.at, bucket, leaving) for bucket in self._busy() for leaving in bucket.leaving]
         if waiting and now >= self._at:
             due = sorted((it for it in waiting if it[0] <= now), key=lambda it: it[0])
@@ -58,8 +58,8 @@ class Dismissals:
         return max(self._at, min(left, default=float("inf")))
 
     def _attempt(self, bucket: Bucket, leaving: Leaving) -> bool:
-        # An error of a result backend may be of a class of the broker's, and is none of it. What the broker itself has
-        # to say, kombu logs here, and the loop hears of it when it reads.
+        # A result backend may raise an error of the broker's class. Errors of the broker itself are logged by kombu
+        # here, and reach the loop when it reads.
         try:
             is_dismissed = self._dismiss(leaving.request)
         except Exception as exc:

@@ -1,4 +1,4 @@
-"""All that limits one worker, put together: it lives in one loop, and takes work from any thread."""
+"""All that limits one worker, assembled: it lives in one event loop and takes work from any thread."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Engine:
         pool: where released requests go.
         qos: the consumer's `kombu.common.QoS` of this moment, or None.
         queues: the consumer's.
-        renewal: returns for it how its consumer is restarted, or None if its prefetch count follows each change.
+        renewal: returns for a QoS how its consumer is restarted, or None if its prefetch count follows each change.
         ack_deadline: the broker's.
-        recoverable: errors of the broker, which must reach the worker where its own loop is ours.
+        recoverable: errors of the broker, which must reach the worker if we run in its own loop.
         on_override: called with the name of a bucket that has a new override.
     """
 
@@ -105,7 +105,7 @@ class Engine:
                 "looking for news": self._feed.keep_up,
                 "counting workers": self._heartbeat.keep_up,
                 "watching Redis": self._watch,
-                "keeping orders": self.overrides.keep_up,
+                "keeping overrides": self.overrides.keep_up,
             },
             self._faults,
         )
@@ -154,7 +154,7 @@ class Engine:
         self._run(self._hold, bucket, request)
 
     def configure(self, bucket: Bucket, declared: Limit | None) -> None:
-        """Put the limit in force that an operator has ordered, or else the one that its task declares."""
+        """Put the limit in force that an operator has set, or else the one that its task declares."""
         self._run(self.overrides.configure, bucket, declared)
 
     def clear(self) -> None:
@@ -173,9 +173,9 @@ class Engine:
         self._alarm.set(self._chores.keep_up(time.monotonic()))
 
     def read_overrides(self) -> None:
-        """Learn what was ordered before this worker began. It waits for Redis, so it is for the start of a worker.
+        """Read the overrides from before this worker began. It waits for Redis, so it is for the start of a worker.
 
-        Without an answer the worker starts all the same: Redis refuses slots to a worker with an outdated override.
+        Without an answer the worker starts anyway: Redis refuses slots to a worker with an outdated override.
         """
         with contextlib.suppress(*ERRORS), BlockingStore(self.settings, clock=self.limiter.clock) as store:
             for name, override in store.overrides().items():
@@ -183,11 +183,11 @@ class Engine:
 
     @property
     def blocked_s(self) -> float:
-        """How long the loop has not turned, in seconds, now or a moment ago; 0 if it has."""
+        """For how long the loop has been blocked, in seconds, now or a moment ago; 0 if it is not."""
         return self._alarm.blocked_s
 
     def obey(self, name: str, override: Override) -> None:
-        """Take in an override that was just written. Called in any thread."""
+        """Apply an override that was just written. Called in any thread."""
         self._run(self._learn, name, override.text)
 
     def info(self) -> dict[str, Any]:
@@ -222,7 +222,7 @@ class Engine:
             self._heartbeat.beat(time.monotonic())
 
     def _recovered(self) -> None:
-        """Redis is back: what the policy has given out is void."""
+        """Redis is back: slots that the policy has given out are void."""
         self.scheduler.let_go()
         self._alarm.set(time.monotonic())
 
@@ -253,11 +253,11 @@ class Engine:
         return self._ack_deadline.until
 
     def _watch(self, now: float) -> float:
-        told_at = self._outage.keep_up(now, self.scheduler.held)
+        next_check = self._outage.keep_up(now, self.scheduler.held)
         if self._outage.reason is None:
-            return told_at
-        self._connection.open()  # nobody else may, where nothing is held
-        return min(told_at, now + REOPEN_LATE_S)
+            return next_check
+        self._connection.open()  # nobody else does while nothing is held
+        return min(next_check, now + REOPEN_LATE_S)
 
     def _clear(self) -> None:
         self.dropped += self.scheduler.requests
@@ -266,7 +266,7 @@ class Engine:
         self._faults.guard("leaving the pool", self._pool.clear)
 
     def _forget(self) -> None:
-        """What is held is delivered again."""
+        """Forget what is held; the broker delivers it again."""
         self._faults.guard("hiding held tasks", self._pool.hide, self.scheduler.requests)
         self.scheduler.clear()
 

@@ -12,11 +12,11 @@ def replaces_processes(controller: Any) -> bool:
 
 
 def leave_to_fork() -> None:
-    """Let the garbage collector look only at what comes from now on.
+    """Let the garbage collector look only at objects that are made from now on.
 
-    Celery collects all garbage before each fork, in the event loop: 30 ms for what an application imports, and more
-    slots than one are missed meanwhile. What is there by now lives as long as the worker does. It is frozen, as the
-    manual of `gc` advises for processes that fork; the children share its memory for longer, too.
+    Celery collects all garbage before each fork, in the event loop: that takes 30 ms for what an application imports,
+    and several slots are missed meanwhile. What exists by now lives as long as the worker does. It is frozen, as the
+    manual of `gc` advises for processes that fork; children also share its memory for longer.
     """
     if hasattr(gc, "freeze"):  # CPython
         gc.unfreeze()

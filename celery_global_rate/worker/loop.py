@@ -56,7 +56,7 @@ class Waker:
         self._callbacks.clear()
 
     def close(self) -> None:
-        """Let go of the sockets."""
+        """Close the sockets."""
         self._reader.close()
         self._writer.close()
 
@@ -90,8 +90,8 @@ def fire_timers(hub: Any, fire: Callable[..., float], **options: Any) -> float:
 class Alarm:
     """The one timer of this extension.
 
-    kombu's loop fires ten timers a turn and then sleeps for up to a second, although another is due, or will be. So
-    this one looks at the clock in every turn as well, and no sleep is longer than until the worker's next timer.
+    kombu's loop fires ten timers a turn and then sleeps for up to a second, even if another is due, or will be. So
+    this one looks at the clock in every turn as well, and no sleep lasts beyond the worker's next timer.
 
     Args:
         ring: called at the instant that was set, or soon after.
@@ -108,7 +108,7 @@ class Alarm:
 
     @property
     def blocked_s(self) -> float:
-        """How long the loop has not turned, in seconds, now or a moment ago: what it hears may have waited so long."""
+        """For how long the loop has been blocked, in seconds, now or a moment ago: messages may have waited so long."""
         now = time.monotonic()
         since = self._stopped if now - self._resumed < BLOCKED_S else self._turned
         return now - since if now - since > BLOCKED_S else 0.0
@@ -134,7 +134,7 @@ class Alarm:
         if self._hub is None or at >= self._at:
             return
         self._forget()
-        self._at = at  # first: where a timer cannot be had, every turn of the loop looks at the clock
+        self._at = at  # first: if setting a timer fails, every turn of the loop still looks at the clock
         self._entry = self._hub.timer.call_at(at, self._fire)
 
     def _forget(self) -> None:
@@ -157,7 +157,7 @@ class Alarm:
 
 
 class HubThread:
-    """A loop for a worker that has none: kombu's, in a thread, or in a greenlet where threads are patched to be some.
+    """A loop for a worker that has none: kombu's, in a thread, or in a greenlet if threads are patched.
 
     Args:
         name: of the thread.
@@ -168,14 +168,14 @@ class HubThread:
         self._thread: threading.Thread | None = None
 
     def start(self, attach: Callable[[Any], None]) -> None:
-        """Begin to turn; `attach` is called first in there, with the hub."""
+        """Start it; `attach` is called first in it, with the hub."""
         self._is_ending = False
         self._hub, self._waker = Hub(), Waker()
         self._thread = threading.Thread(target=self._turn, args=(attach,), name=self._name, daemon=True)
         self._thread.start()
 
     def stop(self, detach: Callable[[Any], None]) -> None:
-        """End, with a call of `detach` as the last thing in there."""
+        """End it; `detach` is called last in it."""
         if self._thread is not None:
             self._waker.call(partial(self._end, detach))
             self._thread.join(STOP_S)

@@ -10,11 +10,11 @@ from celery.exceptions import WorkerLostError, WorkerShutdown, WorkerTerminate
 
 
 def fail_lost_tasks(pool: Any) -> None:
-    """Let a task that ends its thread or greenlet fail, as it does where it ends its process.
+    """Let a task that ends its thread or greenlet fail, as one that ends its process does.
 
     SystemExit, or an error in `on_failure` or `on_retry`, goes past the code that traces a task. In a process the pool
-    reports it to Celery, and the task has failed. In a thread or a greenlet, and in a solo worker, Celery does not hear
-    of it, and counts the task as running for ever. Each would take a process from the tasks that come after it.
+    reports it to Celery, and the task has failed. In a thread or a greenlet, and in a solo worker, Celery does not
+    notice, and counts the task as running forever. Each would take a process from the tasks that come after it.
 
     Args:
         pool: Celery's, before it has been given any task.

@@ -1,4 +1,4 @@
-"""How a worker hears of new records and new workers, and sees that none was missed or lost."""
+"""How a worker learns of new overrides and new workers, and that none was missed or lost."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ..storage.scripts import SYNC_OVERRIDES, era_key, sync_overrides_call
 from .loop import Waker
 from .overrides import Overrides
 
-#: Between two looks at the era, in seconds: so long an order may stay unheard where its news was lost.
+#: Between two looks at the era, in seconds: an override whose announcement was lost is learnt this late.
 LOOK_S = 5.0
 #: News of another worker, with how many there are. All other news is of a bucket.
 NEW_WORKER = re.compile(rb"workers\n(\d{1,9})")
 
 
 class OverrideFeed:
-    """A second connection that hears of each new record and worker, and a look at the first one for missed records.
+    """A second connection on which new overrides and workers are announced, and looks for what it has missed.
 
     Args:
         make: makes a connection of redis-py that is not open yet.
@@ -64,7 +64,7 @@ class OverrideFeed:
         self._channel.detach()
 
     def keep_up(self, now: float) -> float:
-        """Look whether something was missed, if it is time to; returns the monotonic instant of the next look."""
+        """Look for missed overrides if it is time to; returns the monotonic instant of the next look."""
         if now >= self._look_at:
             self._look_at = now + LOOK_S
             for connection in (self._connection, self._channel):
@@ -93,21 +93,21 @@ class OverrideFeed:
         _, *era, pairs = answer
         had_era = None not in self._era
         self._era = tuple(era)
-        # All, and not any: each is to be learnt.
+        # A list, not any(): each must be learnt.
         missed = [
             name
             for name, override in zip(pairs[::2], pairs[1::2])
             if self._overrides.learn(name.decode(errors="replace"), override)
         ]
         if missed and had_era:
-            self._channel.lose(ConnectionError("a record came by another way"))
+            self._channel.lose(ConnectionError("an override was not announced"))
 
     def _changed(self, error: Exception | None) -> None:
         if error is None:
             self._channel.send(("SUBSCRIBE", self._channel_name), self._subscribed)
 
     def _subscribed(self, answer: object) -> None:
-        """From now on this worker hears all; see what it has not heard so far."""
+        """From now on this worker hears everything; look for what it has missed so far."""
         self.look()
         self._heartbeat.beat(time.monotonic())
 

@@ -1,4 +1,4 @@
-"""The limits in force in this worker: what operators have ordered, over what tasks declare."""
+"""The limits in force in this worker: what operators have set, over what tasks declare."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class Overrides:
-    """The latest override of each bucket that this worker has heard of, and when each of them ends.
+    """The latest override of each bucket that this worker knows, and when each of them ends.
 
     Args:
         clock: the worker's view of the Redis clock.
@@ -37,7 +37,7 @@ class Overrides:
         self._ends: dict[str, int] = {}
 
     def learn(self, name: str, text: str | bytes) -> bool:
-        """Take an override in, put it in force, log it, and return whether it was news.
+        """Apply and log an override; return whether it was new.
 
         One that cannot be read is logged once, and the bucket keeps the one that is known. Redis refuses slots to a
         worker with an outdated override, so the tasks of that bucket are held.
@@ -48,11 +48,11 @@ class Overrides:
         rate = f" {override.limit_override.rate}" if override.limit_override and override.what == "set" else ""
         origin = override.origin
         why = f" ({origin.reason})" if origin.reason else ""
-        logger.info("global-rate: %s: %s%s, ordered by %s%s", name, override.what, rate, origin.by, why)
+        logger.info("global-rate: %s: %s%s by %s%s", name, override.what, rate, origin.by, why)
         return True
 
     def load(self, name: str, text: bytes) -> None:
-        """Take in an override from before the start of this worker, which announces what is in force by itself."""
+        """Apply an override from before the start of this worker, which logs what is in force by itself."""
         self._take_in(name, text)
 
     def _take_in(self, name: str, text: str | bytes) -> Override | None:
@@ -62,7 +62,7 @@ class Overrides:
             if name not in self._unread:
                 self._unread.add(name)
                 logger.error(
-                    "global-rate: the record of %s in Redis cannot be read (%s): its tasks are held until "
+                    "global-rate: the override of %s in Redis cannot be read (%s): its tasks are held until "
                     "`celery global-rate reset` or `set` writes another one",
                     name,
                     exc,
@@ -77,7 +77,7 @@ class Overrides:
         return override
 
     def configure(self, bucket: Bucket, declared: Limit | None) -> None:
-        """Put in force what was ordered for a bucket, or else what its task declares."""
+        """Put in force what was set for a bucket, or else what its task declares."""
         self._ends.pop(bucket.name, None)
         limit, floor_us = declared, 0
         if override := self.get(bucket.name):
@@ -98,7 +98,7 @@ class Overrides:
         return self._overrides.get(name)
 
     def in_force(self, name: str) -> LimitOverride | None:
-        """What an operator has ordered for a bucket, where that is in force now."""
+        """The overriding limit of a bucket, if one is in force now."""
         override = self.get(name)
         return override.limit_override_at(self._clock.now_us(time.monotonic())) if override else None
 

@@ -1,4 +1,4 @@
-"""The remote control message that a command comes from: kombu does not show it to the command."""
+"""The remote control message that a command comes from, which kombu does not pass to the command."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 class Broadcast:
-    """The message that this worker is about to obey.
+    """The message whose command this worker runs next.
 
     Attributes:
-        id: the same in all workers that hear it, and different for any other; empty before the first message.
+        id: the same in all workers that receive it, and different for any other; empty before the first message.
     """
 
     def __init__(self) -> None:
@@ -35,8 +35,8 @@ class Broadcast:
     def heard(self, body: Mapping[str, Any], headers: Mapping[str, Any]) -> None:
         """Take note of a message.
 
-        What tells it from others: its ticket, where the sender waits for replies, the sender's clock, and its expiry,
-        which is when it was sent and a second or so.
+        What distinguishes it from others: its ticket, if the sender waits for replies, the sender's clock, and its
+        expiry, which is about a second after it was sent.
         """
         words = [body.get(key) for key in ("method", "arguments", "destination", "ticket")]
         words += [headers.get(key) for key in ("clock", "expires")]

@@ -78,7 +78,7 @@ class CeleryPool:
         """When our tasks that run now began to, in monotonic seconds: the oldest first."""
         running = self._running
         self._drop(running, state.active_requests)
-        if len(running) > self.processes:  # behind one that runs for long, some were lost with their processes
+        if len(running) > self.processes:  # after one that runs for long, some may have been lost with their processes
             for lost in [request for request in list(running) if request not in state.active_requests]:
                 running.pop(lost, None)
                 _unwrap(lost)
@@ -130,7 +130,7 @@ class CeleryPool:
                 scaler.pool.maintain_pool()
 
     def start(self, held: HeldRequest) -> None:
-        """Hand over as Celery's own limit does, and listen for the begin and the end."""
+        """Release a request as Celery's own limit does, and note when it begins and ends."""
         request = held.request
         request.on_accepted = partial(self._on_accepted, request, request.on_accepted)
         request.on_success = partial(self._on_success, request, request.on_success)
@@ -151,7 +151,7 @@ class CeleryPool:
         celerys(pid, time_accepted)
 
     def _on_success(self, request: Any, celerys: Callable[..., None], outcome: Any, **kwargs: Any) -> None:
-        """A task has ended, in whatever way but with its process."""
+        """A task has ended, in whatever way, and its process goes on."""
         _unwrap(request, "on_success")
         self._waiting.pop(request, None)
         started = self._running.pop(request, None)

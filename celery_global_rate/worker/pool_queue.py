@@ -1,8 +1,8 @@
 """The line of those that wait for a process of the pool, and our places in it.
 
-Tasks without a limit go straight to the pool, and where more come than it can run they wait there. A limited task
-that waited for a free process would then wait for ever, so it lines up with them: for the process first, and for
-its slot once its turn has come, because a slot does not keep.
+Tasks without a limit go straight to the pool, and wait there if more come than it can run. A limited task that waited
+for a free process would then wait forever, so it lines up with them: first for the process, and for its slot once its
+turn has come, because a slot cannot be kept.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-#: The wait for a process is a moving mean of about so many claims.
+#: The wait for a process is a moving average of about this many claims.
 CLAIMS_KNOWN = 5
 
 
 class SemaphoreLine:
-    """Places in the line of kombu's semaphore, by which Celery hands prefork processes out.
+    """Places in the line of kombu's semaphore, by which Celery assigns prefork processes.
 
     A limited task lines up when it comes, as it would without a limit. When its turn comes and there is no slot, it
     lets the others pass, and stays in front: once it has a slot, the next process is its own.
@@ -28,7 +28,7 @@ class SemaphoreLine:
 
     Attributes:
         turns: processes that are kept for us.
-        in_front: places whose turn has come. Once it is claimed, such a place takes the next process.
+        in_front: places whose turn has come. Once a process is claimed for it, such a place takes the next one.
         wait_s: how long a claim has taken of late, in seconds.
         ready: called when a turn has come.
     """
@@ -110,7 +110,7 @@ class SemaphoreLine:
 
 
 class PoolQueue:
-    """A place in the queue inside a pool that hands no processes out: threads, greenlets.
+    """A place in the queue inside a pool that does not assign processes: threads, greenlets.
 
     The only way into that queue is with a task, so a limited one goes there in its slot, and waits as all others do.
 
@@ -159,5 +159,5 @@ class PoolQueue:
 
     @property
     def _room(self) -> int:
-        """How many of ours may still go into the queue; nobody waits there where a process is free."""
+        """How many of ours may still go into the queue; nobody waits there while a process is free."""
         return max(0, self._most() - self._on_deck()) if self._free() < 0 else 0

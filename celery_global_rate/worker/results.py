@@ -10,10 +10,10 @@ from typing import Any
 
 @contextmanager
 def asked_once(backend: Any) -> Iterator[None]:
-    """Have a result backend raise what it would try again, for the thread that is in here.
+    """Let a result backend raise what it would retry, for the calling thread.
 
     With `result_backend_always_retry`, and for a database without it, Celery tries again at once, logs a traceback each
-    time, and sleeps between: in the event loop, where nothing else goes on meanwhile.
+    time, and sleeps in between: in the event loop, where nothing else runs meanwhile.
 
     Args:
         backend: Celery's, which other threads may use as well.
@@ -37,9 +37,9 @@ def asked_once(backend: Any) -> Iterator[None]:
 
 @contextmanager
 def _tables_prepared_once(caller: int) -> Iterator[None]:
-    """Have Celery's first look for its tables raise if the database is away.
+    """Let Celery's first look for its tables raise if the database is away.
 
-    It tries eleven times, and sleeps two seconds in all. From Celery 5.5 on a worker looks at its start, if
+    Celery tries eleven times, and sleeps for two seconds in all. From Celery 5.5 on a worker looks at its start, if
     `database_create_tables_at_setup` is set; before, when it dismisses its first task.
     """
     from celery.backends.database.session import SessionManager

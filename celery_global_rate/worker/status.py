@@ -17,14 +17,14 @@ from ..scheduling.bucket import Bucket
 
 logger = logging.getLogger(__name__)
 
-#: So many limited tasks are named at the start of a worker; the others are counted.
+#: How many limited tasks are named at the start of a worker; the others are counted.
 NAMED = 10
-#: So many held tasks of a bucket are listed.
+#: How many held tasks of a bucket are listed.
 LISTED = 20
 
 
 class OverridesInForce(Protocol):
-    """What is read of the orders of operators."""
+    """What is read of operators' overrides."""
 
     def get(self, name: str) -> Override | None:
         """The override of a bucket."""
@@ -33,12 +33,12 @@ class OverridesInForce(Protocol):
 def announce(
     declared: Mapping[str, Limit | None], unlimited: set[str], overrides: OverridesInForce, now_us: float
 ) -> None:
-    """Log what is limited, and what operators have ordered.
+    """Log what is limited, and what operators have set.
 
     Args:
         declared: the limit that each task declares.
         unlimited: those of them that have their own strategy.
-        overrides: what operators have ordered for them.
+        overrides: what operators have set for them.
         now_us: the Redis clock, epoch us.
     """
     names = sorted(name for name, limit in declared.items() if limit and name not in unlimited)
@@ -64,7 +64,7 @@ def _announce_limit(name: str, declared: Limit | None, limit_override: LimitOver
     logger.info("global-rate: %s is limited to %s %s%s", name, rate, describe(limit_override.origin, now_us), end)
     if limit_override.declared != here:
         logger.warning(
-            "global-rate: %s now declares %s instead of %s, which has no effect: %s was ordered, "
+            "global-rate: %s now declares %s instead of %s, which has no effect: %s was set, "
             "and stays in force until `celery global-rate reset %s`",
             name,
             here,
@@ -89,7 +89,7 @@ def _announce_pause(name: str, pause: Pause, now_us: float) -> None:
 
 
 def describe(origin: Origin, now_us: float) -> str:
-    """Who ordered it, how long ago, and why."""
+    """Who set it, how long ago, and why."""
     by = f"by {origin.by} " if origin.by else ""
     why = f" ({origin.reason})" if origin.reason else ""
     return f"{by}{format_duration((now_us - origin.when_us) / 1e6)} ago{why}"
@@ -103,7 +103,7 @@ def limits(
     Args:
         bucket: of a task.
         declared: the limit that the task declares.
-        override: what operators have ordered for it.
+        override: what operators have set for it.
         now_us: the Redis clock, epoch us.
         is_unlimited: whether the task has its own strategy.
     """

@@ -40,10 +40,10 @@ from .task_bucket import TaskBucket
 class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
     """A consumer bootstep that makes `rate_limit` hold for the whole cluster.
 
-    ``app.steps['consumer'].add(GlobalRateLimit)`` switches it on. In any window of length w at most
+    ``app.steps['consumer'].add(GlobalRateLimit)`` enables it. In any window of length w at most
     ``b + (w + D + R) / T`` tasks of a limit are released, whatever workers come, go, stall or die, while Redis
     answers: burst b, emission interval T, grace D (25 ms, or T/10 up to 1 s where that is more), and R, about one
-    round trip to Redis. What they do while Redis does not answer is up to `global_rate_on_outage`.
+    round trip to Redis. `global_rate_on_outage` decides what they do while Redis does not answer.
     """
 
     requires = ("celery.worker.consumer.connection:Connection",)
@@ -53,7 +53,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         super().__init__(consumer, **kwargs)
 
     def include_if(self, consumer: Any) -> bool:
-        """Leave Celery as it is where limits are switched off."""
+        """Leave Celery as it is if rate limits are disabled."""
         return not consumer.disable_rate_limits
 
     def create(self, consumer: Any) -> None:
@@ -105,7 +105,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         self.engine.attach(hub)
 
     def start(self, consumer: Any) -> None:
-        """The worker is connected to its broker. Where it has no event loop, begin one."""
+        """The worker is connected to its broker. Without an event loop, start one."""
         self._queues.begin()
         self._lost_connections.requeue(consumer.connection)
         self._lost_connections.watch(consumer.connection)
@@ -124,7 +124,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         """Give slots back and let go of the loop: at shutdown, and when the broker connection is lost."""
         if not self._is_soft:
             self._let_go(consumer)
-        if consumer.blueprint.state == bootsteps.CLOSE:  # it ends, and waits for its tasks before it lets go
+        if consumer.blueprint.state == bootsteps.CLOSE:  # it ends, and waits for running tasks before it disconnects
             requeue_held(consumer, self.engine.dropped)
 
     def _let_go(self, consumer: Any) -> None:
@@ -175,7 +175,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         return known
 
     def _on_override(self, name: str) -> None:
-        """An operator has ordered something for a bucket, or an order has ended."""
+        """An operator has changed the override of a bucket, or an override has ended."""
         task = self._app.tasks.get(name)
         if task is not None:
             self._celery_buckets[name] = self._bucket_for_task(task)

@@ -42,7 +42,7 @@ SET = LimitOverride(Limit.parse("5/s"), "5/s", None, "1/m", "declared", ANN)
         (DECLARED, ("t", "1/m", "1/m", "declared", "1.0/m", "?", "2", "in 60 s"), ""),
         (
             replace(DECLARED, limit_override=SET, held=Holding(7, Counter({"slow": 2}))),
-            ("t", "1/m", "5/s", "ordered", "0.0/s", "7", "2", "now"),
+            ("t", "1/m", "5/s", "override", "0.0/s", "7", "2", "now"),
             "60 m ago by ann: they called; queue slow is put aside by 2 workers: global_rate_max_held",
         ),
         (

@@ -499,8 +499,8 @@ def test_a_record_that_cannot_be_read(empty_redis: Server) -> None:
         log = cluster.log("w0")
 
     assert held == 0
-    assert "its record cannot be read" in shown
-    assert log.count("the record of limited in Redis cannot be read") == 1
+    assert "its override cannot be read" in shown
+    assert log.count("the override of limited in Redis cannot be read") == 1
 
 
 def test_commands_are_listed() -> None:
@@ -537,7 +537,7 @@ def test_a_deploy_that_changes_what_is_declared_has_no_effect_and_a_worker_says_
         cluster.start(1, pool="solo")
         log = cluster.log("w0")
 
-    assert "limited now declares 30/s instead of 50/s, which has no effect: 20/s was ordered" in log
+    assert "limited now declares 30/s instead of 50/s, which has no effect: 20/s was set" in log
     assert "ago (they called)" in log
     assert "late is paused indefinitely by " in log
     assert log.count("WARNING/MainProcess] global-rate: ") == 2

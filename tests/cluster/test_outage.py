@@ -144,7 +144,7 @@ def test_a_share_of_nobody_knows_how_many_is_none(empty_redis: Server) -> None:
         started, log = len(cluster.instants("start")), cluster.log("w0")
 
     assert started == 0
-    assert log.count("tasks with a limit are held until it has told how many workers share them") == 1
+    assert log.count("tasks with a limit are held until it has reported how many workers share them") == 1
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def test_without_a_count_nothing_starts() -> None:
     share = Share(Members(0), Still(), lambda: 0.0)
 
     assert share.reserve(NAME, Limit(1), 1) is None
-    assert "held until it has told how many" in share.text
+    assert "held until it has reported how many" in share.text
 
 
 def test_with_hold_nothing_starts() -> None:

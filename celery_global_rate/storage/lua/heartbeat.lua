@@ -3,7 +3,7 @@
 -- KEYS[1]  the workers, a sorted set: worker -> epoch us until which it counts as living
 -- ARGV[1]  worker             a name that is unique to the calling process
 -- ARGV[2]  life, us           how long it counts without another beat
--- ARGV[3]  channel            where the news goes
+-- ARGV[3]  channel            where new workers are announced
 -- ARGV[4]  now, epoch us      tests only
 -- Returns the number of workers that live, this one among them.
 

@@ -1,4 +1,4 @@
--- Overrides: what operators have ordered. Prepended to every script, after the slots.
+-- Overrides: what operators have set. Prepended to every script, after the slots.
 --
 -- An override is a text: "version:id:floor:" and a JSON object. The scripts order overrides by version and id, and obey
 -- the floor: an instant (epoch us) before which the bucket has no slot and saves none. Limits are for workers to read.
@@ -19,8 +19,8 @@ local function is_higher(override, other)
   return id > other_id
 end
 
--- The higher of a caller's override ('' where it has none) and the stored one, which is stored then; nothing where
--- there is neither.
+-- The higher of a caller's override ('' if it has none) and the stored one, which is stored then; nothing if there is
+-- neither.
 local function keep(overrides, era, name, override)
   local stored = redis.call('HGET', overrides, name)
   if override == '' or (stored and parse_rank(stored) and not is_higher(override, stored)) then return stored end

@@ -12,12 +12,12 @@
 -- ARGV[6]  patience, us       how long a worker sleeps on this bucket at the most
 -- ARGV[7]  worker             a name that is unique to the calling process
 -- ARGV[8]  name               of the bucket, among the overrides
--- ARGV[9]  override           that the caller's limit comes from, '' where it knows none
+-- ARGV[9]  override           that the caller's limit comes from, '' if it knows none
 -- ARGV[10] awake, us          how long the caller has been in touch: no slot is saved from before
 -- ARGV[11] now, epoch us      tests only
 -- Returns {now us, slot us, slot ps, interval us, interval ps, count, seq, waiting, override}: `count` slots, the first
--- at `slot`, each an interval after the one before. Where count is 0, `slot` is the next one that will be free.
--- `override` is '' but where a higher one is stored than the caller knows: then there is nothing else until it does.
+-- at `slot`, each an interval after the one before. If count is 0, `slot` is the next one that will be free.
+-- `override` is '' unless a higher one is stored than the caller knows: then nothing is granted until it knows it.
 
 local SLOTS_PER_CALL = 1000
 local SLACK_US = 60 * 1000000

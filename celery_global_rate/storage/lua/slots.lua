@@ -26,7 +26,7 @@ local function clock(injected_us)  -- tests inject; production omits the argumen
   return time[1] * 1000000 + time[2]
 end
 
--- The instant `count` intervals after an instant; before it, where count is negative.
+-- The instant `count` intervals after an instant; before it, if count is negative.
 local function after(us, ps, count, interval)
   ps = ps + count * interval.ps
   return us + count * interval.us + math.floor(ps / PS_PER_US), ps % PS_PER_US
@@ -36,7 +36,7 @@ local function is_later(us, ps, than_us, than_ps)
   return us > than_us or (us == than_us and ps > than_ps)
 end
 
--- S as it stands at now_us; nothing where the bucket is full. S - now can only shrink while the clock moves
+-- S as it stands at now_us; nothing if the bucket is full. S - now can only shrink while the clock moves
 -- forward, so a lead larger than the one written means that the clock stepped back: S then keeps its lead. That is
 -- written at once, by a refused call too: time must pass from the new S.
 local function last_slot(bucket, now_us)

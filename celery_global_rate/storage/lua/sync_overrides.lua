@@ -1,8 +1,8 @@
--- sync_overrides: a worker and this server tell each other all overrides; of each the higher one stays.
+-- sync_overrides: a worker and this server exchange all overrides; of each the higher one stays.
 --
 -- KEYS[1]  the overrides (overrides.lua)
 -- KEYS[2]  the era
--- ARGV[1]  id of a new era, where there is none
+-- ARGV[1]  id of a new era, if there is none
 -- ARGV[2]  name     } any number of these pairs: what the worker knows
 -- ARGV[3]  override }
 -- Returns {now us, id of the era, its changes, {name, override, ...}}: all overrides there are. If there are none, there
