@@ -45,6 +45,8 @@ class Waker:
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         self._callbacks: deque[Callable[[], None]] = deque()
+        #: Whether the loop has been woken for callbacks and has not begun to run them.
+        self._is_awaited = False
 
     def attach(self, hub: Any) -> None:
         """Let the loop listen. A hub forgets its readers when it is reset, so this is repeated after each."""
@@ -54,6 +56,7 @@ class Waker:
         """Take the callbacks out of the loop; what is still waiting is dropped."""
         hub.remove(self._reader.fileno())
         self._callbacks.clear()
+        self._is_awaited = False
 
     def close(self) -> None:
         """Close the sockets."""
@@ -63,7 +66,9 @@ class Waker:
     def call(self, callback: Callable[[], None]) -> None:
         """Run `callback` in the next turn of the loop."""
         self._callbacks.append(callback)
-        self.wake()
+        if not self._is_awaited:  # tasks that end together, in threads or greenlets, wake the loop once
+            self._is_awaited = True
+            self.wake()
 
     def wake(self) -> None:
         """End the loop's sleep."""
@@ -73,6 +78,7 @@ class Waker:
     def _on_readable(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._reader.recv(4096)
+        self._is_awaited = False  # before the count: what is added from here on wakes the loop again
         for _ in range(len(self._callbacks)):
             self.guard(self._callbacks.popleft())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -85,6 +86,24 @@ def test_nothing_is_lost_between_many_threads(loop: Loop, waker: Waker) -> None:
 
     for thread in range(4):
         assert [number for who, number in ran if who == thread] == list(range(2000))
+
+
+def test_calls_that_wait_together_wake_the_loop_once(loop: Loop, waker: Waker) -> None:
+    """One byte for ten calls, and another one for the first call after the loop has begun to run them."""
+    ran: list[int] = []
+
+    def first() -> None:
+        ran.append(0)
+        waker.call(partial(ran.append, 10))
+
+    waker.call(first)
+    for number in range(1, 10):
+        waker.call(partial(ran.append, number))
+    sent = waker._reader.recv(4096, socket.MSG_PEEK)
+    loop.run_until(lambda: len(ran) == 11)
+
+    assert sent == b"\0"
+    assert ran == list(range(11))
 
 
 def test_what_waits_at_a_detach_is_dropped_and_a_new_hub_is_woken(loop: Loop, waker: Waker) -> None:
