@@ -45,7 +45,7 @@ def check(app: Any, url: str | None = None) -> None:
 
 
 def on_worker_init(sender: Any, **kwargs: Any) -> None:
-    """Add the step where an option or `auto` asks for it, and check before the worker is built.
+    """Add the step if an option or `auto` asks for it, and check before the worker is built.
 
     Stock Celery reads every rate in `Consumer.__init__`, before any step exists, and dies with a raw `KeyError` on
     a bad one. This signal comes earlier, and after all that `imports` and `include` name. It swallows exceptions, but

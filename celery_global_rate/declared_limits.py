@@ -18,7 +18,7 @@ NOT_LIMITED = "not limited: it has its own Strategy, and only Celery's is known 
 def declared_limit(app: Any, task: Any) -> Limit | None:
     """The limit that a task declares: its own attribute, an annotation, or the default of the application.
 
-    Celery's own tasks, such as `celery.chord_unlock`, have a limit only where they are named: a default, or a base
+    Celery's own tasks, such as `celery.chord_unlock`, have a limit only if they are named: a default, or a base
     class, that is meant for the tasks of the application would stall every chord.
 
     Raises:
@@ -30,7 +30,7 @@ def declared_limit(app: Any, task: Any) -> Limit | None:
 def has_own_strategy(task: Any) -> bool:
     """Whether something else than Celery's own strategy takes the messages of a task, as with celery-batches.
 
-    Celery's asks for the bucket of the task. Another one may, where it calls Celery's; that cannot be seen.
+    Celery's asks for the bucket of the task. Another one may, if it calls Celery's; that cannot be seen.
     """
     strategy = getattr(task, "Strategy", CELERYS_STRATEGY)
     if not isinstance(strategy, str):

@@ -42,7 +42,7 @@ class Settings(Location):
     Attributes:
         max_held: prefetch slots that are lent for held messages at the most.
         on_outage: what limited tasks do while Redis is away: `share`, `hold` or `open`.
-        consumer_timeout_s: how long RabbitMQ waits for an acknowledgement, in seconds; 0 for ever.
+        consumer_timeout_s: how long RabbitMQ waits for an acknowledgement, in seconds; 0 for forever.
     """
 
     max_held: int
@@ -130,7 +130,7 @@ def _consumer_timeout_s(conf: Any) -> float:
     if not is_number or not 0 <= timeout_s < float("inf"):
         raise ImproperlyConfigured(
             f"{CONSUMER_TIMEOUT} = {timeout_s!r:.80}: use the seconds that RabbitMQ waits for an acknowledgement "
-            f"(its consumer_timeout, which is in milliseconds), or 0 if it waits for ever"
+            f"(its consumer_timeout, which is in milliseconds), or 0 if it waits forever"
         )
     return float(timeout_s)
 

@@ -1,3 +1,3 @@
-"""The version of this package, which workers tell each other's operators."""
+"""The version of this package, which workers report to operators."""
 
 __version__ = "0.2.1"

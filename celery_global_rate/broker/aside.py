@@ -1,4 +1,4 @@
-"""Which queues are put aside, so that a backlog of limited tasks is not in the way of other queues."""
+"""Which queues are put aside: a backlog of limited tasks must not be in the way of other queues."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Aside:
         self._clock = clock
         self._monotonic = monotonic
         self._is_connected = self._is_on = False
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
         self.forget()
 
     @property
@@ -95,7 +95,7 @@ class Aside:
         self._came += 1
 
     def room(self) -> int:
-        """How many prefetch slots may be lent for what is held. Asked only where all queues share one count."""
+        """How many prefetch slots may be lent for what is held. Asked only if all queues share one count."""
         self._is_on = self._is_connected and self._most > 0
         if self._is_on and self._came >= max(1, self._most // 16):  # not for each message
             self._look()
@@ -137,7 +137,7 @@ class Aside:
                 continue
             if self._queues.can_spare(name) and self._is_slow(name, held):
                 aside.add(name)
-                self._tell(name, held)
+                self._log_first(name, held)
         self.names = frozenset(aside)
         self._queues.put_aside(self.names)
         self._room = self._most if len(names) == 1 else self._places(count)
@@ -161,11 +161,11 @@ class Aside:
             return messages
         return min(messages, SOONEST_S / (bucket.limit.interval_s * bucket.waiting))
 
-    def _tell(self, name: str, held: Mapping[Bucket, Counter[str | None]]) -> None:
+    def _log_first(self, name: str, held: Mapping[Bucket, Counter[str | None]]) -> None:
         """Log a queue the first time that it is put aside."""
-        if name in self._said:
+        if name in self._logged:
             return
-        self._said.add(name)
+        self._logged.add(name)
         most_first = sorted((bucket for bucket in held if held[bucket][name]), key=lambda bucket: -held[bucket][name])
         why = [f"{bucket.name} at {bucket.limit or 'none'}" for bucket in most_first[:NAMED]]
         logger.info(

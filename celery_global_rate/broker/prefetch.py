@@ -46,8 +46,8 @@ class Credit:
         self._step = 1
         self._own = self._room = 0
         self._received = 0
-        self._is_told = False
-        self.lent = self._told = 0
+        self._has_warned = False
+        self.lent = self._sent = 0
 
     def received(self) -> None:
         """One more is held."""
@@ -63,8 +63,8 @@ class Credit:
         if qos is not self._qos:
             self._attach(qos)
         room = self._shared_room() if self._room and self._renew is None else self._room
-        if held >= room > 0 and not self._is_told:
-            self._is_told = True
+        if held >= room > 0 and not self._has_warned:
+            self._has_warned = True
             logger.warning(
                 "global-rate: this worker has reached global_rate_max_held (%d held tasks): the tasks behind "
                 "them in its queues wait. Give limited tasks their own queue, or raise the setting",
@@ -78,14 +78,14 @@ class Credit:
             self._renew(more)
 
     def _attach(self, qos: Any) -> None:
-        self._qos, self.lent, self._told, self._room, self._renew = qos, 0, 0, 0, None
+        self._qos, self.lent, self._sent, self._room, self._renew = qos, 0, 0, 0, None
         if qos is not None and qos.value:  # 0 means no limit
             self._own = qos.value
             self._step = min(16, qos.value)
             self._room = self._most
             self._renew = self._renewal(qos)
             if self._renew is None:
-                qos.callback = partial(self._tell, qos, qos.callback)
+                qos.callback = partial(self._send, qos, qos.callback)
 
     def _wanted(self, held: int, room: int) -> int:
         """What to lend if the prefetch count follows each change."""
@@ -105,21 +105,21 @@ class Credit:
 
     def _lend(self, wanted: int) -> None:
         # Sent again until it is known to be: a change while Celery sends the broker its first count goes unnoticed.
-        if wanted != self.lent or self._told != self.lent:
+        if wanted != self.lent or self._sent != self.lent:
             with self._qos._mutex:
                 self.lent = wanted
                 self._qos.prev = None  # the loop's sign that something has changed
 
-    def _tell(self, qos: Any, tell: Callable[..., None], prefetch_count: int) -> None:
+    def _send(self, qos: Any, send: Callable[..., None], prefetch_count: int) -> None:
         """Send the broker the sum of what Celery asks for and what is lent. Celery may set its own count any time."""
         if not prefetch_count or qos is not self._qos:
-            tell(prefetch_count=prefetch_count)
+            send(prefetch_count=prefetch_count)
             return
-        told = -1
-        while told != self.lent:  # RabbitMQ may deliver more messages before it confirms the change
-            told = self.lent
-            tell(prefetch_count=min(prefetch_count + told, LARGEST))
-        self._told = told
+        sent = -1
+        while sent != self.lent:  # RabbitMQ may deliver more messages before it confirms the change
+            sent = self.lent
+            send(prefetch_count=min(prefetch_count + sent, LARGEST))
+        self._sent = sent
 
 
 def renewal(consumer: Any, qos: Any) -> Renew | None:
@@ -130,7 +130,7 @@ def renewal(consumer: Any, qos: Any) -> Renew | None:
 
     Args:
         consumer: the worker's.
-        qos: its `kombu.common.QoS` of this moment, which Celery's loop asks to tell the broker what has changed.
+        qos: its `kombu.common.QoS` of this moment, which Celery's loop asks to send the broker what has changed.
 
     Returns:
         A function that takes how many prefetch slots the new consumer has beside those that Celery asks for; or None if
@@ -157,25 +157,25 @@ class ConsumerRestart:
     def __init__(self, consumer: Any, qos: Any) -> None:
         self._consumer = consumer
         self._qos = qos
-        self._tell = qos.callback
+        self._send = qos.callback
         #: Prefetch slots of the next consumer beside those that Celery asks for; None if none is asked for.
         self._more: int | None = None
-        qos.callback = self._tell_or_restart
+        qos.callback = self._send_or_restart
 
     def ask(self, more: int) -> None:
         """Have it done, with this many prefetch slots beside those that Celery asks for."""
         self._more = more
         self._mark()
-        # Celery may be telling the broker its first count, and note that as the last one.
+        # Celery may be sending the broker its first count, and note that as the last one.
         self._consumer.call_soon(self._mark)
 
     def _mark(self) -> None:
         if self._more is not None:
             self._qos.prev = None  # the loop's sign that something has changed
 
-    def _tell_or_restart(self, prefetch_count: int) -> None:
+    def _send_or_restart(self, prefetch_count: int) -> None:
         if self._more is None:
-            self._tell(prefetch_count=prefetch_count)
+            self._send(prefetch_count=prefetch_count)
             return
         more, self._more = self._more, None
         tasks = self._consumer.task_consumer

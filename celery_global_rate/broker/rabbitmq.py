@@ -114,7 +114,7 @@ class ConsumerTimeout:
 
 
 def can_restart_consumer(queue: Any) -> bool:
-    """Whether a new consumer of a queue goes on where the old one ends.
+    """Whether a new consumer of a queue continues where the old one ends.
 
     A single active consumer would pass to another worker, and a stream starts over for each consumer.
     """

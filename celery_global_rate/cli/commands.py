@@ -91,12 +91,12 @@ def change(
     for name in names:
         _, override = store.change(name, make(name), context.by, f"global-rate {verb}", reason)
         assert override is not None
-        click.echo(f"{name}: {_told(context, name, override, store.now_us())}")
+        click.echo(f"{name}: {_in_force(context, name, override, store.now_us())}")
     if not names:
         click.echo("no task has a limit")
 
 
-def _told(context: Context, name: str, override: Override, now_us: float) -> str:
+def _in_force(context: Context, name: str, override: Override, now_us: float) -> str:
     if context.is_unlimited(name):
         return NOT_LIMITED
     declared = context.declared(name) or "no limit"

@@ -236,7 +236,7 @@ def _held(app: Any, timeout_s: float) -> defaultdict[str, Holding] | None:
 
 
 def _per(rate: float) -> str:
-    """A rate as one writes it: per second, or per minute or hour where that is less than one."""
+    """A rate as one writes it: per second, or per minute or hour if that is less than one."""
     for period in "smh":
         count = rate * PERIODS_S[period]
         if count >= 1 or not rate:
@@ -247,7 +247,7 @@ def _per(rate: float) -> str:
 def effective_rate(limit: Limit | None, before: State, after: State, sampled_s: float) -> float:
     """Slots per second between two looks at a bucket.
 
-    Counted from slot to slot where they follow each other as the limit lets them: a second has one or two slots of
+    Counted from slot to slot if they follow each other as the limit lets them: a second has one or two slots of
     100/m, and seldom one of 10/m.
     """
     given = max(0, after.given - before.given)

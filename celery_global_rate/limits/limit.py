@@ -79,7 +79,7 @@ class Limit:
 
     @cached_property
     def usable_s(self) -> float:
-        """How long after its slot a hand-over may still begin, so that it is over within the grace, in seconds."""
+        """How long after its slot a release may still begin, in seconds: it must be over within the grace."""
         return self.grace_s - HAND_OVER_S
 
     @classmethod

@@ -19,7 +19,7 @@ class Reservation:
 
     Attributes:
         now_us: the Redis clock when the call was made, epoch us.
-        first_us: the first slot, epoch us; where `count` is 0, the next one that will be free.
+        first_us: the first slot, epoch us; if `count` is 0, the next one that will be free.
         first_ps: its remainder in picoseconds.
         interval_us: from one slot to the next, whole microseconds.
         interval_ps: its remainder in picoseconds.
@@ -87,7 +87,7 @@ class Reservation:
         return self.count > 0 and self.first_us <= self.now_us
 
     def late_s(self, clock: RedisClock, now: float) -> float:
-        """How long ago the next slot in hand was surely due, in seconds; negative where it is still to come.
+        """How long ago the next slot in hand was surely due, in seconds; negative if it is still to come.
 
         A slot that a full bucket had saved was due when it was reserved: its lateness counts from then.
 
@@ -98,7 +98,7 @@ class Reservation:
         return now - clock.reached(max(self.due_us, self.now_us))
 
     def miss(self, clock: RedisClock, before: float) -> int:
-        """Let the next slot in hand go unused, and all of them where the last was due before a monotonic instant.
+        """Let the next slot in hand go unused, and all of them if the last was due before a monotonic instant.
 
         Returns:
             How many.
@@ -115,7 +115,7 @@ class SlotSource(Protocol):
     clock: RedisClock
 
     def reserve(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
-        """Ask for up to `wanted` slots; `reply` is called once, with None where there was no answer."""
+        """Ask for up to `wanted` slots; `reply` is called once, with None if there was no answer."""
 
     def give_back(self, name: str, reservation: Reservation) -> None:
         """Return what is left of a reservation."""

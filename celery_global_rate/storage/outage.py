@@ -19,7 +19,7 @@ from .server_info import Server
 logger = logging.getLogger(__name__)
 
 #: How often a long outage or a slow Redis is logged, in seconds.
-TOLD_AGAIN_S = 60.0
+LOG_AGAIN_S = 60.0
 #: A bucket that holds tasks asks for slots more often than this, in seconds.
 ASKED_S = 2 * LONGEST_SLEEP_S
 #: Answers that take so long, in seconds, and so many in a row, are slow: they leave little of the horizon.
@@ -61,9 +61,9 @@ class Outage:
         self._policy = policy
         self._ended = ended
         self._troubles: dict[str, Trouble] = {}
-        self._since = self._tell_at = 0.0
+        self._since = self._log_at = 0.0
         self._slow_in_a_row = 0
-        self._slow_told = float("-inf")
+        self._slow_logged = float("-inf")
         self._over_at = float("-inf")
 
     @property
@@ -111,8 +111,8 @@ class Outage:
     def took(self, round_trip_s: float) -> None:
         """An answer with slots took this long, in seconds."""
         self._slow_in_a_row = self._slow_in_a_row + 1 if round_trip_s >= SLOW_S else 0
-        if self._slow_in_a_row >= SLOW_IN_A_ROW and time.monotonic() >= self._slow_told + TOLD_AGAIN_S:
-            self._slow_told = time.monotonic()
+        if self._slow_in_a_row >= SLOW_IN_A_ROW and time.monotonic() >= self._slow_logged + LOG_AGAIN_S:
+            self._slow_logged = time.monotonic()
             logger.warning(
                 "global-rate: the Redis at %s takes %.0f ms to answer: late slots go unused. Use one that "
                 "is nearer or less busy",
@@ -131,8 +131,8 @@ class Outage:
                 logger.warning("global-rate: no task waits for a bucket that the Redis at %s refused", self._address)
         if not self._troubles:
             return float("inf")
-        if now >= self._tell_at:
-            self._tell_at = now + TOLD_AGAIN_S
+        if now >= self._log_at:
+            self._log_at = now + LOG_AGAIN_S
             logger.warning(
                 "global-rate: no answer from the Redis at %s (%s) for %s: %s; %d tasks held",
                 self._address,
@@ -141,13 +141,13 @@ class Outage:
                 self._policy.text,
                 held,
             )
-        return min(self._tell_at, now + ASKED_S)
+        return min(self._log_at, now + ASKED_S)
 
     def _begin(self, name: str, reason: str, silent_s: float = 0.0) -> None:
         now = time.monotonic()
         if not self._troubles:
             self._since = now - silent_s
-            self._tell_at = self._since + SILENCE_S
+            self._log_at = self._since + SILENCE_S
             self._policy.begin()
         since = self._troubles[name].since if name in self._troubles else now - silent_s
         self._troubles[name] = Trouble(since, now, reason)

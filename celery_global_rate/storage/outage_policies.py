@@ -34,7 +34,7 @@ class Policy(Protocol):
         """An outage begins."""
 
     def reserve(self, name: str, limit: Limit, wanted: int) -> Reservation | None:
-        """Up to `wanted` slots of a limit, or None where nothing may start."""
+        """Up to `wanted` slots of a limit, or None if nothing may start."""
 
     def give_back(self, name: str, reservation: Reservation) -> None:
         """Take back what is left of a reservation."""
@@ -85,7 +85,7 @@ class Open:
 class Share:
     """Each worker goes on alone, at the limit divided by the number of workers, evenly spaced.
 
-    N workers that are all cut off reach the limit together. The first slot of each is drawn from the interval, so that
+    N workers that are all cut off reach the limit together. The first slot of each is drawn from the interval:
     they do not start together.
 
     Args:

@@ -128,7 +128,7 @@ def without_user(urls: str) -> str:
 
 
 def hosts(urls: str, port: int) -> list[tuple[str, int]]:
-    """The hosts and ports of several servers; `port` where a URL has none."""
+    """The hosts and ports of several servers; `port` if a URL has none."""
     parts = map(urlsplit, split(urls))
     return [(part.hostname or "localhost", part.port or port) for part in parts]
 

@@ -64,7 +64,7 @@ def history_key(prefix: str, name: str) -> str:
 def news_channel(prefix: str, database: int) -> str:
     """The channel that announces new overrides, as ``override\\nname``, and new workers, as ``workers\\ncount``.
 
-    Redis channels do not belong to a database: the name contains it, so that databases do not mix.
+    Redis channels do not belong to a database: the name contains it, to keep databases apart.
     """
     return f"{{{prefix}}}:news:{database}"
 

@@ -31,7 +31,7 @@ class OverrideFeed:
         waker: of the loop.
         connection: the one that slots are reserved on.
         prefix: of all keys.
-        channel: where news is published.
+        channel: on which news is published.
         overrides: what is known, and learns.
         heartbeat: counts the workers.
     """

@@ -117,13 +117,13 @@ def limits(
         answer.update(in_force="none", source=NOT_LIMITED)
     elif override and (limit_override := override.limit_override_at(now_us)):
         answer["source"] = limit_override.origin.source
-        answer.update(_told(limit_override.origin, now_us), until_s=_left_s(limit_override.until_us, now_us))
+        answer.update(_origin_facts(limit_override.origin, now_us), until_s=_left_s(limit_override.until_us, now_us))
     if override and (pause := override.pause_at(now_us)):
-        answer["paused"] = _told(pause.origin, now_us) | {"until_s": _left_s(pause.until_us, now_us)}
+        answer["paused"] = _origin_facts(pause.origin, now_us) | {"until_s": _left_s(pause.until_us, now_us)}
     return answer
 
 
-def _told(origin: Origin, now_us: float) -> dict[str, Any]:
+def _origin_facts(origin: Origin, now_us: float) -> dict[str, Any]:
     return {"by": origin.by, "reason": origin.reason, "age_s": round((now_us - origin.when_us) / 1e6)}
 
 

@@ -42,7 +42,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
 
     ``app.steps['consumer'].add(GlobalRateLimit)`` enables it. In any window of length w at most
     ``b + (w + D + R) / T`` tasks of a limit are released, whatever workers come, go, stall or die, while Redis
-    answers: burst b, emission interval T, grace D (25 ms, or T/10 up to 1 s where that is more), and R, about one
+    answers: burst b, emission interval T, grace D (25 ms, or T/10 up to 1 s if that is more), and R, about one
     round trip to Redis. `global_rate_on_outage` decides what they do while Redis does not answer.
     """
 

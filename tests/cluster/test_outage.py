@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from celery_global_rate.limits.timing import SILENCE_S
 from celery_global_rate.storage import outage as module
-from celery_global_rate.storage.outage import ASKED_S, TOLD_AGAIN_S, Outage
+from celery_global_rate.storage.outage import ASKED_S, LOG_AGAIN_S, Outage
 from celery_global_rate.storage.outage_policies import Hold
 from testbed.cluster import Cluster
 from testbed.meanwhile import meanwhile
@@ -194,7 +194,7 @@ def test_it_counts_after_a_second_and_is_told_once_a_minute(now: list[float], ca
 
     assert counts == [False, False, True]
     assert again == [1001, 1001, 1001.5 + ASKED_S]
-    assert now[0] == 1001.5 + TOLD_AGAIN_S
+    assert now[0] == 1001.5 + LOG_AGAIN_S
     assert (is_over_for_others, is_over) == (True, False)  # only slots of its own are an end of a refusal
     assert ends == [1061.5] * 2
     assert outage.awake_us == 0
@@ -256,7 +256,7 @@ def test_a_slow_redis_is_told_of_once_a_minute(now: list[float], caplog: pytest.
         told.append(len(caplog.records))
 
     assert told.index(1) == 19
-    assert told.index(2) == 19 + TOLD_AGAIN_S / 2
+    assert told.index(2) == 19 + LOG_AGAIN_S / 2
     assert "takes 90 ms to answer" in caplog.records[0].getMessage()
 
 
