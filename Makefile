@@ -6,7 +6,7 @@ T ?= tests
 # Where pyenv keeps Pythons that are not on the path.
 PYTHONS ?= $(wildcard $(HOME)/.pyenv/versions/3.*/bin/python)
 
-.PHONY: venv demo quick test long chaos soak celery-suite integration matrix packages lint types docs bench dist check-all clean
+.PHONY: venv demo quick coverage test long chaos soak celery-suite integration matrix packages lint types docs bench dist check-all clean
 
 venv: .venv/ready
 
@@ -25,15 +25,20 @@ venv: .venv/ready
 demo: venv
 	@$(BIN)/python -m examples.demo
 
-# What needs no worker, while one edits: ten seconds on two cores. The names of test files and of folders with them.
-QUICK = broker cli limits worker/test_pidbox.py worker/test_pool_queue.py worker/test_dismissals.py \
-	scheduling/test_faults.py scheduling/test_held_queue.py scheduling/test_run_times.py scheduling/test_scheduler.py \
-	scheduling/test_sweep.py storage/test_bookings.py storage/test_outage_policies.py storage/test_override_scripts.py \
-	storage/test_scripts.py storage/test_server_info.py \
-	test_declared_limits.py test_imports.py test_settings.py test_soak.py
+# What needs no worker, while one edits: ten seconds on two cores. Folders of tests and single files.
+QUICK = broker cli limits $(addprefix worker/test_,control.py dismissals.py engine.py pidbox.py pool_queue.py step.py) \
+	$(addprefix scheduling/test_,faults.py held_queue.py run_times.py scheduler.py sweep.py) \
+	$(addprefix storage/test_,bookings.py outage_policies.py override_scripts.py scripts.py server_info.py) \
+	$(addprefix test_,declared_limits.py imports.py settings.py soak.py)
+PYTEST_QUICK = $(BIN)/python -m pytest -n auto --maxprocesses 4 --hypothesis-profile quick -m 'not slow and not long' \
+	-k 'not whatever and not fill_the_pool and not its_turn_as_if' $(QUICK:%=tests/%)
 quick: venv
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --hypothesis-profile quick -m 'not slow and not long' \
-		-k 'not whatever and not fill_the_pool and not its_turn_as_if' $(QUICK:%=tests/%)
+	$(PYTEST_QUICK)
+
+# Which lines and branches the quick tests reach: a report, with the lines that they do not.
+coverage: venv
+	@$(BIN)/pip install -q -e '.[coverage]'
+	$(PYTEST_QUICK) --cov --cov-report term-missing:skip-covered
 
 # T=tests/cluster/test_rates.py, or anything else that pytest takes. Several at a time, each process with servers of its own;
 # with REDIS_URL, whose server they would share, one after the other.
@@ -106,4 +111,4 @@ dist: venv
 check-all: lint types test long chaos soak celery-suite integration matrix packages docs bench
 
 clean:
-	rm -rf .venv .tox docs/_build build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .tox docs/_build build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,79 +11,10 @@ import pytest
 
 from celery_global_rate.broker.ack_deadline import RETRY_S, AckDeadline
 
+from .fakes import VISIBILITY_S, Channel, Message, RedisChannel, consumer_on, held
+
 CONSUMER_TIMEOUT_S = 1800.0
-VISIBILITY_S = 3600.0
 QUORUM = {"x-queue-type": "quorum"}
-
-
-class Message:
-    """One that notes what becomes of it."""
-
-    def __init__(self, tag: str, deliveries: int = 0) -> None:
-        self.delivery_tag, self.acknowledged = tag, False
-        self.headers = {"x-delivery-count": deliveries}
-        self.body, self.properties = tag, {"priority": 3, "application_headers": {**self.headers, "id": tag}}
-        self.became = ""
-
-    def requeue(self) -> None:
-        self.became = "requeued"
-
-    def ack(self) -> None:
-        self.acknowledged, self.became = True, "acknowledged"
-
-
-class Channel:
-    """One that notes what is published."""
-
-    def __init__(self) -> None:
-        self.copies: list[tuple[str, dict[str, Any], str]] = []
-
-    def __enter__(self) -> Channel:
-        return self
-
-    def __exit__(self, *error: object) -> None: ...
-
-    def prepare_message(self, body: str, headers: dict[str, Any], **kwargs: Any) -> tuple[str, dict[str, Any]]:
-        return body, headers
-
-    def basic_publish_confirm(self, copy: tuple[str, dict[str, Any]], exchange: str, queue: str, **kwargs: Any) -> None:
-        self.copies.append((*copy, queue))
-
-
-class RedisChannel:
-    """One to a Redis broker, that notes what is written into the index."""
-
-    unacked_index_key = "unacked_index"
-    visibility_timeout = VISIBILITY_S
-
-    def __init__(self) -> None:
-        self.written: list[tuple[Any, ...]] = []
-        self.error: Exception | None = None
-
-    def conn_or_acquire(self) -> Any:
-        if self.error:
-            raise self.error
-        return nullcontext(SimpleNamespace(zadd=lambda *args, **kwargs: self.written.append((*args, kwargs))))
-
-
-def consumer_on(driver: str, channel: Any, arguments: dict[str, Any] | None = None) -> Any:
-    """A worker's consumer of one queue, that does at once what it is asked to do soon."""
-    connection = SimpleNamespace(
-        transport=SimpleNamespace(driver_type=driver), default_channel=channel, channel=lambda: channel
-    )
-    queue = SimpleNamespace(name="celery", queue_arguments=arguments)
-    return SimpleNamespace(
-        connection=connection,
-        task_consumer=SimpleNamespace(queues=[queue], channel=channel),
-        call_soon=lambda action: action(),
-        connection_errors=(OSError,),
-        channel_errors=(),
-    )
-
-
-def held(received: float, *messages: Message) -> list[Any]:
-    """Requests that were received at this instant."""
-    return [SimpleNamespace(message=it, received=received, queue_name="celery") for it in messages]
 
 
 def on_rabbitmq(timeout_s: float, arguments: dict[str, Any] | None = None) -> tuple[AckDeadline, Channel]:
