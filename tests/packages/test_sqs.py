@@ -101,7 +101,7 @@ def test_a_refusal_is_logged_once(sqs: int, caplog: pytest.LogCaptureFixture) ->
         queue = connection.SimpleQueue("celery")
         queue.put({})
         message = queue.get(timeout=5)
-        held = [SimpleNamespace(message=message, eta=None)]
+        held: list[Any] = [SimpleNamespace(message=message, received=time.monotonic())]
         timeout = VisibilityTimeout(connection.default_channel)
         due_s, again_s = timeout.due(held[0]) - time.monotonic(), timeout.keep_up(0.0, held)
         said_before = caplog.text
