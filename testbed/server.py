@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 from kombu import Connection
@@ -113,6 +114,7 @@ class ExternalRedis:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/").rsplit("/", 1)[0] if url.count("/") > 2 else url
+        self.port = urlsplit(self.url).port or 6379
         self.process = None
 
     def client(self, database: int = 0) -> redis.Redis:

@@ -22,7 +22,7 @@ class ByName:
         return {"rate_limit": "3/s"} if task.name.startswith("proj.") else None
 
 
-class Base(Task):  # type: ignore[misc]
+class Base(Task):
     """Of all tasks of an application: `Celery(task_cls=Base)`."""
 
     rate_limit = "2/s"
@@ -51,7 +51,7 @@ def test_a_task_without_a_rate_has_no_limit() -> None:
 
 
 def test_the_decorator_and_a_base_class_declare_a_rate() -> None:
-    class Slow(Task):  # type: ignore[misc]
+    class Slow(Task):
         rate_limit = "5/s"
         rate_burst = 7
 
@@ -61,7 +61,7 @@ def test_the_decorator_and_a_base_class_declare_a_rate() -> None:
 
 
 def test_a_task_that_is_a_class_declares_a_rate() -> None:
-    class Send(Task):  # type: ignore[misc]
+    class Send(Task):
         name = "proj.class"
         rate_limit = 5
 

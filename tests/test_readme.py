@@ -63,6 +63,7 @@ def test_its_application_runs_as_printed(tmp_path: Path, monkeypatch: pytest.Mon
     assert block.startswith("# proj.py\n")
     assert GlobalRateLimit in app.steps["consumer"]
     assert limit == Limit.parse("100/m")
+    assert limit is not None
     assert f"every {limit.interval_s:g} s" in README
 
 

@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.metadata import entry_points
 from types import SimpleNamespace
@@ -206,7 +206,7 @@ def test_the_callback_of_the_qos_knows_for_whom_the_broker_counts(lived: Any) ->
 
 def test_the_consumer_has_what_the_step_reads(lived: Any) -> None:
     consumer = lived.worker.consumer
-    names = ("hostname", "on_task_request", "qos", "hub", "app", "connection_errors", "channel_errors")
+    names: tuple[str, ...] = ("hostname", "on_task_request", "qos", "hub", "app", "connection_errors", "channel_errors")
     seam(all(hasattr(consumer, name) for name in names), f"attributes {names}", "worker/step.py", CONSUMER)
     names = ("max_tasks_per_child", "max_memory_per_child", "autoscaler", "semaphore", "pool_cls", "pool_putlocks")
     seam(
@@ -367,7 +367,7 @@ def test_annotations_for_all_tasks_can_be_asked_for() -> None:
 
 
 def test_the_base_class_of_all_tasks_tells_its_rate() -> None:
-    class Base(Task):  # type: ignore[misc]
+    class Base(Task):
         rate_limit = "2/s"
 
     app = Celery("seams", set_as_current=False, task_cls=Base)
@@ -435,9 +435,10 @@ def hub() -> Iterator[Hub]:
 
 def test_a_hub_calls_readers_until_they_are_removed_or_it_is_reset(hub: Hub) -> None:
     reader, writer = socket.socketpair()
-    heard = []
+    heard: list[bytes] = []
+    forgets: tuple[Callable[[int], object], ...] = (hub.remove, lambda fd: hub.reset())
     with reader, writer:
-        for forget in (hub.remove, lambda fd: hub.reset()):
+        for forget in forgets:
             hub.add_reader(reader.fileno(), lambda: heard.append(reader.recv(1)))
             writer.send(b"x")
             hub.run_once()
@@ -450,7 +451,8 @@ def test_a_hub_calls_readers_until_they_are_removed_or_it_is_reset(hub: Hub) -> 
 
 
 def test_timers_are_a_heap_on_the_monotonic_clock_and_ten_fire_in_a_turn(hub: Hub) -> None:
-    fired, due = [], time.monotonic() - 1
+    fired: list[int] = []
+    due = time.monotonic() - 1
     entries = [hub.timer.call_at(due + index / 100, fired.append, (index,)) for index in range(12)]
     hub.timer.cancel(entries[0])
     seam(
@@ -473,7 +475,7 @@ def test_timers_are_a_heap_on_the_monotonic_clock_and_ten_fire_in_a_turn(hub: Hu
 def wire(redis_server: Server) -> Iterator[Any]:
     """An open connection that never waits."""
     pool = redis.Redis.from_url(f"{redis_server.url}/9", protocol=2, socket_connect_timeout=1.0).connection_pool
-    connection = pool.make_connection()
+    connection: Any = pool.make_connection()
     connection.connect()
     connection._sock.settimeout(0)
     yield connection

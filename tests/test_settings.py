@@ -15,6 +15,7 @@ from celery_global_rate.storage.location import CONNECT_TIMEOUT_S
 
 BROKER = "redis://broker:6379/0"
 SECRET = "s3cret"
+NO_DICTIONARIES: list[object] = [None, [], "x", 5]
 
 
 def application(name: str | None = "proj", **conf: Any) -> Celery:
@@ -294,7 +295,7 @@ def test_a_setting_in_capitals_without_a_namespace_is_refused_or_obeyed() -> Non
             for value in (-1, "5", float("inf"), float("nan"), True, None)
         ),
         *(({"global_rate_max_held": value}, [f"{value!r}", "whole number"]) for value in (-1, "5", 1.5, True, None)),
-        *(({"global_rate_redis_options": value}, [type(value).__name__, "dictionary"]) for value in (None, [], "x", 5)),
+        *(({"global_rate_redis_options": value}, [type(value).__name__, "dictionary"]) for value in NO_DICTIONARIES),
         (
             {"global_rate_redis_options": {"pasword": SECRET}},
             [

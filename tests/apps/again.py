@@ -19,7 +19,7 @@ app.steps["consumer"].add(GlobalRateLimit)
 
 
 @app.task(name="add", rate_limit="5/s")
-def add(x, y):
+def add(x: int, y: int) -> int:
     return x + y
 
 

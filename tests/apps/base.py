@@ -3,7 +3,7 @@
 from celery import Task
 
 
-class Base(Task):  # type: ignore[misc]
+class Base(Task):
     """For `Celery(task_cls=...)`."""
 
     rate_limit = "1/m"

@@ -11,7 +11,7 @@ from celery.worker.request import create_request_cls
 from testbed.app import app, record
 
 
-class InPairs(Task):  # type: ignore[misc]
+class InPairs(Task):
     """Hands every second message to the pool, and acknowledges the others."""
 
     abstract = True

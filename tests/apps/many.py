@@ -21,7 +21,7 @@ for number in range(int(os.environ.get("GLOBAL_RATE_MANY", "298"))):
     app.task(name=f"many.task{number:03}", rate_limit="100/m")(nothing)
 
 
-class Eye(bootsteps.StartStopStep):  # type: ignore[misc]
+class Eye(bootsteps.StartStopStep):
     """Says in `inspect stats` how late a timer of 5 ms has been, and how many timers the extension has."""
 
     def __init__(self, consumer: Any, **kwargs: Any) -> None:

@@ -41,7 +41,7 @@ def plant(call: str) -> None:
     module, kind, method = call.rsplit(".", 2)
     owner = getattr(importlib.import_module(f"celery_global_rate.{module}"), kind)
     original = vars(owner)[method]
-    getter = original.fget if isinstance(original, property) else original
+    getter: Any = original.fget if isinstance(original, property) else original
 
     @functools.wraps(getter)
     def planted(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -6,6 +6,9 @@ with it every look at the pool's pace ended in a TypeError.
 
 from __future__ import annotations
 
+from typing import Any
+
+from celery_global_rate.broker.held_request import HeldRequest
 from celery_global_rate.scheduling.capacity import Capacity
 from celery_global_rate.worker.pool import CeleryPool
 
@@ -13,21 +16,22 @@ _start, _slots = CeleryPool.start, Capacity.slots
 _failed: list[str] = []
 
 
-def start(self, request):
+def start(self: CeleryPool, held: HeldRequest) -> None:
+    request = held.request
     on_failure = request.on_failure
 
-    def failed(*args, **kwargs):
+    def failed(*args: Any, **kwargs: Any) -> Any:
         _failed.append(request.id)
         return on_failure(*args, **kwargs)
 
     request.on_failure = failed
-    _start(self, request)
+    _start(self, held)
 
 
-def slots(self, *args, **kwargs):
+def slots(self: Capacity, *args: Any, **kwargs: Any) -> int:
     if _failed:
         raise TypeError("'>' not supported between instances of 'NoneType' and 'float'")
     return _slots(self, *args, **kwargs)
 
 
-CeleryPool.start, Capacity.slots = start, slots
+CeleryPool.start, Capacity.slots = start, slots  # type: ignore[method-assign]

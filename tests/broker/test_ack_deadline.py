@@ -124,7 +124,8 @@ def test_a_worker_without_consumer_waits_for_one() -> None:
 def test_other_brokers_need_nothing() -> None:
     deadline = AckDeadline(consumer_on("memory", object()), CONSUMER_TIMEOUT_S)
     deadline.begin()
-    deadline.hold(SimpleNamespace())
+    request: Any = SimpleNamespace()
+    deadline.hold(request)
 
-    assert not deadline.keep_up(1e6, [SimpleNamespace()])
+    assert not deadline.keep_up(1e6, [request])
     assert deadline.until == float("inf")

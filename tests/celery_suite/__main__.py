@@ -26,8 +26,12 @@ from .source import CACHE, NoSourceError, fetch
 
 BROKERS = ("redis", "rabbitmq")
 #: What is worth most comes first. The others of `t/integration` have no worker in them.
-FILES = ("test_tasks.py", "test_inspect.py", "test_group_chains.py", "test_redis_backend.py", "test_canvas.py")
-FILES += (
+FILES = (
+    "test_tasks.py",
+    "test_inspect.py",
+    "test_group_chains.py",
+    "test_redis_backend.py",
+    "test_canvas.py",
     "test_worker.py",
     "test_serialization.py",
     "test_loader.py",
@@ -43,7 +47,7 @@ ENOUGH = 5
 
 
 @contextlib.contextmanager
-def lanes(source: Path, brokers: Sequence[str], logs: Path) -> Iterator[list[Lane]]:
+def lanes(source: Path, brokers: tuple[str, ...], logs: Path) -> Iterator[list[Lane]]:
     """Stock and ours with their servers, so many times for each broker."""
     made = [
         Lane(broker, *(Side(source, broker, is_ours, logs) for is_ours in (False, True))) for broker in brokers * LANES

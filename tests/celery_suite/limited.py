@@ -40,15 +40,16 @@ def count_received(request: Any, **kwargs: Any) -> None:
 
 # The extension reads settings and rates when it hears the same signal, and it listens as soon as it is imported.
 import celery_global_rate.auto  # noqa: E402, F401
+from celery_global_rate.broker.held_request import HeldRequest  # noqa: E402
 from celery_global_rate.worker.pool import CeleryPool  # noqa: E402
 
 start = CeleryPool.start
 
 
-def count_released(pool: CeleryPool, request: Any) -> None:
+def count_released(self: CeleryPool, held: HeldRequest) -> None:
     """In place of `CeleryPool.start`."""
     Count.released += 1
-    start(pool, request)
+    start(self, held)
 
 
 CeleryPool.start = count_released  # type: ignore[method-assign]

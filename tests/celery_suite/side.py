@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
@@ -221,7 +222,7 @@ class Side:
             _kill(session)
             self._session = None
 
-    def _told(self, session: subprocess.Popen[bytes]) -> Iterator[dict | None]:
+    def _told(self, session: subprocess.Popen[bytes]) -> Iterator[dict[str, Any] | None]:
         """What a session tells, and None now and then, until it ends."""
         done, rest = 0, b""
         is_over = False

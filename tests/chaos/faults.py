@@ -40,12 +40,17 @@ class Fault(Event):
 def of_master(happen: Callable[[Sentinels, Redis], object], forgets: bool = False, is_outage: bool = False) -> Fault:
     """Something that happens to the master, and is over when one takes writes; afterwards it gets its replica again."""
 
+    def sentinels_of(fleet: Fleet) -> Sentinels:
+        assert isinstance(fleet.limiter, Sentinels)
+        return fleet.limiter
+
     def to(fleet: Fleet, place: Place) -> None:
-        happen(fleet.limiter, fleet.limiter.wait_for_master())
-        fleet.limiter.wait_for_master()
+        sentinels = sentinels_of(fleet)
+        happen(sentinels, sentinels.wait_for_master())
+        sentinels.wait_for_master()
 
     def mend(fleet: Fleet) -> None:
-        fleet.limiter.mend()
+        sentinels_of(fleet).mend()
 
     return Fault(to, strikes_all=True, mend=mend, forgets=forgets, is_outage=is_outage)
 
@@ -56,14 +61,14 @@ def killed(sentinels: Sentinels, master: Redis) -> None:
 
 
 def hung(sentinels: Sentinels, master: Redis) -> None:
-    master.process.send_signal(signal.SIGSTOP)
+    master.suspend()
     sentinels.wait_for_master(master)
 
 
 def hung_for_a_moment(sentinels: Sentinels, master: Redis) -> None:
-    master.process.send_signal(signal.SIGSTOP)
+    master.suspend()
     time.sleep(MOMENT_S)
-    master.process.send_signal(signal.SIGCONT)
+    master.resume()
 
 
 def failed_over(sentinels: Sentinels, master: Redis) -> None:
@@ -79,7 +84,7 @@ def slow(sentinels: Sentinels, master: Redis) -> None:
         time.sleep(2 * SLOW_MS / 1000)
 
 
-def refusing(option: str, refuses: object, takes: object) -> Callable[[Sentinels, Redis], None]:
+def refusing(option: str, refuses: int, takes: int) -> Callable[[Sentinels, Redis], None]:
     """A master whose configuration has it refuse writes."""
 
     def happen(sentinels: Sentinels, master: Redis) -> None:

@@ -107,8 +107,8 @@ def test_held_tasks_of_a_paused_bucket_are_expected_at_its_end_or_never() -> Non
 
 def rate(limit: str, before: tuple[float, int], after: tuple[float, int], waiting: int = 1) -> float:
     """The rate between two looks a second apart: when the last slot was, in seconds, and how many were given."""
-    looks = [State(round(last_s * 1e6), given, waiting) for last_s, given in (before, after)]
-    return effective_rate(Limit.parse(limit), *looks, 1.0)
+    earlier, later = (State(round(last_s * 1e6), given, waiting) for last_s, given in (before, after))
+    return effective_rate(Limit.parse(limit), earlier, later, 1.0)
 
 
 def test_a_rate_is_counted_from_slot_to_slot() -> None:

@@ -241,6 +241,10 @@ class Fleet:
             place.processes += more
             self.ask("pool_grow" if more > 0 else "pool_shrink", place, n=1)
 
+    def _restart_limiter(self, place: Place) -> None:
+        assert isinstance(self.limiter, Redis)
+        self.limiter.restart()
+
     def _cancel_consumer(self, place: Place) -> None:
         self.ask("cancel_consumer", place, queue="celery")
         place.consumes_again_at = time.monotonic() + CANCELLED_S
@@ -249,7 +253,7 @@ class Fleet:
 EVENTS = {
     "connection cut": Event(lambda fleet, place: place.proxy.cut(), parts=True),
     "broker restarted": Event(lambda fleet, place: fleet.broker.restart(), parts=True, strikes_all=True),
-    "limiter restarted": Event(lambda fleet, place: fleet.limiter.restart(), strikes_all=True),
+    "limiter restarted": Event(Fleet._restart_limiter, strikes_all=True),
     "TERM": Event(lambda fleet, place: fleet._signal(place, signal.SIGTERM), parts=True),
     "QUIT": Event(lambda fleet, place: fleet._signal(place, signal.SIGQUIT), parts=True),
     "control shutdown": Event(Fleet._shut_down, parts=True),

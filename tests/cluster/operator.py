@@ -51,7 +51,8 @@ def control(cluster: Cluster, rate: str, **more: Any) -> list[dict[str, str]]:
 def kept_overrides(server: Server) -> dict[str, Any]:
     """The overrides of all tasks, as Redis keeps them: their JSON and their version."""
     found = {}
-    for name, text in server.client(1).hgetall("{global-rate:v1:lab}:records").items():
+    kept: dict[Any, Any] = server.client(1).hgetall("{global-rate:v1:lab}:records")
+    for name, text in kept.items():
         version, _, _, content = text.decode().split(":", 3)
         found[name.decode()] = {"version": int(version), **json.loads(content)}
     return found

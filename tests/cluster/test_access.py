@@ -7,8 +7,9 @@ import re
 import shlex
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -38,7 +39,7 @@ from .operator import TOLD_S, check, control, global_rate
 
 PREFIX = "global-rate:v1:lab"
 SECRET = "s3cret"
-LIMIT = Limit.parse("100/s")
+LIMIT = Limit(10_000)  # 100/s
 #: What the documentation says of rights without which limits are kept all the same.
 FOR_OPERATORS = {"+info", "+ping"}
 
@@ -112,7 +113,7 @@ def failures(url: str, admin: redis.Redis) -> list[str]:
         def given() -> int:
             return int(admin.hget(f"{{{PREFIX}}}:bucket:limited", "given") or 0)
 
-        def happens(condition: object) -> bool:
+        def happens(condition: Callable[[], object]) -> bool:
             try:
                 wire.loop.run_until(condition, 0.5)
             except AssertionError:
@@ -221,7 +222,8 @@ def test_a_worker_limits_over_a_unix_socket(empty_redis: Server, figures: Figure
 @pytest.mark.parametrize("where", ["options", "URL"])
 def test_answers_are_bytes_whatever_the_options_say(empty_redis: Server, where: str) -> None:
     """An application may share its options with other clients. The order comes by the news alone, within 1.5 s."""
-    url, conf = f"{empty_redis.url}/1", {"worker_enable_remote_control": False}
+    url = f"{empty_redis.url}/1"
+    conf: dict[str, Any] = {"worker_enable_remote_control": False}
     if where == "options":
         conf["global_rate_redis_options"] = {"decode_responses": True, "encoding": "utf-16", "protocol": 3}
     else:

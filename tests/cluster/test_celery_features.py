@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import celery
 import pytest
@@ -21,8 +22,8 @@ KNOWS_ETA_LIMIT = pytest.mark.skipif(celery.__version__ < "5.6", reason="a setti
 HERE_AND_STOCK = [pytest.param(True, id="here"), pytest.param(False, id="stock", marks=pytest.mark.long)]
 
 
-def cluster_on(server: Server, rate: str | None, **more: object) -> Cluster:
-    return Cluster(f"{server.url}/0", f"{server.url}/1", rate, **more)  # type: ignore[arg-type]
+def cluster_on(server: Server, rate: str | None, **more: Any) -> Cluster:
+    return Cluster(f"{server.url}/0", f"{server.url}/1", rate, **more)
 
 
 def test_eta_tasks_with_a_hundred_other_timers(empty_redis: Server, figures: Figures) -> None:
@@ -33,6 +34,7 @@ def test_eta_tasks_with_a_hundred_other_timers(empty_redis: Server, figures: Fig
     process; two more are for noise. A sleep of a second would cost 50, in the middle or at the start.
     """
     limit = Limit.parse("50/s")
+    assert limit is not None
     with cluster_on(empty_redis, "50/s") as cluster:
         cluster.start(1)
         eta = datetime.now(timezone.utc) + timedelta(seconds=2)
@@ -60,6 +62,7 @@ def test_a_burst_after_idling(empty_redis: Server, figures: Figures) -> None:
     with the fewest of the first quarter second the other 210 take 2.1 s more.
     """
     limit = Limit.parse("100/s", 50)
+    assert limit is not None
     with cluster_on(empty_redis, "100/s", burst=50) as cluster:
         cluster.start(2, concurrency=4)
         cluster.send("limited", 20)

@@ -17,10 +17,10 @@ import pytest
 from testbed.cluster import Cluster
 from testbed.proxy import Proxy
 from testbed.scenarios import script_calls
-from testbed.server import root
+from testbed.server import Redis, root
 from testbed.windows import excess, since, used
 
-from ..conftest import Figures, Redis, Server
+from ..conftest import Figures, Server
 from ..storage.wire import NOISE_S
 from .operator import IN_FORCE_S, SLACK_S, TOLD_S, cluster_on, control, global_rate, kept_overrides
 
@@ -208,7 +208,7 @@ def test_the_same_limit_over_and_over(empty_redis: Server, figures: Figures) -> 
         end = time.monotonic()
         time.sleep(0.3)
         history = empty_redis.client(1).llen("{global-rate:v1:lab}:history:limited")
-        changes = int(empty_redis.client(1).hget("{global-rate:v1:lab}:era", "changes"))
+        changes = int(empty_redis.client(1).hget("{global-rate:v1:lab}:era", "changes") or 0)
         releases = cluster.instants("release")
     worst, share = excess(releases, 1 / 50, 1, SLACK_S), used(releases, 1 / 50, begin, end)
     figures(f"50/s sent 50 times: {share:.4f} used, worst window {worst:+.2f}, {changes} changes by 3 workers")
@@ -397,11 +397,11 @@ def test_what_workers_tell(empty_redis: Server) -> None:
         cluster.send("limited", 40)
         cluster.wait_for(1, 10)
         time.sleep(1)
-        inspect = lambda command: {  # noqa: E731
-            name: answer
-            for reply in cluster.app.control.broadcast(command, reply=True, timeout=2, limit=2) or []
-            for name, answer in reply.items()
-        }
+
+        def inspect(command: str) -> dict[str, Any]:
+            replies = cluster.app.control.broadcast(command, reply=True, timeout=2, limit=2) or []
+            return {name: answer for reply in replies for name, answer in reply.items()}
+
         held = inspect("rate_held")
         named = cluster.app.control.rate_limit("limited", "2/h", destination=["w0@lab"], reply=True, timeout=2, limit=1)
         limits = inspect("rate_limits")
@@ -578,7 +578,7 @@ def test_calls_of_an_idle_worker(empty_redis: Server, own_redis: Redis) -> None:
 
 def looks_of(server: Redis) -> int:
     """How often workers have looked at the era."""
-    stats: dict[str, Any] = server.client().info("commandstats")  # type: ignore[assignment]
+    stats: dict[str, Any] = server.client().info("commandstats")
     return int(stats["cmdstat_hmget"]["calls"])
 
 

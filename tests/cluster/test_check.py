@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -78,9 +77,9 @@ def test_a_redis_that_stops_and_comes_back(empty_redis: AnyRedis, own_redis: Red
         cluster.start(1, pool="solo")
         assert check(cluster).code == 0
 
-        own_redis.process.send_signal(signal.SIGSTOP)
+        own_redis.suspend()
         stopped = check(cluster)
-        own_redis.process.send_signal(signal.SIGCONT)
+        own_redis.resume()
         assert check(cluster).code == 0
         own_redis.stop()
         ended = check(cluster)

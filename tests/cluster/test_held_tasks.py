@@ -279,7 +279,7 @@ def test_a_worker_with_a_thousand_held_tasks_and_a_hung_limiter_ends_as_stock_do
         here.wait(lambda: held(here) == 1000, 10)
         here.start(1, extension=False, conf={"task_annotations": {"limited": {"rate_limit": None}}})
         assert own_redis.process is not None
-        own_redis.process.send_signal(signal.SIGSTOP)
+        own_redis.suspend()
         time.sleep(0.5)
         here_s = ends_after_s(here)
         ended = time.monotonic()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import signal
 import time
 
 import pytest
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from celery_global_rate.limits.timing import SILENCE_S
-from celery_global_rate.storage import outage as module
 from celery_global_rate.storage.outage import ASKED_S, LOG_AGAIN_S, Outage
 from celery_global_rate.storage.outage_policies import Hold
 from testbed.cluster import Cluster
@@ -49,11 +47,11 @@ def test_a_hung_redis(empty_redis: Server, own_redis: Redis, figures: Figures, p
             eye(cluster)
             assert own_redis.process is not None
             stop = time.monotonic()
-            own_redis.process.send_signal(signal.SIGSTOP)
+            own_redis.suspend()
             time.sleep(OUTAGE_S)
             late_ms = eye(cluster)["p99_ms"]
             resume = time.monotonic()
-            own_redis.process.send_signal(signal.SIGCONT)
+            own_redis.resume()
             time.sleep(3)
             end = time.monotonic()
             time.sleep(0.2)
@@ -166,7 +164,7 @@ def test_a_cut_while_nothing_is_held_is_no_outage(empty_redis: Server, own_redis
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which a test sets."""
     time_s = [1000.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: time_s[0])
+    monkeypatch.setattr(time, "monotonic", lambda: time_s[0])
     return time_s
 
 
@@ -293,10 +291,10 @@ def test_a_redis_that_hangs_soon_after_the_start(
         time.sleep(2)
         assert own_redis.process is not None
         stop = time.monotonic()
-        own_redis.process.send_signal(signal.SIGSTOP)
+        own_redis.suspend()
         time.sleep(8)
         resume = time.monotonic()
-        own_redis.process.send_signal(signal.SIGCONT)
+        own_redis.resume()
         time.sleep(0.2)
         starts = since(it.instants("start"), stop, resume)
     begin = stop + SILENCE_S + 0.5

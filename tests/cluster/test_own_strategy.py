@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 from celery import Celery, Task
 from celery.worker.strategy import default
@@ -78,7 +79,7 @@ def test_a_task_that_is_not_limited_is_not_shown_as_limited(empty_redis: Server)
 
 
 def test_celerys_own_strategy_is_told_from_others() -> None:
-    class Batches(Task):  # type: ignore[misc]
+    class Batches(Task):
         abstract = True
 
         def Strategy(self, task: object, app: object, consumer: object) -> None:  # noqa: N802
@@ -86,13 +87,14 @@ def test_celerys_own_strategy_is_told_from_others() -> None:
 
     app = Celery("own", set_as_current=False)
     found = {}
-    for name, options in {
+    kinds: dict[str, dict[str, Any]] = {
         "plain": {},
         "by name": {"Strategy": "celery.worker.strategy:default"},
         "by function": {"Strategy": staticmethod(default)},
         "another": {"Strategy": "proj.strategies:mine"},
         "batches": {"base": Batches},
-    }.items():
+    }
+    for name, options in kinds.items():
 
         def run() -> None:
             """Nothing."""

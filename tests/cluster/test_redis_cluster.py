@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-import signal
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -66,7 +66,8 @@ def leads_to(settings: Settings) -> int:
     connection = settings.connection()
     assert connection._sock is None
     connection.connect()
-    port = int(connection._sock.getpeername()[1])
+    opened: Any = connection._sock
+    port = int(opened.getpeername()[1])
     connection.disconnect()
     return port
 
@@ -221,7 +222,7 @@ def killed(nodes: RedisCluster, master: Node, replica: Node) -> None:
 
 def hung(nodes: RedisCluster, master: Node, replica: Node) -> None:
     assert master.process is not None
-    master.process.send_signal(signal.SIGSTOP)
+    master.suspend()
 
 
 def under_load(

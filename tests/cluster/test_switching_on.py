@@ -198,7 +198,8 @@ def test_all_of_them_share_one_limit(fleet: Fleet) -> None:
     deadline = time.monotonic() + 30
     while client.llen(KEY) < 120 and time.monotonic() < deadline:
         time.sleep(0.05)
-    lines = [line.decode().split() for line in client.lrange(KEY, 0, -1)]
+    pushed: list[Any] = client.lrange(KEY, 0, -1)
+    lines = [line.decode().split() for line in pushed]
     instants = sorted(float(instant) for instant, _ in lines)
     said = fleet.stats()
     uncertainty_s = max(each["global_rate"]["widest_clock_uncertainty_ms"] for each in said.values()) / 1000

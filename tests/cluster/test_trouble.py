@@ -35,6 +35,7 @@ def test_a_stopped_worker_uses_no_old_slot(empty_redis: Server, figures: Figures
     were already with the pool may start late; they are counted as releases, which are judged without tolerance.
     """
     limit = Limit.parse("100/s")
+    assert limit is not None
     with Cluster(f"{empty_redis.url}/0", f"{empty_redis.url}/1", "100/s") as cluster:
         cluster.send("limited", 2500)
         cluster.start(4)
@@ -62,6 +63,7 @@ def test_wall_clocks_that_differ_by_minutes(empty_redis: Server, figures: Figure
     first start after a pause of 2 s is as late as an order may be, 0.25 s, and as a slot: T + H + D.
     """
     limit, pause_s = Limit.parse("100/s"), 2
+    assert limit is not None
     with Cluster(f"{empty_redis.url}/0", f"{empty_redis.url}/1", "100/s", loglevel="INFO") as cluster:
         cluster.send("limited", 1500)
         for ahead_s in (300, -300):
@@ -138,6 +140,7 @@ def test_fifty_kills(rabbitmq: str, empty_redis: Server, figures: Figures) -> No
     kills, and the others take its share: from a second after each kill on 98 % of the slots are used on average.
     """
     limit, chance = Limit.parse("50/s"), random.Random(50)
+    assert limit is not None
     with Cluster(rabbitmq, f"{empty_redis.url}/1", "50/s") as cluster:
         ids = set(cluster.send("late", 7000))
         alive = cluster.start(4)
@@ -171,6 +174,7 @@ def test_fifty_kills(rabbitmq: str, empty_redis: Server, figures: Figures) -> No
 def test_a_distant_redis(empty_redis: Server, figures: Figures) -> None:
     """25 ms more each way: still 100/s, and unlimited tasks on the same worker do not notice."""
     limit = Limit.parse("100/s")
+    assert limit is not None
 
     def throughput(limiter: str) -> float:
         empty_redis.client().flushall()

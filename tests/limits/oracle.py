@@ -17,7 +17,7 @@ class Answer(NamedTuple):
     """The first slot (or the next one to be free), how many from there on, the serial, and who waits."""
 
     first: Fraction
-    count: int
+    count: int  # type: ignore[assignment]  # hides the method of tuples, which is not needed
     seq: int
     waiting: int
 

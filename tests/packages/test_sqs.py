@@ -85,7 +85,8 @@ def test_a_message_that_is_held_longer_than_the_visibility_timeout_runs_once(
             cluster.send("limited", 1)
             cluster.send("limited", 1, (0, "boom"))
         cluster.wait_for(16, 30)
-        figures(judge(cluster, 2, *(cluster.instants("start")[place] for place in (4, -2)), least=0.8))
+        begin, end = (cluster.instants("start")[place] for place in (4, -2))
+        figures(judge(cluster, 2, begin, end, least=0.8))
         time.sleep(VISIBILITY_S + 2)
         runs = Counter(record.task_id for record in cluster.records("start", "limited"))
         left = client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]

@@ -186,7 +186,7 @@ def test_what_is_put_off_is_held_and_goes_with_the_others() -> None:
     """It counts, is listed, needs a prefetch slot, and is forgotten at a clear."""
     world = model_world()
     worker = Faulty(world, "w", 4)
-    worker.is_gone = lambda request: (_ for _ in ()).throw(PlantedError)  # type: ignore[method-assign, assignment]
+    worker.is_gone = lambda request: (_ for _ in ()).throw(PlantedError)  # type: ignore[method-assign]
     bucket = Bucket("t", Limit.parse("10/s"))
     fill(worker, bucket, range(5))
     world.run(0.5)

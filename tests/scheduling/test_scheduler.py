@@ -97,6 +97,7 @@ def test_no_slot_is_left_while_a_worker_has_work_and_a_free_process(rate: str, c
     Measured from start to start, so the edges of the watch cost nothing.
     """
     limit = Limit.parse(rate)
+    assert limit is not None
     seconds = max(4, 100 * limit.interval_s)
     world = model_world(seed=count)
     workers = [
@@ -137,6 +138,7 @@ def test_slots_are_not_reserved_for_a_pool_that_cannot_start_anything() -> None:
     waiting no more than T + D.
     """
     limit = Limit.parse("2/s")
+    assert limit is not None
     world = model_world()
     run_times = iter([4.0, 4.0] + [0.001] * 8)
     worker = Worker(world, "w", 2, lambda: next(run_times))
@@ -164,6 +166,7 @@ def test_tasks_without_a_limit_that_fill_the_pool_share_it(rate: str, run_time: 
     the horizon for each of our starts.
     """
     limit = Limit.parse(rate)
+    assert limit is not None
     world = model_world()
     worker = Worker(world, "w", 2, lambda: run_time)
     worker.crowd(6)
@@ -198,6 +201,7 @@ def test_a_limited_task_takes_its_turn_as_if_it_had_gone_to_the_pool_when_it_cam
     in five slots where that is 125 ms. The pool idles from a claim that came early until the slot: 0.95 is left.
     """
     limit = Limit.parse(rate)
+    assert limit is not None
     world = model_world(1)
     worker = Worker(world, "w", processes, lambda: run_time * world.random.uniform(0.95, 1.05))
     worker.crowd(24)
@@ -280,6 +284,7 @@ def test_a_stream_of_quick_tasks_is_no_rest_and_needs_few_calls() -> None:
 def test_a_burst_is_saved_while_idle_and_spent_at_once() -> None:
     """50 slots are due when asked for: all start within a pause and a round trip, the 51st a slot later."""
     limit = Limit.parse("100/s", 50)
+    assert limit is not None
     world = model_world()
     worker = Worker(world, "w", 60, lambda: 1.0)
     fill(worker, Bucket("t", limit), range(60))
@@ -317,6 +322,7 @@ def test_the_same_limit_again_changes_nothing() -> None:
     world = model_world()
     worker = Worker(world, "w")
     bucket, limit = Bucket("t", Limit.parse("100/s")), Limit.parse("100/s")
+    assert limit is not None
     fill(worker, bucket, range(2000))
     for tenth in range(100):
         world.at(tenth / 10, partial(worker.scheduler.configure, bucket, Limit.parse("100/s")))
@@ -347,6 +353,7 @@ def test_a_late_answer_is_not_used() -> None:
     It knows nothing yet of the Redis clock, so only the time the answer took can tell.
     """
     limit = Limit.parse("10/s", 5)
+    assert limit is not None
     world = model_world()
     worker = Worker(world, "w", latency=lambda: 0.01)
     fill(worker, Bucket("t", limit), range(5))
@@ -411,6 +418,7 @@ def test_two_buckets_share_a_pool() -> None:
 def test_a_clock_that_steps_back_stalls_a_worker_no_longer_than_its_patience() -> None:
     """An hour back, with slots in hand: they are dropped, S keeps its lead, and the rate is the same again in 1 s."""
     limit = Limit.parse("20/s")
+    assert limit is not None
     world = model_world()
     worker = Worker(world, "w")
     fill(worker, Bucket("t", limit), range(400))

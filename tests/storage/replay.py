@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
+from typing import Any
 
 import redis
 
@@ -50,11 +51,11 @@ class Bucket:
         self.client = client
         self.horizon_us, self.patience_us = HORIZON_US, PATIENCE_US
         self.key, self.waiting_key = bucket_key(PREFIX, NAME), waiting_key(PREFIX, NAME)
-        self._reserve = client.register_script(sources["reserve"])
-        self._give_back = client.register_script(sources["give_back"])
-        self._set = client.register_script(sources["set_override"])
-        self._keep = client.register_script(sources["sync_overrides"])
-        self._beat = client.register_script(sources["heartbeat"])
+        self._reserve: Callable[..., Any] = client.register_script(sources["reserve"])
+        self._give_back: Callable[..., Any] = client.register_script(sources["give_back"])
+        self._set: Callable[..., Any] = client.register_script(sources["set_override"])
+        self._keep: Callable[..., Any] = client.register_script(sources["sync_overrides"])
+        self._beat: Callable[..., Any] = client.register_script(sources["heartbeat"])
 
     def reserve(
         self,
@@ -103,7 +104,8 @@ class Bucket:
 
     @property
     def fields(self) -> dict[str, str]:
-        return self.client.hgetall(self.key)
+        fields: dict[Any, Any] = self.client.hgetall(self.key)
+        return fields
 
     @property
     def ttl_ms(self) -> int:

@@ -19,8 +19,16 @@ SECOND, DAY = 1_000_000, 86_400_000_000
 RATES = ["7/s", "100/s", "100000/s", "100/m", "1/m", "1/h", 1 / 3, 1 / 86400]
 BURSTS = st.integers(1, 5) | st.integers(1, 3000)
 PS = st.just(0) | st.integers(0, 999_999)
+
+
+def parsed(rate: str, burst: int) -> Limit:
+    limit = Limit.parse(rate, burst)
+    assert limit is not None
+    return limit
+
+
 LIMITS = st.one_of(
-    st.builds(Limit.parse, st.sampled_from(RATES), BURSTS),
+    st.builds(parsed, st.sampled_from(RATES), BURSTS),
     st.builds(Limit, st.integers(1, 20) | st.integers(1, 300_000) | st.integers(1, 2 * DAY), PS, BURSTS),
     st.builds(Limit, st.just(0), st.integers(1, 999_999), BURSTS),
 )
@@ -91,7 +99,7 @@ def test_no_window_holds_more_slots_than_promised(
 
     assert sorted(starts) == starts
 
-    least = inf
+    least: float | Fraction = inf
     for index, start in enumerate(starts):
         earliness = index * step - start
         least = min(least, earliness)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import redis
@@ -131,14 +131,14 @@ def test_a_server_that_does_not_read_never_blocks(own_redis: Redis) -> None:
     """Stopped, and sent to until the socket takes no more: that loses the connection within a moment, not a timeout."""
     with Wire(own_redis.url) as wire:
         wire.open()
-        own_redis.process.send_signal(signal.SIGSTOP)
+        own_redis.suspend()
         longest_s, sent = 0.0, 0
         while len(wire.changes) == 1:
             begin = time.monotonic()
             wire.send("ECHO", b"x" * 100_000)
             longest_s, sent = max(longest_s, time.monotonic() - begin), sent + 1
             assert sent < 1000
-        own_redis.process.send_signal(signal.SIGCONT)
+        own_redis.resume()
 
         assert longest_s < NOISE_S
         assert len(wire.answers) == sent
@@ -194,11 +194,12 @@ def test_a_stop_while_the_connection_has_just_opened_is_no_end(redis_server: Ser
 
 def test_an_error_in_an_answer_stops_neither_the_loop_nor_the_other_answers(wire: Wire) -> None:
     """Answers run the scheduler, and that the worker's own code: an error there must not end the worker's loop."""
+    callbacks: tuple[Callable[[object], Any], ...] = (wire.answers.index, wire.answers.append)
     for number in range(4):
-        wire.connection.send(("ECHO", number), wire.answers.append if number % 2 else wire.answers.index)
+        wire.connection.send(("ECHO", number), callbacks[number % 2])
     wire.loop.run_until(lambda: len(wire.answers) == 2)
     for number in range(4):
-        wire.connection.send(("ECHO", number), wire.answers.append if number % 2 else wire.answers.index)
+        wire.connection.send(("ECHO", number), callbacks[number % 2])
     wire.connection.lose(ConnectionError("given up"))
 
     assert len(wire.answers) == 4
@@ -212,10 +213,10 @@ def test_a_loop_with_a_forked_child_sleeps_after_a_failed_write(own_redis: Redis
     with Wire(own_redis.url) as wire:
         wire.open()
         in_child = os.dup(wire.connection._fd)
-        own_redis.process.send_signal(signal.SIGSTOP)
+        own_redis.suspend()
         while len(wire.changes) == 1:
             wire.send("ECHO", b"x" * 100_000)
-        own_redis.process.send_signal(signal.SIGCONT)
+        own_redis.resume()
         turns: list[None] = []
         wire.loop.hub.on_tick.add(partial(turns.append, None))
         wire.loop.run_for(0.3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 
@@ -280,11 +279,11 @@ def test_a_hung_redis_blocks_nothing(own_redis: Redis) -> None:
             client.limiter.reserve(NAME, LIMIT, 1, remember(len(sent) - 1))
             longest_s = max(longest_s, time.monotonic() - sent[-1])
 
-        own_redis.process.send_signal(signal.SIGSTOP)
+        own_redis.suspend()
         client.loop.longest_turn_s = 0.0
         client.loop.tick(TICK_S, reserve)
         client.loop.run_for(2)
-        own_redis.process.send_signal(signal.SIGCONT)
+        own_redis.resume()
         stopped = len(sent)
         client.loop.run_until(lambda: any(reservation for _, _, reservation in answered), 5)
 

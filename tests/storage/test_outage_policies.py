@@ -58,7 +58,7 @@ def test_without_a_count_nothing_starts() -> None:
 
 
 def test_with_hold_nothing_starts() -> None:
-    assert Hold().reserve(NAME, Limit(1), 1) is None
+    assert Hold().reserve(NAME, Limit(1), 1) is None  # type: ignore[func-returns-value]  # this is the promise
 
 
 @given(INTERVALS, st.integers(1, 1_000_000))

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from kombu.asynchronous import Hub
 
@@ -76,6 +76,10 @@ class Loop:
         self._writer.close()
 
 
+#: The class that is entered.
+W = TypeVar("W", bound="Wire")
+
+
 class Wire:
     """A connection of the extension in its own loop, and all that it has reported.
 
@@ -93,7 +97,7 @@ class Wire:
         self.answers: list[Any] = []
         self.connection = HubConnection(self._make, self.waker, self._changed)
 
-    def __enter__(self) -> Wire:
+    def __enter__(self: W) -> W:
         self.attach()
         return self
 

@@ -63,7 +63,7 @@ class Lane:
         self.step.consumer.on_task_request(request)
 
 
-class Step(bootsteps.StartStopStep):  # type: ignore[misc]
+class Step(bootsteps.StartStopStep):
     """Sits where ours sits."""
 
     requires = ("celery.worker.consumer.connection:Connection",)

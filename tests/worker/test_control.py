@@ -29,7 +29,8 @@ def test_a_new_limit_is_answered_in_force_here_and_kept_for_all(worker: Worker, 
 
     assert answer == {"ok": "new rate limit set successfully for the whole cluster: 5/s, before 1/h"}
     assert limit_of(worker) == FIVE
-    assert '"rate":"5\\/s"' in redis_client.hget("{global-rate:v1:proj}:records", "proj.task")
+    kept: Any = redis_client.hget("{global-rate:v1:proj}:records", "proj.task")
+    assert '"rate":"5\\/s"' in kept
 
 
 def test_a_reset_puts_the_declared_limit_in_force(worker: Worker) -> None:

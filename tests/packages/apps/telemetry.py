@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from celery.signals import worker_process_init
 from opentelemetry import trace
@@ -16,7 +17,7 @@ FILE = Path(SETUP["records"]).parent / "telemetry"
 
 
 @worker_process_init.connect(weak=False)
-def begin_tracing(**kwargs):
+def begin_tracing(**kwargs: Any) -> None:
     exporter = ConsoleSpanExporter(out=FILE.open("a"), formatter=lambda span: span.to_json(indent=None) + "\n")
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
