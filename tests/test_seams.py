@@ -23,7 +23,7 @@ from unittest.mock import Mock
 import pytest
 import redis
 from billiard.einfo import ExceptionInfo
-from celery import VERSION, Celery, Task, signals
+from celery import VERSION, Celery, Task, bootsteps, signals
 from celery.apps import worker as worker_app
 from celery.bin.base import CeleryOption
 from celery.bin.worker import worker as worker_command
@@ -160,6 +160,22 @@ def test_a_database_is_looked_at_for_its_tables_by_a_session_manager(monkeypatch
 
     place = "celery/backends/database/session.py"
     seam(is_prepared is False, "SessionManager.prepare_models, prepared", "worker/results.py", place)
+
+
+def test_all_steps_close_before_any_stops_and_only_at_the_end() -> None:
+    order = Mock(steps=[Mock(name="first"), Mock(name="last")])
+    for name, step in zip(("first", "last"), order.steps):
+        order.attach_mock(step, name)
+    blueprint = bootsteps.Blueprint(on_close=order.on_close)
+    blueprint.start(order)
+    blueprint.restart(order)
+    calls = [name for name, *_ in order.mock_calls]
+    seam(calls[-2:] == ["last.stop", "first.stop"], "restart", "worker/step.py", "celery/bootsteps.py")
+    order.reset_mock()
+    blueprint.stop(order)
+    calls = [name for name, *_ in order.mock_calls]
+    expected = ["on_close", "first.close", "last.close", "last.stop", "first.stop"]
+    seam(calls == expected, "close", "worker/step.py", "celery/bootsteps.py")
 
 
 @pytest.mark.skipif(VERSION < (5, 5), reason="soft shutdown came with Celery 5.5")

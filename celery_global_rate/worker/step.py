@@ -89,7 +89,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         self._announce()
 
     def _await_soft_shutdown(self, consumer: Any) -> None:
-        self._is_soft = False
+        self._is_ending = False
         controller = consumer.controller
         if wait := getattr(controller, "wait_for_soft_shutdown", None):  # since Celery 5.5
             controller.wait_for_soft_shutdown = partial(self._begin_soft_shutdown, consumer, wait)
@@ -120,12 +120,16 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             look_up_often(consumer.connection, lambda: self.engine.last_held)
             acknowledge_in_turn(consumer.connection.default_channel)
 
+    def close(self, consumer: Any) -> None:
+        """The worker ends: requeue what is held before any step stops. The one that takes commands needs up to a second
+        with greenlets, and before the channel is closed the worker waits for its tasks.
+        """
+        self._begin_to_end(consumer)
+
     def stop(self, consumer: Any) -> None:
         """Give slots back and let go of the loop: at shutdown, and when the broker connection is lost."""
-        if not self._is_soft:
+        if not self._is_ending:
             self._let_go(consumer)
-        if consumer.blueprint.state == bootsteps.CLOSE:  # it ends, and waits for running tasks before it disconnects
-            requeue_held(consumer, self.engine.dropped)
 
     def _let_go(self, consumer: Any) -> None:
         self._queues.forget()
@@ -136,12 +140,16 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
 
     def _begin_soft_shutdown(self, consumer: Any, wait: Callable[[], None]) -> None:
         """Requeue what is held before Celery waits for its tasks in the handler of a signal, where no loop turns."""
-        if not self._is_soft and self._app.conf.worker_soft_shutdown_timeout > 0:
-            self._is_soft = True
-            self._let_go(consumer)
-            requeue_held(consumer, self.engine.dropped)
-            self.engine.dropped = []
+        if self._app.conf.worker_soft_shutdown_timeout > 0:
+            self._begin_to_end(consumer)
         wait()
+
+    def _begin_to_end(self, consumer: Any) -> None:
+        if not self._is_ending:
+            self._is_ending = True
+            self._let_go(consumer)
+        requeue_held(consumer, self.engine.dropped)
+        self.engine.dropped = []
 
     def shutdown(self, consumer: Any) -> None:
         """The worker ends."""

@@ -171,6 +171,7 @@ def test_what_a_worker_holds_goes_back_when_it_begins_to_end(
     """Told to end during a long task, with most of 80 tasks at 10/s held: an idle worker goes on with them.
 
     No gap is longer than the second that a call of a Redis broker may wait, and a slot. It was as long as the task.
+    On RabbitMQ none is longer than half a second: with greenlets it was up to a second.
     A pool that is restarted keeps what is held, so there the other worker has some as well, for six seconds: Celery
     may notice only after five that a process has ended. A task that this process had is late or runs twice, so the long
     one outlasts all.
@@ -212,7 +213,7 @@ def test_what_a_worker_holds_goes_back_when_it_begins_to_end(
     gap_s = max(after.instant - before.instant for before, after in zip(starts, starts[1:]))
     figures(f"{kind}, {pool}: {ending} with a task of {long_s:g} s: longest gap {gap_s:.2f} s")
 
-    assert gap_s <= 1.3
+    assert gap_s <= (1.3 if kind == "redis" else 0.5)
     assert is_running
     assert runs == Counter(ids)
 

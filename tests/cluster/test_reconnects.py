@@ -88,7 +88,7 @@ def test_the_prefetch_count_after_an_event_is_that_of_stock(
     `worker_cancel_long_running_tasks_on_connection_loss` it ends them. Afterwards 16 tasks of a second on four
     processes take as long as there, to half a second, and the count is the same.
     """
-    # On 5.7 it ends with an AttributeError of kombu, on 5.3 and 5.5 its tasks do not end.
+    # On 5.7 it ends with an AttributeError of kombu, on 5.3 to 5.5 its tasks do not end.
     is_stock_known_to_fail = (kind, event) == ("redis", "restart")
     found: list[tuple[int, float] | None] = []
     for limiter in (None, f"{own_redis.url}/1"):
