@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import redis
@@ -12,19 +12,25 @@ from .held_request import HeldRequest
 logger = logging.getLogger(__name__)
 
 
-def requeue_held(consumer: Any, requests: Sequence[HeldRequest]) -> None:
-    """Requeue what was held at once, in its order: a worker that ends may wait long for the tasks that run.
+def requeue_held(consumer: Any, is_holding: bool, let_go: Callable[[], Sequence[HeldRequest]]) -> None:
+    """Requeue what is held at once, in its order: a worker that ends may wait long for the tasks that run.
 
     Args:
         consumer: the worker's, which takes no more messages then.
-        requests: what was held.
+        is_holding: whether anything is held; else there is nothing to do but to let go.
+        let_go: lets go of what is held, and returns it. RabbitMQ's last messages arrive before it confirms that no
+            more will, and are held as well.
     """
-    messages = [request.message for request in requests if not request.message.acknowledged]
     tasks = consumer.task_consumer
-    if not messages or tasks is None:
-        return
     try:
-        tasks.cancel()  # or they would be delivered here again
+        try:
+            if is_holding and tasks is not None:
+                tasks.cancel()  # or they would be delivered here again
+        finally:
+            requests = let_go()
+        messages = [request.message for request in requests if not request.message.acknowledged]
+        if not messages or tasks is None:
+            return
         if redis.is_redis(tasks.channel):
             redis.requeue_in_order(tasks, messages)
         else:

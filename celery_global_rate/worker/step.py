@@ -7,6 +7,7 @@ to that timer and releases requests itself. `tests/test_seams.py` has one test f
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import uuid
@@ -18,6 +19,7 @@ from typing import Any
 from celery import bootsteps
 
 from ..broker.ack_deadline import AckDeadline
+from ..broker.held_request import HeldRequest
 from ..broker.polling import look_up_often
 from ..broker.prefetch import renewal
 from ..broker.queues import Queues
@@ -35,6 +37,8 @@ from .pidbox import Broadcast
 from .pool import CeleryPool
 from .status import announce
 from .task_bucket import TaskBucket
+
+logger = logging.getLogger(__name__)
 
 
 class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
@@ -145,11 +149,18 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         wait()
 
     def _begin_to_end(self, consumer: Any) -> None:
-        if not self._is_ending:
-            self._is_ending = True
-            self._let_go(consumer)
-        requeue_held(consumer, self.engine.dropped)
-        self.engine.dropped = []
+        def let_go() -> list[HeldRequest]:
+            if not self._is_ending:
+                self._is_ending = True
+                self._let_go(consumer)
+            dropped, self.engine.dropped = self.engine.dropped, []
+            return dropped
+
+        is_holding = bool(self.engine.scheduler.held or self.engine.dropped)
+        try:
+            requeue_held(consumer, is_holding, let_go)
+        except Exception:  # here it would end Celery's shutdown, and with it the tasks that run
+            logger.exception("global-rate: held messages could not be requeued; they return with the connection")
 
     def shutdown(self, consumer: Any) -> None:
         """The worker ends."""

@@ -6,12 +6,14 @@ import signal
 import time
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from celery import VERSION
 
 from testbed.cluster import Cluster
+from testbed.meanwhile import meanwhile
 from testbed.proxy import Proxy
 from testbed.server import DURABLE, Redis
 
@@ -216,6 +218,67 @@ def test_what_a_worker_holds_goes_back_when_it_begins_to_end(
     assert gap_s <= (1.3 if kind == "redis" else 0.5)
     assert is_running
     assert runs == Counter(ids)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("ending", ["TERM", "soft shutdown"])
+@pytest.mark.parametrize("kind", ["redis", "rabbitmq", "quorum"])
+def test_what_is_on_its_way_when_a_worker_begins_to_end_goes_back_too(
+    request: pytest.FixtureRequest, empty_redis: Server, figures: Figures, kind: str, ending: str
+) -> None:
+    """500 tasks a second arrive when a worker ends that has a long task: another one holds all of them at once."""
+    if (kind == "quorum" or ending == "soft shutdown") and VERSION < (5, 5):
+        pytest.skip("quorum queues and soft shutdown came with Celery 5.5")
+    url = f"{empty_redis.url}/0" if kind == "redis" else str(request.getfixturevalue("rabbitmq"))
+    conf = {
+        **MANY,
+        **({"worker_soft_shutdown_timeout": 30.0} if ending == "soft shutdown" else {}),
+        **(QUORUM if kind == "quorum" else {}),
+    }
+    sent: list[str] = []
+    with Cluster(url, f"{empty_redis.url}/1", "1/h", conf=conf) as cluster:
+        cluster.start(1)
+        cluster.send("free", args=[30.0])
+        cluster.wait_for(1, 5, task="free")
+        sent += cluster.send("limited", 50)
+        cluster.wait_for(1, 5)
+        cluster.start(1)
+        with meanwhile(lambda: sent.extend(cluster.send("limited", 10)), 0.02):
+            cluster.wait(lambda: len(sent) >= 200, 5)
+            cluster.workers["w0"].send_signal(signal.SIGTERM if ending == "TERM" else signal.SIGQUIT)
+            cluster.wait(lambda: len(sent) >= 400, 5)
+        with suppress(TimeoutError):
+            cluster.wait(lambda: cluster.stats().get("w1", {}).get("held", 0) >= len(sent) - 1, 12)
+        elsewhere = int(cluster.stats()["w1"]["held"])
+        is_running = cluster.workers["w0"].poll() is None
+    figures(f"{kind}, {ending}: {elsewhere} of {len(sent)} are held by the other worker")
+
+    assert is_running
+    assert elsewhere == len(sent) - 1
+
+
+def test_an_error_at_the_end_of_a_worker_leaves_its_tasks_the_time_they_need(
+    empty_redis: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Celery gives its shutdown up if a step fails to close: a task of two seconds would not have ended."""
+    call = "worker.step.GlobalRateLimit._let_go"
+    planted = tmp_path / "planted"
+    planted.write_text(f"{call} once")
+    monkeypatch.setenv("GLOBAL_RATE_PLANTED", str(planted))
+    monkeypatch.setenv("GLOBAL_RATE_CALLS", call)
+    conf = {"task_annotations": {"late": {"rate_limit": None}}}
+    with Cluster(f"{empty_redis.url}/0", f"{empty_redis.url}/1", "1/h", conf=conf) as cluster:
+        cluster.start(1, options=("-I", "tests.apps.planted"))
+        cluster.send("late", args=[2.0])
+        cluster.send("limited", 10)
+        cluster.wait(lambda: held(cluster) == 9, 5)
+        code = cluster.stop("w0")
+        ends = len(cluster.records("end", "late"))
+        log = cluster.log("w0")
+
+    assert (code, ends) == (0, 1)
+    assert empty_redis.client().llen("celery") == 9
+    assert log.count("held messages could not be requeued; they return with the connection") == 1
 
 
 @pytest.mark.slow
