@@ -159,7 +159,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         is_holding = bool(self.engine.scheduler.held or self.engine.dropped)
         try:
             requeue_held(consumer, is_holding, let_go)
-        except Exception:  # here it would end Celery's shutdown, and with it the tasks that run
+        except Exception:  # Celery would leave out all steps that have not stopped yet
             logger.exception("global-rate: held messages could not be requeued; they return with the connection")
 
     def shutdown(self, consumer: Any) -> None:
