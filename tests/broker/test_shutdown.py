@@ -19,7 +19,7 @@ def test_all_go_back_to_rabbitmq_in_order_once_no_more_can_come() -> None:
     log: list[str] = []
     one, done, two = (Message(tag, log=log) for tag in ("one", "done", "two"))
     done.ack()
-    requeue_held(consumer_on("amqp", Channel(), log=log), held(0.0, one, done, two))
+    requeue_held(consumer_on("amqp", Channel(), log=log), True, lambda: held(0.0, one, done, two))
 
     assert log == ["cancel", "requeue one", "requeue two"]
 
@@ -27,15 +27,29 @@ def test_all_go_back_to_rabbitmq_in_order_once_no_more_can_come() -> None:
 def test_all_go_to_the_head_of_their_queue_on_redis_the_last_one_first() -> None:
     log: list[str] = []
     channel = RedisChannel("one", "two")
-    requeue_held(consumer_on("redis", channel, log=log), held(0.0, Message("one", log=log), Message("two", log=log)))
+    requeue_held(
+        consumer_on("redis", channel, log=log),
+        True,
+        lambda: held(0.0, Message("one", log=log), Message("two", log=log)),
+    )
 
     assert (channel.restored, log) == (["two", "one"], ["cancel"])
     assert not channel.qos._delivered, "kombu would restore them once more when the worker ends"
 
 
+def test_what_rabbitmq_delivers_until_it_confirms_the_cancel_goes_back_too() -> None:
+    log: list[str] = []
+    requests = held(0.0, Message("one", log=log))
+    consumer = consumer_on("amqp", Channel(), log=log)
+    consumer.task_consumer.cancel = lambda: requests.extend(held(0.0, Message("two", log=log)))
+    requeue_held(consumer, True, lambda: requests)
+
+    assert log == ["requeue one", "requeue two"]
+
+
 def test_nothing_held_leaves_the_consumer_alone() -> None:
     log: list[str] = []
-    requeue_held(consumer_on("amqp", Channel(), log=log), [])
+    requeue_held(consumer_on("amqp", Channel(), log=log), False, list)
 
     assert log == []
 
@@ -44,7 +58,7 @@ def test_without_a_consumer_they_return_with_the_connection() -> None:
     log: list[str] = []
     consumer = consumer_on("amqp", Channel(), log=log)
     consumer.task_consumer = None
-    requeue_held(consumer, held(0.0, Message("one", log=log)))
+    requeue_held(consumer, True, lambda: held(0.0, Message("one", log=log)))
 
     assert log == []
 
@@ -54,7 +68,7 @@ def test_a_broker_that_is_gone_is_logged_and_does_not_keep_the_worker_from_its_e
 ) -> None:
     channel = RedisChannel("one")
     channel.error = OSError("secret")
-    requeue_held(consumer_on("redis", channel), held(0.0, Message("one")))
+    requeue_held(consumer_on("redis", channel), True, lambda: held(0.0, Message("one")))
 
     assert "could not be returned to the broker: OSError" in caplog.text
     assert "secret" not in caplog.text
@@ -98,6 +112,6 @@ def test_a_lost_connection_is_given_up_for_good_even_by_an_error() -> None:
 
 def test_the_log_is_silent_where_all_goes_well(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        requeue_held(consumer_on("amqp", Channel()), held(0.0, Message("one")))
+        requeue_held(consumer_on("amqp", Channel()), True, lambda: held(0.0, Message("one")))
 
     assert caplog.text == ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from celery import bootsteps
 
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.override import set_limit
@@ -41,7 +40,7 @@ def test_what_is_held_is_requeued_as_soon_as_the_worker_begins_to_end(worker: Wo
     """In its order, after its consumer was cancelled, and once: Celery stops the step again when its tasks are done."""
     worker.receive(3)
     worker.loop.run_until(lambda: worker.released)
-    worker.consumer.blueprint.state = bootsteps.CLOSE
+    worker.step.close(worker.consumer)
     worker.step.stop(worker.consumer)
 
     assert worker.log == ["cancel", "requeue m1", "requeue m2"]
@@ -80,7 +79,7 @@ def test_a_soft_shutdown_requeues_nothing_twice(worker: Worker) -> None:
     worker.app.conf.worker_soft_shutdown_timeout = 5
     worker.consumer.controller.wait_for_soft_shutdown()
     worker.consumer.controller.wait_for_soft_shutdown()
-    worker.consumer.blueprint.state = bootsteps.CLOSE
+    worker.step.close(worker.consumer)
     worker.step.stop(worker.consumer)
 
     assert worker.log == ["cancel", "requeue m1", "requeue m2", "wait", "wait"]
