@@ -1,6 +1,6 @@
 """The shortest proof that an installation works: two workers, one limit, five seconds, and `check`.
 
-python -m benchmarks.two_workers    exit 0 where the slots were used, the promise was kept, and `check` agrees
+python -m benchmarks.two_workers    exit 0 if the slots were used, the promise was kept, and `check` agrees
 
 The application has a rate and nothing else; the environment of the workers switches the extension on.
 """

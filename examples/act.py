@@ -49,7 +49,7 @@ class Result:
         measured: starts per second.
         most: releases in the busiest second.
         promised: releases that the promise allows in a second.
-        excess: releases beyond the promise in the worst of all windows; 0 or less where it is kept.
+        excess: releases beyond the promise in the worst of all windows; 0 or less if it is kept.
         used: share of the slots that were used.
         calls: Redis calls per start.
     """

@@ -1,7 +1,7 @@
 """`make demo`: one limit and four real workers, first stock Celery, then the same with celery-global-rate.
 
-It ends by itself within a minute, with 0 where the promise was kept and the slots were used, 1 where not, 2 where
-the demo could not run, and 128 + the signal (130 after Ctrl-C) where it was stopped.
+It ends by itself within a minute, with 0 if the promise was kept and the slots were used, 1 if not, 2 if the
+demo could not run, and 128 + the signal (130 after Ctrl-C) if it was stopped.
 """
 
 from __future__ import annotations

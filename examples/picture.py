@@ -1,4 +1,4 @@
-"""What the demo shows: both acts side by side while they run, plain lines where there is no terminal, and a table."""
+"""What the demo shows: both acts side by side while they run, plain lines if there is no terminal, and a table."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Picture:
         width, height = self._console.size
         panel = min((width - 4) // 2, 60)  # the terminal writes ^C behind the last line, which must not wrap
         rows = 16 if height >= 30 else 8
-        columns = (panel - 10) // 2 * 2  # even, so that the change falls between two columns
+        columns = (panel - 10) // 2 * 2  # even: the change falls between two columns
         return Columns(
             [
                 Panel(
@@ -92,7 +92,7 @@ def plain_line(act: Act, workers: Sequence[str]) -> str:
 
 
 def chart(act: Act, columns: int, rows: int) -> Text:
-    """Starts per second over time. Red is what lies above the limit where a column holds more than the promise."""
+    """Starts per second over time. If a column holds more than the promise, what lies above the limit is red."""
     bin_s = ACT_S / columns
     per_row = TOP / rows
     rates, broken = [], []

@@ -11,7 +11,7 @@ class StoppedError(Exception):
 
 
 class Stop:
-    """Notes Ctrl-C and TERM. The demo asks at its next step, so that no process is started and then not known of."""
+    """Notes Ctrl-C and TERM. The demo checks it between its steps: no signal interrupts the start of a process."""
 
     def __init__(self) -> None:
         self.signum = 0

@@ -29,7 +29,7 @@ Figures = Callable[[str], None]
 ON_REDIS = pytest.mark.parametrize("celery_broker", ["celery_redis_broker"], indirect=True)
 ON_RABBITMQ = pytest.mark.parametrize("celery_broker", ["celery_rabbitmq_broker"], indirect=True)
 
-# Where a machine is itself a container, the one of pytest-docker-tools would look for Redis at its inner port.
+# If a machine is itself a container, the one of pytest-docker-tools would look for Redis at its inner port.
 pytest_docker_tools.wrappers.container.tests_inside_container = lambda: False
 
 
@@ -109,7 +109,7 @@ def default_worker_container_session_cls() -> type[WorkerContainer]:
 
 @pytest.fixture
 def rate() -> str:
-    """The rate of the task `limited`; a test parametrizes it where it needs another."""
+    """The rate of the task `limited`; a test that needs another parametrizes it."""
     return "50/s"
 
 

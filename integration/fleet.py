@@ -15,7 +15,7 @@ from pytest_celery import CeleryTestWorker, CeleryWorkerContainer
 
 from testbed.meanwhile import wait
 
-#: Celery says this once it takes tasks.
+#: Celery logs this once it takes tasks.
 READY = " ready."
 
 
@@ -75,7 +75,7 @@ class Fleet:
 
         Args:
             count: how many.
-            options: of `celery worker`; two prefork processes where they name no concurrency.
+            options: of `celery worker`; two prefork processes if they name no concurrency.
             is_on: whether the extension is switched on, by its environment variable and nothing else.
             image: of another version of the package.
             container: more options for Docker.

@@ -1,6 +1,6 @@
 """The tasks that the workers in containers run: each records its start in Redis, which stamps it with its own clock.
 
-With it goes the instant at which its worker handed it to the pool. They have no rate: a test declares one by
+It is recorded with the instant at which its worker released it to the pool. They have no rate: a test declares one by
 `task_annotations`, as an operator would.
 """
 
@@ -22,19 +22,19 @@ _connections: dict[int, redis.Redis] = {}
 
 
 class Stamp(bootsteps.Step):
-    """Notes on each message when the worker hands it to its pool: monotonic seconds, which containers share.
+    """Notes on each message when the worker releases it to its pool: monotonic seconds, which containers share.
 
-    The pool sends the message's fields to the task, so that the task can record the instant with its start.
+    The pool sends the message's fields to the task, which records the instant with its start.
     """
 
     requires = ("celery.worker.consumer.connection:Connection",)
 
     def create(self, consumer: Any) -> None:
-        hand_over = consumer.on_task_request
+        release = consumer.on_task_request
 
         def on_task_request(request: Any) -> None:
             request.request_dict["released"] = time.monotonic()
-            hand_over(request)
+            release(request)
 
         consumer.on_task_request = on_task_request
 
@@ -48,7 +48,7 @@ def stamp_releases(sender: Any, **kwargs: Any) -> None:
 @worker_process_init.connect
 @worker_ready.connect
 def connect(**kwargs: Any) -> None:
-    """Connect before the first task comes, so that its record is not late."""
+    """Connect before the first task comes: its record must not be late."""
     connection = _connections[os.getpid()] = redis.Redis.from_url(os.environ["STARTS_URL"], socket_timeout=5)
     with contextlib.suppress(redis.ConnectionError):
         connection.ping()
@@ -78,7 +78,7 @@ def limited(self: Any) -> None:
 
 @shared_task(name="greedy", bind=True)
 def greedy(self: Any) -> None:
-    """Takes memory until the kernel ends somebody in the container."""
+    """Takes memory until the kernel kills a process in the container."""
     record(self)
     taken = []
     while True:

@@ -73,8 +73,8 @@ def starts(stream: str = "starts") -> list[tuple[float, str]]:
     return [(int(stamp.partition("-")[0]) / 1000, entry[1]) for stamp, entry in json.loads(text)]
 
 
-def told() -> list[str]:
-    """The rates that the producer has told since three workers run."""
+def printed_rates() -> list[str]:
+    """The rates that the producer has printed since three workers run."""
     return re.findall(r"([\d.]+) starts a second on 3 workers", compose("logs", "producer"))
 
 
@@ -102,8 +102,8 @@ def test_the_cluster_of_the_compose_file(up: float, docker_client: docker.Docker
     slack_s = GRACE_S + uncertainty_s() + max(delays)
     worst = excess(instants, INTERVAL_S, 1, slack_s + STAMP_S)
     shares = Counter(worker for _, worker in seen)
-    wait(lambda: bool(told()), 15, lambda: compose("logs", "producer"))
-    lines = told()
+    wait(lambda: bool(printed_rates()), 15, lambda: compose("logs", "producer"))
+    lines = printed_rates()
     check = compose("exec", "-T", "producer", "celery", "-A", "proj", "global-rate", "check")
     with urllib.request.urlopen(f"http://127.0.0.1:{FLOWER_PORT}/", timeout=10) as answer:
         flower = answer.status

@@ -107,7 +107,7 @@ class Trial:
 
         Args:
             seconds: how long.
-            calm: that nobody is hurt, so that all workers say their R.
+            calm: whether no worker is killed and all report their R.
         """
         begin = self.starts.now()
         time.sleep(seconds)

@@ -1,6 +1,6 @@
-"""The application under load. Its tasks record when they start; its recorder, when the worker hands them over.
+"""The application under load. Its tasks record when they start; its recorder, when the worker releases them.
 
-Configured by one environment variable, so that every process of a run has the same: see `cluster.Cluster`.
+Configured by one environment variable, which every process of a run inherits: see `cluster.Cluster`.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ def record(kind: str, name: str, task_id: str) -> None:
 
 
 class Recorder(bootsteps.Step):
-    """Records what the worker hands to its pool, just before it does."""
+    """Records what the worker releases to its pool, just before it does."""
 
     requires = ("celery.worker.consumer.connection:Connection",)
 
     def create(self, consumer: Any) -> None:
-        hand_over = consumer.on_task_request
+        release = consumer.on_task_request
 
         def on_task_request(request: Any) -> None:
             record("release", request.name, request.id)
-            hand_over(request)
+            release(request)
 
         consumer.on_task_request = on_task_request
 
 
 class Lifeline(bootsteps.StartStopStep):
-    """Records when the worker hears commands, and when it has let go of its broker."""
+    """Records when the worker listens for commands, and when it has disconnected from its broker."""
 
     requires = ("celery.worker.consumer.control:Control",)
 

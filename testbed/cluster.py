@@ -232,7 +232,7 @@ class Cluster:
     def pool_delay_s(self, task: str | None = "free") -> float:
         """J: the longest that a task without a limit took from its hand-over to its first line, in seconds.
 
-        `task` None measures it on all tasks: where the pool changes, only few meet a process that was just forked.
+        `task` None measures it on all tasks: if the pool changes, only few meet a newly forked process.
         """
         handed = {record.task_id: record.instant for record in self.records("release", task)}
         starts = (record for record in self.records("start", task) if record.task_id in handed)

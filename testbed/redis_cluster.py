@@ -101,8 +101,8 @@ class RedisCluster:
     @staticmethod
     def follows(replica: Node, port: int) -> bool:
         """Whether a replica hears of each write from the master at this port."""
-        told = replica.command("INFO", "replication")
-        return bool(told.get("master_link_status") == "up" and told.get("master_port") == port)
+        replication = replica.command("INFO", "replication")
+        return bool(replication.get("master_link_status") == "up" and replication.get("master_port") == port)
 
     @property
     def url(self) -> str:

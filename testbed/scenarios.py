@@ -70,7 +70,7 @@ class Run:
 
 
 def script_calls(client: redis.Redis) -> int:
-    """Calls of scripts that a server has seen: the limiter's, where no broker and no lock of kombu's uses it."""
+    """Calls of scripts that a server has seen: only the limiter's, unless a broker or a lock of kombu's uses it too."""
     stats: dict[str, Any] = client.info("commandstats")
     return sum(stats.get(f"cmdstat_{verb}", {}).get("calls", 0) for verb in ("evalsha", "eval"))
 

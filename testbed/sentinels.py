@@ -32,7 +32,7 @@ OPTIONS = ("--requirepass", SECRET, "--masterauth", SECRET, "--repl-diskless-syn
 
 
 class Sentinels:
-    """Two servers, of which one follows the other, and a Sentinel; and a port where no Sentinel listens any more."""
+    """A master with its replica, a Sentinel, and a port on which a Sentinel no longer listens."""
 
     def __init__(self) -> None:
         self.servers = [Redis(options=OPTIONS, password=SECRET) for _ in range(2)]
@@ -70,8 +70,8 @@ class Sentinels:
         with contextlib.suppress(RedisError), self.sentinel() as sentinel:
             master, replicas = self.master(), sentinel.sentinel_slaves(SERVICE)
             if master is not None and not any(its["is_disconnected"] or its["is_sdown"] for its in replicas):
-                told = self._other(master).client(timeout_s=ANSWER_S).info("replication")
-                return len(replicas) == 1 and told.get("master_link_status") == "up"
+                replication = self._other(master).client(timeout_s=ANSWER_S).info("replication")
+                return len(replicas) == 1 and replication.get("master_link_status") == "up"
         return False
 
     def _other(self, server: Redis) -> Redis:
@@ -82,7 +82,7 @@ class Sentinels:
         return redis.Redis(port=self.port, password=SENTINEL_SECRET)
 
     def master(self) -> Redis | None:
-        """The server that the Sentinel names; None where it takes no writes now."""
+        """The server that the Sentinel names; None if it takes no writes now."""
         with contextlib.suppress(RedisError), self.sentinel() as sentinel:
             _, port = sentinel.sentinel_get_master_addr_by_name(SERVICE)
             (server,) = [server for server in self.servers if server.port == port]

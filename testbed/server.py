@@ -21,7 +21,7 @@ from kombu import Connection
 
 
 def free_port() -> int:
-    """A port nobody listens on."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -39,7 +39,7 @@ DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 class Redis:
-    """A private server on loopback, that can be stopped and started again on its port.
+    """A private server on loopback that can be stopped and started again on its port.
 
     Args:
         port: where it listens; None for a free one.
@@ -68,14 +68,14 @@ class Redis:
         deadline = time.monotonic() + 10
         while True:
             with contextlib.suppress(redis.ConnectionError):
-                self.client(timeout_s=10).ping()  # one that asks again by itself would notice a second late
+                self.client(timeout_s=10).ping()  # a client that retries would notice a second late
                 return self
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{binary} did not start")
             time.sleep(0.02)
 
     def client(self, database: int = 0, timeout_s: float | None = None) -> redis.Redis:
-        """One that waits so long for an answer; with a timeout it does not ask again by itself."""
+        """A client. With a timeout, it waits that long for an answer and does not retry."""
         options: dict[str, Any] = {} if timeout_s is None else {"socket_timeout": timeout_s, "retry": None}
         return redis.Redis(port=self.port, db=database, password=self._password, **options)
 
@@ -110,7 +110,7 @@ class Redis:
 
 
 class ExternalRedis:
-    """A server somebody else runs, in `REDIS_URL`. Tests empty its databases 0, 1 and 9."""
+    """A server that was already running, in `REDIS_URL`. Tests empty its databases 0, 1 and 9."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/").rsplit("/", 1)[0] if url.count("/") > 2 else url
@@ -126,7 +126,7 @@ class ExternalRedis:
 
 @contextlib.contextmanager
 def any_redis() -> Iterator[Redis | ExternalRedis]:
-    """`REDIS_URL` where it is set, else a private server."""
+    """The server in `REDIS_URL`, or a private one."""
     url = os.environ.get("REDIS_URL")
     server = ExternalRedis(url) if url else Redis()
     try:
@@ -137,7 +137,7 @@ def any_redis() -> Iterator[Redis | ExternalRedis]:
         server.close()
 
 
-#: Where packages put the scripts that run as whoever calls them.
+#: Where packages put the scripts that run as the calling user.
 RABBITMQ_HOMES = ("/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/opt/homebrew/sbin", "/opt/rabbitmq/sbin")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def excess(instants: Sequence[float], interval_s: float, burst: int, slack_s: float) -> float:
-    """By how many starts the worst window exceeds the promise; 0 or less where it is kept.
+    """By how many starts the worst window exceeds the promise; 0 or less if it is kept.
 
     The promise for a window of length w is ``burst + (w + slack) / interval``. Only windows that begin and end with
     a start can be the worst, and with x_k = k - t_k / interval the window from i to j holds x_j - x_i + 1 starts more
@@ -35,7 +35,7 @@ def since(instants: Iterable[float], begin: float, end: float = float("inf")) ->
 def used(instants: Sequence[float], interval_s: float, begin: float, end: float) -> float:
     """The share of the slots that were used, from the first start after `begin` to the first one after `end`.
 
-    Measured from start to start, so that it does not matter where in an interval the watch begins. A load that ended
+    Measured from start to start: it does not matter where in an interval the watch begins. A load that ended
     too early has no start after `end`; the time until then counts as unused.
     """
     inside = since(instants, begin, end)

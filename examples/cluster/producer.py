@@ -9,7 +9,7 @@ from proj import CALLS, LOOK_UPS, call_api, look_up, starts
 
 #: Between two lines.
 WATCH_MS = 5000
-#: Calls that wait, so that there is always one to start. A single worker can hold them all, or look-ups would wait too.
+#: Calls that wait: there is always one to start. A single worker can hold them all, or look-ups would wait too.
 BACKLOG = 100
 #: Between two looks at the backlog: it lasts for nearly a thousand calls a second.
 FEED_S = 0.1
@@ -43,11 +43,11 @@ def line(begin_ms: int, end_ms: int) -> str:
 
 
 def main() -> None:
-    """Send and tell until somebody stops it."""
+    """Send, and print the rates, until it is stopped."""
     starts.delete(CALLS, LOOK_UPS)
     print("call_api has rate_limit='10/s', look_up has none; the workers need a moment to start", flush=True)
     sent = started = 0
-    looked_ms = told_ms = now_ms()
+    looked_ms = printed_ms = now_ms()
     while True:
         until_ms = now_ms()
         started += len(read(CALLS, looked_ms, until_ms))
@@ -56,9 +56,9 @@ def main() -> None:
             call_api.delay()
             sent += 1
         look_up.delay(now_ms())
-        if until_ms >= told_ms + WATCH_MS:
-            print(line(told_ms, told_ms + WATCH_MS), flush=True)
-            told_ms += WATCH_MS
+        if until_ms >= printed_ms + WATCH_MS:
+            print(line(printed_ms, printed_ms + WATCH_MS), flush=True)
+            printed_ms += WATCH_MS
         time.sleep(FEED_S)
 
 

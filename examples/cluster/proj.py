@@ -1,4 +1,4 @@
-"""An ordinary Celery application: nothing in here knows of celery-global-rate."""
+"""An ordinary Celery application: nothing in here refers to celery-global-rate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ starts = redis.Redis.from_url(os.environ["RESULT_URL"], decode_responses=True)
 
 @app.task(bind=True, rate_limit="10/s")
 def call_api(self: Task) -> None:
-    """Stands for a request to somebody who bans whoever sends more than ten a second."""
+    """Stands for a request to an API that blocks clients that send more than ten a second."""
     starts.xadd(CALLS, {"worker": self.request.hostname}, maxlen=10_000)
 
 
