@@ -33,7 +33,7 @@ from celery.worker import state
 from celery.worker.control import Panel, nok
 from celery.worker.pidbox import Pidbox
 from celery.worker.request import Request
-from kombu import pools
+from kombu import Connection, pools
 from kombu.asynchronous.hub import Hub
 from kombu.common import QoS
 
@@ -160,6 +160,18 @@ def test_a_database_is_looked_at_for_its_tables_by_a_session_manager(monkeypatch
 
     place = "celery/backends/database/session.py"
     seam(is_prepared is False, "SessionManager.prepare_models, prepared", "worker/results.py", place)
+
+
+def test_a_channel_of_rabbitmq_knows_the_tags_of_its_consumers(rabbitmq: str) -> None:
+    with Connection(rabbitmq) as connection, connection.channel() as channel:
+        channel.queue_declare("seams", exclusive=True)
+        for tag in ("one", "two"):
+            channel.basic_consume("seams", consumer_tag=tag, callback=print)
+        before = list(channel.callbacks)
+        channel.basic_cancel("one")
+        after = list(channel.callbacks)
+
+    seam((before, after) == (["one", "two"], ["two"]), "callbacks", "broker/shutdown.py", "amqp/channel.py")
 
 
 def test_all_steps_close_before_any_stops_and_only_at_the_end() -> None:

@@ -26,6 +26,9 @@ def requeue_held(consumer: Any, is_holding: bool, let_go: Callable[[], Sequence[
         try:
             if is_holding and tasks is not None:
                 tasks.cancel()  # or they would be delivered here again
+                # A signal may interrupt the restart of a consumer, when it has two.
+                for tag in list(getattr(tasks.channel, "callbacks", ())):
+                    tasks.channel.basic_cancel(tag)
         finally:
             requests = let_go()
         messages = [request.message for request in requests if not request.message.acknowledged]

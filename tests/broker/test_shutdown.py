@@ -47,6 +47,17 @@ def test_what_rabbitmq_delivers_until_it_confirms_the_cancel_goes_back_too() -> 
     assert log == ["requeue one", "requeue two"]
 
 
+def test_a_consumer_whose_restart_was_interrupted_by_a_signal_is_cancelled_too() -> None:
+    """It has two tags then, of which Celery knows the new one."""
+    log: list[str] = []
+    channel = Channel()
+    channel.callbacks = {"old": print}  # type: ignore[attr-defined]
+    channel.basic_cancel = lambda tag: log.append(f"cancel {tag}")  # type: ignore[attr-defined]
+    requeue_held(consumer_on("amqp", channel, log=log), True, lambda: held(0.0, Message("one", log=log)))
+
+    assert log == ["cancel", "cancel old", "requeue one"]
+
+
 def test_nothing_held_leaves_the_consumer_alone() -> None:
     log: list[str] = []
     requeue_held(consumer_on("amqp", Channel(), log=log), False, list)
