@@ -27,6 +27,8 @@ def url(redis_server: Server, redis_client: redis.Redis) -> str:
 
 @pytest.fixture
 def worker(url: str) -> Iterator[Worker]:
-    """One whose task may run once an hour."""
+    """One whose task may run once an hour. It is connected, or its first call would be refused and wait for 0.1 s."""
     with Worker(url) as worker:
+        worker.engine.pump()
+        worker.loop.run_until(lambda: worker.engine.info()["run_id"])
         yield worker
