@@ -62,7 +62,7 @@ LARGER = {
 
 STARTS, TWICE, LATE = "a window holds too many starts", "used twice", "used outside its time"
 STALLS, LOST, NEVER = "the bucket stalls", "are lost with a worker", "never started"
-BACK, SOLO = "the return from an outage brings too many starts", "who is cut off starts too many"
+BACK, SOLO = "the return from an outage brings too many starts", "a worker that is cut off starts too many"
 
 SHARP = QUICK._replace(grace=0)  # with D + R = 0 no start too many hides in the grace
 ALONE = QUICK._replace(workers=1, tasks=1)

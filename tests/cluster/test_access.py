@@ -82,7 +82,7 @@ def refused(server: Redis) -> set[str]:
 
 
 def failures(url: str, admin: redis.Redis) -> list[str]:
-    """Do all that a worker and an operator do with a Redis, and tell what does not work."""
+    """Do all that a worker and an operator do with a Redis, and report what does not work."""
     failed: list[str] = []
     answers: list[Reservation | None] = []
 

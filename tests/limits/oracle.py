@@ -14,7 +14,7 @@ SLOTS_PER_CALL = 1000
 
 
 class Answer(NamedTuple):
-    """The first slot (or the next one to be free), how many from there on, the serial, and who waits."""
+    """The first slot (or the next one to be free), how many from there on, the serial, and how many workers wait."""
 
     first: Fraction
     count: int  # type: ignore[assignment]  # hides the method of tuples, which is not needed

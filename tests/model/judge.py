@@ -1,8 +1,8 @@
-"""What must be true of the model in each moment, and what must be remembered of the past to tell.
+"""What must be true of the model at each moment, and what must be remembered of the past to check it.
 
-The window bound is told by buckets that leak: each start fills them by a slot, each tick drains what the limit allows
-in a tick. A window of length w with n starts lies above ``b + (w + D + R)/T`` exactly if the fullest bucket is above
-``b + (D + R)/T``. What the documentation allows for a mishap is added to the size of the buckets that are there; when
+The window bound is checked by buckets that leak: each start fills them by a slot, each tick drains what the limit
+allows in a tick. A window of length w with n starts lies above ``b + (w + D + R)/T`` exactly if the fullest bucket is
+above ``b + (D + R)/T``. What the documentation allows for a mishap is added to the size of the buckets there are; when
 the mishap is over, a new one begins, for the windows that have nothing to do with it.
 """
 
@@ -83,7 +83,7 @@ class Judge(NamedTuple):
         if reserved is None:
             solo += part
             if solo > part * setup.workers:
-                wrong.append("who is cut off starts too many")
+                wrong.append("a worker that is cut off starts too many")
         elif reserved.era == self.era:
             instant = reserved.slots[0]
             due = max(instant, reserved.due)

@@ -9,7 +9,7 @@ FAULTS = {
     "serial unchecked": "a give-back does not look whether somebody has booked since",
     "serial unmoved": "a give-back leaves the serial as it was",
     "give-back twice": "a give-back is sent twice",
-    "serial anew": "the serial begins anew when Redis loses its memory",
+    "serial anew": "the serial begins again when Redis loses its memory",
     "late answer used": "an answer that comes after the timeout is used, its clock too",
     "late answer kept": "an answer that comes after the timeout is given back and used",
     "early": "a slot is used when Redis' clock may have reached it, not when it surely has",
@@ -23,9 +23,9 @@ FAULTS = {
     "held dropped": "a change of the limit forgets what is held",
     "missed not renewed": "a slot that was missed counts as in hand for ever",
     "waits for ever": "a call whose answer was lost is waited for",
-    "floor forgotten": "after an outage an answer that tells of a record ends the time for a floor",
+    "floor forgotten": "after an outage an answer with a record ends the time for a floor",
     "no floor": "after an outage the bucket has saved its burst",
-    "share too large": "who is cut off believes in one worker too few",
+    "share too large": "a worker that is cut off counts one worker too few",
 }
 
 

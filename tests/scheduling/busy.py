@@ -1,4 +1,4 @@
-"""Pools that are busy, in virtual time: how long their tasks take, and what who knows that beforehand would reach."""
+"""Pools that are busy, in virtual time: how long their tasks take, and what is possible if that is known beforehand."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Outcome:
 
     Attributes:
         starts: in the time that was watched.
-        possible: what who knows all run times beforehand would start in that time.
+        possible: what a scheduler that knew all run times beforehand would start in that time.
         capacity: what it would start without a limit.
         calls_per_s: calls of the script, per worker.
         excess: releases in the worst window beyond the promise.

@@ -1,4 +1,4 @@
-"""A pool that is busy, in virtual time: as many starts as who knows all run times would reach, whatever those are."""
+"""A pool that is busy, in virtual time: as many starts as a scheduler that knows all run times."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_run_times_that_change(figures: Figures, factor: float) -> None:
 
 
 def test_one_who_learns_nothing_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The yardstick tells: with no run time known, a pool whose tasks take 20 ms idles for a tenth of its time."""
+    """The yardstick is sharp: with no run time known, a pool whose tasks take 20 ms idles for a tenth of its time."""
     monkeypatch.setattr("celery_global_rate.scheduling.run_times.KNOWN_RUNS", 1_000_000)
 
     assert busy(equal, 0.02, 8, 1, 100.0, 4).share < 0.93

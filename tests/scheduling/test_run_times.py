@@ -90,7 +90,7 @@ def test_of_very_many_tasks_a_part_stands_for_all() -> None:
 
 
 def test_the_last_forty_count() -> None:
-    """Where tasks become slower, forty later nothing is expected of what the quick ones promised."""
+    """When tasks become slower, forty tasks later nothing is expected of what the quick ones promised."""
     pace = paced(*[0.005] * 40, *[0.3] * 39)
     still = pace.ends([0.0], 0.02)[0]
     pace.ran(0.3, 0.0)

@@ -117,7 +117,7 @@ MUTANTS = [
     Mutant(RESERVE, "if redis.call('PTTL', bucket) < idle_ms then", "if true then", "expiry is shortened"),
     Mutant(RESERVE, "if redis.call('PTTL'", "if count > 0 and redis.call('PTTL'", "a refused call does not prolong"),
     Mutant(RESERVE, "'PTTL', bucket) < idle_ms", "'PTTL', bucket) > idle_ms", "never expires, or too early"),
-    Mutant(RESERVE, "math.max(now_us, math.min(", "(math.min(", "who has slots at hand is forgotten early"),
+    Mutant(RESERVE, "math.max(now_us, math.min(", "(math.min(", "one with slots is forgotten"),
     Mutant(RESERVE, "next_us - horizon_us, now_us", "next_us, now_us", "returns a horizon late"),
     Mutant(RESERVE, "math.min(next_us - horizon_us, now_us + patience_us)", "(next_us - horizon_us)", "no patience"),
     Mutant(RESERVE, "now_us + patience_us)) + 2 * horizon_us", "now_us + patience_us))", "no time to come back"),
@@ -221,7 +221,10 @@ MUTANTS = [
     Mutant(HEARTBEAT, "exact(now_us + life_us), ARGV[1])", "exact(now_us), ARGV[1])", "dead at birth"),
     Mutant(HEARTBEAT, "forget(workers, now_us, life_us)\n", "", "nobody ever dies"),
     Mutant(
-        HEARTBEAT, "forget(workers, now_us, life_us)", "forget(workers, now_us, 0)", "who has just come does not count"
+        HEARTBEAT,
+        "forget(workers, now_us, life_us)",
+        "forget(workers, now_us, 0)",
+        "the newest worker is not counted",
     ),
     Mutant(
         HEARTBEAT, "forget(workers, now_us, life_us)", "forget(workers, now_us, 1e12)", "lives on a clock of the past"

@@ -1,4 +1,4 @@
-"""What is said of a Redis that cannot be reached: enough to tell one mistake from another, and no password."""
+"""What is logged of a Redis that cannot be reached: enough to distinguish the mistakes, and no password."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_the_count_expires_with_the_last_worker(bucket: Bucket) -> None:
 
 
 def test_the_others_are_told_of_who_is_new(bucket: Bucket) -> None:
-    """Once, and again where it has not beaten for its life, whoever has noticed that."""
+    """Once, and again if it has not beaten for its life, whichever worker notices that."""
     with bucket.client.pubsub() as listener:
         listener.subscribe(CHANNEL)
         assert listener.get_message(timeout=5)["type"] == "subscribe"

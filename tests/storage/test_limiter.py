@@ -42,7 +42,7 @@ class Heard(Outage):
 
 
 class Client(Wire):
-    """A limiter on a connection, and all that it has told.
+    """A limiter on a connection, and all that it has reported.
 
     Attributes:
         replies: the replies to `reserve`, in the order they came.

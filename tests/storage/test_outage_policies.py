@@ -63,7 +63,7 @@ def test_with_hold_nothing_starts() -> None:
 
 @given(INTERVALS, st.integers(1, 1_000_000))
 def test_with_open_all_that_is_wanted_is_due_at_once(limit: Limit, wanted: int) -> None:
-    """Also where Redis has never told its time."""
+    """Also if Redis has never sent its time."""
     clock = RedisClock()
     policy = Open(clock)
     policy.begin()

@@ -146,7 +146,7 @@ def test_every_slot_of_two_declared_limits_is_the_callers_own_interval_after_the
             last = given
 
 
-# who waits, and fair shares
+# waiting workers, and fair shares
 
 
 def test_a_grant_is_at_most_twice_the_fair_share(bucket: Bucket) -> None:

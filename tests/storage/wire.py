@@ -85,7 +85,7 @@ class Wire:
 
     Attributes:
         opened_by: when and in which thread a connection was made.
-        changes: when and what `on_change` was told.
+        changes: when and what `on_change` was called with.
         answers: the answers to `send`, in the order they came.
     """
 

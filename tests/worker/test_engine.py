@@ -136,7 +136,7 @@ def test_an_override_that_was_just_written_changes_the_limit_at_once(worker: Wor
 
 
 def test_a_worker_without_its_redis_starts_and_says_so() -> None:
-    """Nobody has told it how many share the limit: it holds."""
+    """It does not know how many share the limit: it holds."""
     with Worker(f"redis://127.0.0.1:{free_port()}/0") as worker:
         worker.receive(3)
         worker.loop.run_until(lambda: worker.engine.info()["outage"])

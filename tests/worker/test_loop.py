@@ -254,7 +254,7 @@ def test_a_loop_of_our_own_turns_until_it_is_stopped() -> None:
 def test_a_loop_that_was_blocked_knows_for_how_long_and_soon_forgets(
     loop: Loop, bell: Bell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With 0.3 s for what counts as blocked: 0.5 s without a turn, told in the turn and for 0.3 s after it."""
+    """With 0.3 s for what counts as blocked: 0.5 s without a turn, reported in the turn and for 0.3 s after it."""
     monkeypatch.setattr("celery_global_rate.worker.loop.BLOCKED_S", 0.3)
     loop.tick(0.02)
     loop.run_for(0.05)
