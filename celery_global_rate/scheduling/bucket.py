@@ -21,7 +21,7 @@ SHORTEST_PAUSE_S = 0.01
 #: A limit that has had slots to spare for this long, in seconds, is far away; so few held requests are enough then.
 FAR_S = 1.0
 FEW = 32
-#: Between two calls where the limit is far away, and the former was for many: shorter than the grace as well.
+#: Between two calls if the limit is far away, and the former was for many: shorter than the grace as well.
 FAR_PAUSE_S = 0.02
 MANY = 4
 
@@ -108,7 +108,7 @@ class Bucket:
 
     @property
     def unprovided(self) -> int:
-        """Held requests without a slot in hand; none of them waits for one where the bucket has no limit."""
+        """Held requests without a slot in hand; none of them waits for one if the bucket has no limit."""
         return len(self.held) - self.in_hand if self.limit else 0
 
     @property
@@ -136,7 +136,7 @@ class Bucket:
         return clock.reached(self.floor_us) if self.floor_us else float("-inf")
 
     def ahead_s(self, clock: RedisClock, now: float) -> float:
-        """How far ahead the next slot lies that the last answer left, in seconds, up to H; 0 where it lies ready."""
+        """How far ahead the next slot lies that the last answer left, in seconds, up to H; 0 if it lies ready."""
         return min(max(0.0, clock.reached(self.next_us) - now), HORIZON_S)
 
     def asks(self, wanted: int, now: float) -> Call:
@@ -234,10 +234,10 @@ class Bucket:
     def granted(self, reservation: Reservation, call: Call, clock: RedisClock, now: float, chance: float) -> None:
         """Take the answer to a call, and settle when to ask again.
 
-        Where slots come faster than the horizon, the pause is drawn, since a fixed one would lock the phases of the
-        workers; one that got all it asked for waits for its pool rather than for slots, and may ask sooner. Where they
-        come more slowly, a worker returns when the next one enters the horizon, and the sooner the longer it has
-        waited, so that workers take turns.
+        If slots come faster than the horizon, the pause is random: with a fixed one, workers would fall into step. A
+        worker that got every slot it asked for is waiting for its pool, so it may ask again sooner. If they come more
+        slowly, a worker asks when the next one enters the horizon, and earlier the longer it has waited: workers take
+        turns.
 
         Args:
             reservation: the answer; its count may be 0.

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ..limits.limit import Limit
 from .run_times import FAR_QUICK_S, QUICK_S, RunTimes
 
-#: Tasks on deck for each process where the limit is out of reach, and at least for all: fewer looks per task.
+#: Tasks on deck for each process if the limit is out of reach, and at least for all: fewer looks per task.
 FAR_DECK, LEAST_FAR_DECK = 3, 8
 #: A long wait for a process, by what it is in the mean.
 LONG_WAIT = 3.5
@@ -99,9 +99,8 @@ class WorkerPool(Pool, Protocol):
 class Capacity:
     """How many tasks may go to the pool, and how many slots it could use there.
 
-    Where a process is free, that is all. A full pool of quick tasks has one in a moment: a task may wait on deck for
-    it. In a pool that is full of anything else, or where handing over would wait, a process comes only by our turn
-    in the line.
+    A free process takes a task at once. A full pool of quick tasks has one in a moment: a task may wait on deck for it.
+    If the pool is full of anything else, or a release would block, a process comes only by our turn in the line.
 
     Args:
         pool: with its processes.
@@ -171,7 +170,7 @@ class Capacity:
 
     @property
     def look_s(self) -> float:
-        """How long what was foretold holds good, in seconds: a part of a run time."""
+        """How long a forecast is good for, in seconds: a part of a run time."""
         part_s = self._run_times.mean_s / 20
         return min(max(part_s, SHORTEST_LOOK_S), FULL_POOL_POLL_S) if part_s else FULL_POOL_POLL_S
 
@@ -211,7 +210,7 @@ class Capacity:
 
     @property
     def _deck(self) -> int:
-        """How many tasks may wait on deck, where any may."""
+        """How many tasks may wait on deck, if any may."""
         processes = self._pool.processes
         return max(FAR_DECK * processes, LEAST_FAR_DECK) if self.is_far and self._run_times.are_quick() else processes
 

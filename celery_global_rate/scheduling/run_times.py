@@ -13,7 +13,8 @@ from ..limits.timing import HORIZON_S
 #: Fewer run times than this promise nothing; more than that are forgotten.
 KNOWN_RUNS = 10
 MOST_RUNS = 40
-#: A task is quick, in seconds, if one may wait on deck for it; and where all limits are out of reach.
+#: A task is quick if it takes no longer than this, in seconds: another may wait on deck for its process. The second is
+#: for limits that are all out of reach.
 QUICK_S, FAR_QUICK_S = HORIZON_S / 10, HORIZON_S / 2
 #: From the end of a task to the start of the next one in its process, in seconds, at the least.
 GAP_S = 0.0005
@@ -25,14 +26,14 @@ class RunTimes:
     """The run times of the last tasks, and what they promise.
 
     A running task ends like those of the last 40 that ran for longer than it has: the share of them that would have
-    ended within some time is its chance to end within that time. Nothing is assumed of how run times are spread, so
-    that equal, random, and mixed ones are all foretold as well as they can be.
+    ended within some time is its chance to end within that time. Nothing is assumed about how run times are spread, so
+    equal, random and mixed ones are all forecast as well as they can be.
     """
 
     def __init__(self) -> None:
         self._run_times_s: deque[float] = deque()
         self._sorted: list[float] = []
-        #: Of the sorted run times, the sums of the first ones; empty where they are out of date.
+        #: Of the sorted run times, the sums of the first ones; empty if they are out of date.
         self._sums: list[float] = []
         self._mean_s = self._relative_variance = 0.0
         self._ended = float("-inf")
@@ -48,7 +49,7 @@ class RunTimes:
         self._ended = now
 
     def ends(self, ages_s: Sequence[float], within_s: float) -> tuple[float, float]:
-        """How many tasks will end, where each process begins a task as soon as it has ended one.
+        """How many tasks will end if each process begins a task as soon as it has ended one.
 
         Args:
             ages_s: for how long each running task has run, in seconds; 0 for a process without one.
@@ -79,7 +80,7 @@ class RunTimes:
 
     @property
     def mean_s(self) -> float:
-        """The mean of the run times, in seconds; 0 where none is known."""
+        """The mean of the run times, in seconds; 0 if none is known."""
         self._look()
         return self._mean_s
 

@@ -18,7 +18,7 @@ from .faults import Faults
 NOW = float("-inf")
 #: The share of its usable time after which a due slot lets its task wait on deck rather than wait for a free process.
 PRESSING = 0.04
-#: Where the limit is out of reach: for so many held tasks slots are asked for as soon as none is in hand.
+#: If the limit is out of reach, this many held tasks are worth a call as soon as no slot is in hand.
 WORTH_A_CALL = FEW // 2
 #: What is in hand suffices if it does for this long, in seconds: about a pause between two calls.
 ENOUGH_S = 0.01
@@ -75,7 +75,7 @@ class Scheduler:
         return [request for bucket in self.busy.values() for request in bucket.requests]
 
     def hold(self, bucket: Bucket, request: Any) -> None:
-        """Take a request in. It is released at once where its bucket has no limit."""
+        """Take a request in. It is released at once if its bucket has no limit."""
         now = self._monotonic()
         bucket.hold(request, now)
         is_expected = bucket.name in self.busy and (bucket.call is not None or now < bucket.ask_at)
@@ -86,7 +86,7 @@ class Scheduler:
             self._cover_held()
 
     def configure(self, bucket: Bucket, limit: Limit | None, floor_us: int = 0) -> None:
-        """Put a limit and a floor in force: held requests follow them, and start where the limit is None."""
+        """Put a limit and a floor in force: held requests follow them, and start if the limit is None."""
         if (limit, floor_us) == (bucket.limit, bucket.floor_us):
             return
         self._let_go(bucket)
@@ -282,19 +282,24 @@ class Scheduler:
             bucket.unanswered(now, self._chance())
         if bucket.call is None and now >= bucket.ask_at and bucket.unprovided:
             self._ask(bucket, bucket.limit, now)
+        return min(self._next_look(bucket, bucket.limit, now), back_at)
+
+    def _next_look(self, bucket: Bucket, limit: Limit, now: float) -> float:
+        """The monotonic instant at which a limited bucket has something to do, unless something happens before."""
         if bucket.call:
             at = bucket.call.expires
         elif now < bucket.ask_at:
             at = bucket.ask_at
         else:
             at = now + self._capacity.look_s
-        if (reservation := bucket.reservation) is not None:
-            due = self._limiter.clock.reached(reservation.due_us)
-            pressing = due if bucket.has_spare else due + bucket.limit.usable_s * PRESSING
-            at = min(at, due if now < due else pressing if now < pressing else now + FULL_POOL_POLL_S)
-        next_us = reservation.due_us if reservation else bucket.next_us
-        claim_at = self._limiter.clock.reached(next_us) - self._capacity.claim_s(bucket.limit)
-        return min(at, back_at, claim_at if claim_at > now else at)
+        reservation = bucket.reservation
+        due_at = self._limiter.clock.reached(reservation.due_us if reservation else bucket.next_us)
+        if reservation:
+            pressing_at = due_at if bucket.has_spare else due_at + limit.usable_s * PRESSING
+            steps = (due_at, pressing_at, now + FULL_POOL_POLL_S)
+            at = min(at, next(instant for instant in steps if instant > now))
+        claim_at = due_at - self._capacity.claim_s(limit)
+        return min(at, claim_at) if claim_at > now else at
 
     def _ask(self, bucket: Bucket, limit: Limit, now: float) -> None:
         wanted = min(bucket.unprovided, self._of_use_soon(bucket, limit, now) - self._committed)
@@ -336,7 +341,7 @@ class Scheduler:
     def _of_use(self, bucket: Bucket, now: float) -> int:
         """Processes that a bucket could use in a moment: for slots that are due by the time that one comes.
 
-        Where slots lie ready, for those in hand, and for requests that are about to ask for one.
+        If slots lie ready, it could use one for each slot in hand, and for each request that is about to ask for one.
         """
         if bucket.limit is None:
             return 0
@@ -350,7 +355,7 @@ class Scheduler:
 
     def _reply(self, bucket: Bucket, call: Call, reservation: Reservation | None) -> None:
         now = self._monotonic()
-        # Late where this worker was stopped between sending and reading; otherwise given up, or the limit has changed.
+        # Late if this worker was stopped between sending and reading; otherwise given up, or the limit has changed.
         if now > call.expires or bucket.call is not call:
             if reservation is not None and reservation.count:
                 self._faults.guard("giving slots back", self._limiter.give_back, bucket.name, reservation)

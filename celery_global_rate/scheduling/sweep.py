@@ -1,4 +1,4 @@
-"""Held requests that were revoked or have expired: gone soon, also where none is about to start."""
+"""Held requests that were revoked or have expired: dropped soon, even if none is about to start."""
 
 from __future__ import annotations
 
