@@ -165,5 +165,5 @@ class Queues:
         queue = tasks._queues.get(self._delivering) if self._is_amqp else None
         if queue is None:
             return 0
-        most: int = queue.max_priority or (queue.queue_arguments or {}).get("x-max-priority") or 0
-        return -min(priority, most)
+        most = queue.max_priority or (queue.queue_arguments or {}).get("x-max-priority")
+        return -min(priority, most) if isinstance(most, int) else 0
