@@ -19,6 +19,7 @@ from testbed.server import Redis
 
 from .apps.credentials import SECRET
 from .conftest import KNOWS_PROVIDERS, locked_redis
+from .read_back import read_by_us
 
 PASSWORD = quote(SECRET, "")
 PROVIDER, LATE = ("tests.apps.credentials.Provider", "tests.apps.credentials.LateProvider")
@@ -35,17 +36,6 @@ def application(locked: Redis, **conf: Any) -> Celery:
     place = f"127.0.0.1:{locked.port}"
     app.conf.update({key: value.format(place) if isinstance(value, str) else value for key, value in conf.items()})
     return app
-
-
-def read_by_us(app: Celery, key: str) -> bytes | None:
-    """The value of a key where the limits are kept."""
-    connection = Settings.from_app(app).connection()
-    try:
-        connection.connect()
-        connection.send_command("GET", key)
-        return connection.read_response()
-    finally:
-        connection.disconnect()
 
 
 BROKERS = {

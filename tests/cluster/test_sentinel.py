@@ -22,6 +22,7 @@ from testbed.server import redis_binary
 from testbed.windows import excess, used
 
 from ..conftest import Figures, Server
+from ..read_back import written_by_kombu
 
 
 @pytest.fixture
@@ -107,14 +108,8 @@ def test_limits_are_where_celery_has_its_broker(sentinels: Sentinels) -> None:
     """The same master and the same database: what kombu writes there, a connection of ours reads."""
     app = Celery("proj", broker=f"sentinel://:{SECRET}@127.0.0.1:{sentinels.port}/1", set_as_current=False)
     app.conf.broker_transport_options = {"master_name": "shop", "sentinel_kwargs": sentinels.options}
-    with app.connection_for_read() as broker:
-        broker.default_channel.client.set("written by", "kombu")
-    connection = Settings.from_app(app).connection()
-    connection.connect()
-    connection.send_command("GET", "written by")
 
-    assert connection.read_response() == b"kombu"
-    connection.disconnect()
+    assert written_by_kombu(app) == b"kombu"
 
 
 def test_after_a_failover_a_new_connection_leads_to_the_new_master(sentinels: Sentinels) -> None:

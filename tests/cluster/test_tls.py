@@ -22,6 +22,7 @@ from testbed.redis_cluster import FORMED_S, RedisCluster
 from testbed.server import redis_binary
 
 from ..conftest import Server
+from ..read_back import written_by_kombu
 
 trustme = pytest.importorskip("trustme")
 
@@ -198,14 +199,8 @@ def test_limits_are_where_celery_has_its_broker(tls: TLS, conf: Any) -> None:
     """What kombu writes there, a connection of ours reads."""
     app = Celery("proj", set_as_current=False)
     app.conf.update(conf(tls))
-    with app.connection_for_read() as broker:
-        broker.default_channel.client.set("written by", "kombu")
-    connection = Settings.from_app(app).connection()
-    connection.connect()
-    connection.send_command("GET", "written by")
 
-    assert connection.read_response() == b"kombu"
-    connection.disconnect()
+    assert written_by_kombu(app) == b"kombu"
 
 
 @pytest.mark.parametrize(
