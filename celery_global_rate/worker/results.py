@@ -59,7 +59,7 @@ def _tables_prepared_once(caller: int) -> Iterator[None]:
 
 
 def _for(caller: int, here: Callable[..., Any], elsewhere: Any) -> Callable[..., Any]:
-    def store(*args: Any, **kwargs: Any) -> Any:
+    def either(*args: Any, **kwargs: Any) -> Any:
         return (here if get_ident() == caller else elsewhere)(*args, **kwargs)
 
-    return store
+    return either
