@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,9 +34,27 @@ def test_the_start(empty_redis: Server, figures: Figures) -> None:
 
 
 @pytest.mark.slow
+def test_one_timer_for_a_thousand(empty_redis: Server, figures: Figures) -> None:
+    """One message for each: only one timer is ours, and the loop turns."""
+    said = a_thousand_at_work(empty_redis, figures)
+
+    assert said["timers"] == 1
+    assert said["ticks"] > 300
+
+
+@pytest.mark.long  # where no other test runs beside it
 def test_one_timer_and_a_quick_loop(empty_redis: Server, figures: Figures) -> None:
     """One message for each: a timer of 5 ms is late by less than 10 ms in 99 of 100 turns, and only one is ours."""
-    with Cluster(f"{empty_redis.url}/0", f"{empty_redis.url}/1", "100/m") as cluster:
+    said = a_thousand_at_work(empty_redis, figures)
+
+    assert said["timers"] == 1
+    assert said["ticks"] > 300
+    assert said["p99_ms"] < 10
+
+
+def a_thousand_at_work(redis: Server, figures: Figures) -> dict[str, Any]:
+    """What the worker's eye has seen in five seconds."""
+    with Cluster(f"{redis.url}/0", f"{redis.url}/1", "100/m") as cluster:
         cluster.environment["GLOBAL_RATE_MANY"] = str(COUNT)
         for number in range(COUNT):
             cluster.send(f"many.task{number:03}", 3)
@@ -44,10 +63,7 @@ def test_one_timer_and_a_quick_loop(empty_redis: Server, figures: Figures) -> No
         time.sleep(5)
         said = eye(cluster)
     figures(f"{COUNT} limited tasks at work: loop p99 {said['p99_ms']:.1f} ms late in {said['ticks']} turns")
-
-    assert said["timers"] == 1
-    assert said["ticks"] > 300
-    assert said["p99_ms"] < 10
+    return said
 
 
 @pytest.mark.long
