@@ -271,26 +271,26 @@ def test_a_pool_of_greenlets_has_a_size_beside_the_number_that_run(kind: str) ->
 
 def test_a_pool_hands_what_its_target_returns_to_the_handler_of_success(lived: Any) -> None:
     applied = lived.applied
-    told: list[Any] = []
+    returned: list[Any] = []
     handlers = applied.get("callback"), applied.get("error_callback")
     where = "celery/worker/request.py"
     seam(all(map(callable, handlers)), "pool.apply_async is looked up on the instance", "worker/lost_tasks.py", where)
     seam(
         handlers[1] == lived.items[0][0].on_failure, "error_callback=request.on_failure", "worker/lost_tasks.py", where
     )
-    apply_target(lambda: ExceptionInfo, callback=told.append)
-    seam(told == [ExceptionInfo], "callback(target())", "worker/lost_tasks.py", "celery/concurrency/base.py")
+    apply_target(lambda: ExceptionInfo, callback=returned.append)
+    seam(returned == [ExceptionInfo], "callback(target())", "worker/lost_tasks.py", "celery/concurrency/base.py")
 
 
 @pytest.mark.parametrize("error", [WorkerLostError("lost"), RuntimeError("on purpose")])
-def test_a_request_can_be_told_that_its_task_is_lost(error: Exception) -> None:
+def test_a_request_takes_word_that_its_task_is_lost(error: Exception) -> None:
     app = application("memory://")
-    told: list[Any] = []
+    calls: list[Any] = []
     message = SimpleNamespace(
         headers={"id": "1", "task": "limited"}, body=b"", payload=((), {}, {}), delivery_info={}, properties={}
     )
     message.content_type = message.content_encoding = None
-    request = Request(message, app=app, on_ack=lambda *args: told.append("ack"), hostname="seams@lab")
+    request = Request(message, app=app, on_ack=lambda *args: calls.append("ack"), hostname="seams@lab")
     state.task_reserved(request)
     state.task_accepted(request)
     try:
@@ -314,7 +314,7 @@ def test_a_stamp_is_revoked_as_celery_has_it(revoked: Any, stamp: Any) -> None:
         ours, theirs = _is_revoked_by_stamp(request), bool(request.revoked())
     finally:
         state.revoked_stamps.clear()
-    seam(ours == theirs, "Request.revoked by stamps", "worker/step.py _is_revoked_by_stamp", "celery/worker/request.py")
+    seam(ours == theirs, "Request.revoked by stamps", "worker/pool.py _is_revoked_by_stamp", "celery/worker/request.py")
 
 
 def test_worker_init_comes_before_the_blueprint_and_swallows_all_but_system_exit() -> None:
@@ -409,11 +409,12 @@ def test_the_base_class_of_all_tasks_tells_its_rate() -> None:
     )
 
 
-def test_what_is_registered_is_told_by_an_attribute() -> None:
+def test_registered_shows_an_attribute_of_the_task() -> None:
     app = Celery("seams", set_as_current=False)
     app.tasks["celery.chord_unlock"].rate_limit = "7/d"
-    told = Panel.data["registered"](SimpleNamespace(app=app), ["rate_limit"], builtins=True)
-    seam("celery.chord_unlock [rate_limit=7/d]" in told, "registered", "declared_limits.py", "celery/worker/control.py")
+    found = Panel.data["registered"](SimpleNamespace(app=app), ["rate_limit"], builtins=True)
+    shown = "celery.chord_unlock [rate_limit=7/d]" in found
+    seam(shown, "registered", "declared_limits.py", "celery/worker/control.py")
 
 
 def test_the_namespace_of_settings_is_their_prefix_once_they_are_read() -> None:
@@ -431,7 +432,7 @@ def test_the_command_line_loads_our_entry_point_and_knows_our_options() -> None:
     command = ours[0].load() if ours else None
     options = {name for option in worker_command.params for name in option.opts if isinstance(option, CeleryOption)}
     is_ours = command is not None and "check" in command.commands
-    seam(is_ours, "entry points", "cli.py, and install it again", "celery/bin/celery.py")
+    seam(is_ours, "entry points, known once it is installed again", "cli/main.py", "celery/bin/celery.py")
     seam({"--global-rate", "--global-rate-url"} <= options, "worker.params", "cli/main.py", "celery/bin/worker.py")
 
 
@@ -475,7 +476,7 @@ def test_a_hub_calls_readers_until_they_are_removed_or_it_is_reset(hub: Hub) -> 
                 reader.fileno() not in hub.readers, "remove, reset", "worker/loop.py Waker", "kombu/asynchronous/hub.py"
             )
             hub._loop = None
-    seam(heard == [b"x", b"x"], "add_reader", "loop.py, connection.py", "kombu/asynchronous/hub.py")
+    seam(heard == [b"x", b"x"], "add_reader", "worker/loop.py, storage/hub_connection.py", "kombu/asynchronous/hub.py")
 
 
 def test_timers_are_a_heap_on_the_monotonic_clock_and_ten_fire_in_a_turn(hub: Hub) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,16 +12,22 @@ from celery import Celery, _state, bootsteps
 from celery.exceptions import WorkerShutdown
 from celery.worker import state
 
+import celery_global_rate
+
 #: What an option of the worker says.
 OPTION = "from the probe"
 #: How long its task runs, in seconds.
 RUN_TIME_S = 0.03
-#: The worker is ended after this time, in seconds, where a seam is gone that would have ended it.
+#: The worker is ended after this time, in seconds, if a seam is gone that would have ended it.
 PATIENCE_S = 10
 
 
 def seam(holds: object, what: str, ours: str, theirs: str) -> None:
-    """Assert that theirs still behaves as ours needs it."""
+    """Assert that theirs still behaves as ours needs it, and that ours, files and names in them, is still there."""
+    files = re.findall(r"[\w/]+\.py", ours)
+    names = re.findall(r"\w+", re.sub(r"[\w/]+\.py", "", ours))
+    text = "".join((Path(celery_global_rate.__file__).parent / file).read_text() for file in files)
+    assert all(name in text for name in names), f"{ours} has moved"
     assert holds, f"{what}: open celery_global_rate/{ours} and {theirs}"
 
 
