@@ -49,7 +49,7 @@ test: venv
 long: venv
 	$(BIN)/python -m pytest -m long --timeout 900 $(T)
 
-# Random faults for five minutes, from a seed that is told. C='--seed 7 --seconds 60 --policy share' for another run.
+# Random faults for five minutes, from a seed that is printed. C='--seed 7 --seconds 60 --policy share' for another run.
 chaos: venv
 	$(BIN)/python -m tests.chaos $(C)
 

@@ -26,13 +26,13 @@ def test_a_short_run(figures: Figures, policy: str) -> None:
     """Half a minute, three workers, about eight faults: the bounds of docs/guarantees hold, and nothing is lost."""
     if redis_binary() is None:
         pytest.skip("no Redis of our own to run")
-    told: list[str] = []
-    report = run(SEED, 3, 30 if policy == "hold" else 120, policy, told.append)
+    log: list[str] = []
+    report = run(SEED, 3, 30 if policy == "hold" else 120, policy, log.append)
     figures(str(report))
 
-    assert report.worst <= 0, told
-    assert (report.lost, report.needless, report.crashed) == (0, 0, 0), told
-    assert report.is_kept, (report, told)
+    assert report.worst <= 0, log
+    assert (report.lost, report.needless, report.crashed) == (0, 0, 0), log
+    assert report.is_kept, (report, log)
 
 
 instants = st.lists(st.floats(0, 20), min_size=1, max_size=30).map(sorted)

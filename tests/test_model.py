@@ -179,9 +179,9 @@ class Shadow:
         # A burst of 1 is what a floor at this moment is.
         limit = Limit(setup.intervals[call.version] * TICK_US, 0, 1 if call.has_floor else setup.burst)
         answer = self._bucket.reserve(self._now_us, limit, call.wanted, override=record(call.version))
-        assert record(expected.told) == answer.override
+        assert record(expected.version) == answer.override
 
-        if expected.told:
+        if expected.version:
             return
         _, first = next_slot(self._setup, redis, call)
         slots = expected.reserved.slots if expected.reserved else ()

@@ -50,13 +50,13 @@ def test_a_short_run(figures: Figures) -> None:
 
     Memory and descriptors are still growing by then, as in stock Celery: the hour of `make soak` looks at them.
     """
-    told: list[str] = []
-    report = run(SEED, 90, told.append)
+    log: list[str] = []
+    report = run(SEED, 90, log.append)
     figures(str(report))
 
-    assert report.worst <= 0, told
-    assert report.use >= 0.95, told
-    assert ((), (), (), 0) == (report.stuck, report.lost, report.needless, report.crashed), told
+    assert report.worst <= 0, log
+    assert report.use >= 0.95, log
+    assert ((), (), (), 0) == (report.stuck, report.lost, report.needless, report.crashed), log
     assert report.keys <= report.most_keys
     assert all(not witness.complaints for witness in report.witnesses), report
 

@@ -22,14 +22,14 @@ class Channel:
     """What the worker's loop does with a QoS once a turn: it sends the broker what has changed."""
 
     def __init__(self, prefetch: int, max_prefetch: int | None = None) -> None:
-        self.told: list[int] = []
+        self.sent: list[int] = []
         self.more: Callable[[], None] | None = None
         ceiling = {} if max_prefetch is None else {"max_prefetch": max_prefetch}
-        self.qos = QoS(self._tell, prefetch, **ceiling)
+        self.qos = QoS(self._send, prefetch, **ceiling)
         self.turn()
 
-    def _tell(self, prefetch_count: int) -> None:
-        self.told.append(prefetch_count)
+    def _send(self, prefetch_count: int) -> None:
+        self.sent.append(prefetch_count)
         if self.more is not None:
             more, self.more = self.more, None
             more()
@@ -42,7 +42,7 @@ class Channel:
     def window(self) -> int:
         """What the broker knows after a turn of the loop."""
         self.turn()
-        return self.told[-1]
+        return self.sent[-1]
 
 
 class Lender:
@@ -71,7 +71,7 @@ def test_it_lends_in_steps_of_the_prefetch_count() -> None:
         credit.cover(held)
         channel.turn()
 
-    assert channel.told == [4, 8, 12, 16]
+    assert channel.sent == [4, 8, 12, 16]
     assert credit.lent == 12
 
 
@@ -106,7 +106,7 @@ def test_it_goes_up_at_once() -> None:
     lend(channel).cover(50)
     channel.turn()
 
-    assert channel.told == [4, 4 + 52]
+    assert channel.sent == [4, 4 + 52]
 
 
 def test_it_goes_down_when_two_steps_too_many_are_out() -> None:
@@ -129,12 +129,12 @@ def test_a_number_that_swings_by_a_step_changes_nothing() -> None:
     credit = lend(channel)
     credit.cover(20)
     channel.turn()
-    told = len(channel.told)
+    sent = len(channel.sent)
     for held in (17, 16, 20, 13, 20, 15) * 10:
         credit.cover(held)
         channel.turn()
 
-    assert len(channel.told) == told
+    assert len(channel.sent) == sent
 
 
 @given(st.integers(1, 70), st.integers(0, 200), HISTORIES)
@@ -213,7 +213,7 @@ def test_an_unlimited_prefetch_is_left_alone(history: list[int]) -> None:
         credit.cover(held)
         channel.turn()
 
-    assert channel.told == [0]
+    assert channel.sent == [0]
     assert credit.lent == 0
 
 
@@ -258,7 +258,7 @@ def test_celery_restores_its_own_count_after_a_lost_connection(busy: int, histor
     assert channel.window == alone.window
 
 
-def test_a_change_that_comes_while_the_broker_is_told_is_told_as_well() -> None:
+def test_a_change_that_comes_during_a_call_of_the_broker_is_sent_as_well() -> None:
     """RabbitMQ delivers while it is waited for: one more is held inside the callback."""
     channel = Channel(4)
     credit = lend(channel)

@@ -63,7 +63,7 @@ def lanes(source: Path, brokers: tuple[str, ...], logs: Path) -> Iterator[list[L
 
 
 def run(made: Sequence[Lane], tests: Sequence[str], until: float, enough: int) -> list[Piece]:
-    """Run tests on each broker, and tell how it goes.
+    """Run tests on each broker, and print how it goes.
 
     Args:
         made: where they run.

@@ -127,7 +127,7 @@ def both(lane: Lane, tests: Sequence[str]) -> Piece:
         return Piece(lane.broker, tests, runs[0].result(), runs[1].result())
 
 
-def compare(lane: Lane, tests: Sequence[str], tell: Callable[[str], object]) -> Piece:
+def compare(lane: Lane, tests: Sequence[str], log: Callable[[str], object]) -> Piece:
     """Run tests on both sides, and again where an outcome differs.
 
     They run again with all that came before them, because a worker may have been hurt by that.
@@ -135,7 +135,7 @@ def compare(lane: Lane, tests: Sequence[str], tell: Callable[[str], object]) -> 
     piece = both(lane, tests)
     if suspects := piece.suspects:
         again = tests[: tests.index(max(suspects, key=tests.index)) + 1]
-        tell(f"  {lane.broker}: {REPEATS} times more, with {len(again)} tests, because of {', '.join(suspects)}")
+        log(f"  {lane.broker}: {REPEATS} times more, with {len(again)} tests, because of {', '.join(suspects)}")
         pieces = [piece, *(both(lane, again) for _ in range(REPEATS))]
         piece.differences = list(_differences(suspects, pieces))
     return piece

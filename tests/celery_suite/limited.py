@@ -10,7 +10,7 @@ from typing import Any
 
 from celery.signals import task_received, worker_init
 
-from .watch import tell
+from .watch import write
 
 #: A slot every ten microseconds.
 RATE = "100000/s"
@@ -56,4 +56,4 @@ CeleryPool.start = count_released  # type: ignore[method-assign]
 
 
 def pytest_runtest_logfinish() -> None:
-    tell(received=Count.received, released=Count.released)
+    write(received=Count.received, released=Count.released)

@@ -28,7 +28,7 @@ END_S = 30.0
 #: After so many tests that did not pass nothing is learned from more.
 MOST_FAILED = 5
 
-#: Tells while it runs what workers log, so that it is there when one hangs.
+#: Prints what workers log while they run, so that it is there when one hangs.
 LOGGED = ("-o", "log_cli=true", "-p", "no:cacheprovider")
 BAD = ("failed", "error", "hung", "died")
 
@@ -123,13 +123,13 @@ class Side:
         unreadable: list[str] = []
         for name in files:
             command = [*self._command(), "--collect-only", "-qq", "-k", expression, f"t/integration/{name}"]
-            told = subprocess.run(
+            done = subprocess.run(
                 command, cwd=self._folder, env=self._environment(), stdout=subprocess.PIPE, encoding="utf-8"
             )
-            found = [line for line in told.stdout.splitlines() if line.startswith("t/") and "::" in line]
+            found = [line for line in done.stdout.splitlines() if line.startswith("t/") and "::" in line]
             tests += found
             if not found:
-                errors = [line[1:].strip() for line in told.stdout.splitlines() if line.startswith("E ")]
+                errors = [line[1:].strip() for line in done.stdout.splitlines() if line.startswith("E ")]
                 unreadable.append(f"{name}: {errors[-1] if errors else 'no tests'}")
         return tests, unreadable
 
@@ -196,7 +196,7 @@ class Side:
         current: str | None = tests[0]
         until = time.monotonic() + self._hangs_s
         try:
-            for event in self._told(session):
+            for event in self._events_of(session):
                 if event is None:
                     if self._is_closed or time.monotonic() > until:
                         break
@@ -222,8 +222,8 @@ class Side:
             _kill(session)
             self._session = None
 
-    def _told(self, session: subprocess.Popen[bytes]) -> Iterator[dict[str, Any] | None]:
-        """What a session tells, and None now and then, until it ends."""
+    def _events_of(self, session: subprocess.Popen[bytes]) -> Iterator[dict[str, Any] | None]:
+        """What a session writes, and None now and then, until it ends."""
         done, rest = 0, b""
         is_over = False
         while not is_over:

@@ -1,6 +1,6 @@
-"""A plugin of pytest: tells, line by line in a file, which test begins and how it has ended.
+"""A plugin of pytest: writes into a file, line by line, which test begins and how it ended.
 
-`GLOBAL_RATE_SUITE_EVENTS` names the file. Whoever reads it knows which test hangs.
+`GLOBAL_RATE_SUITE_EVENTS` names the file. It shows which test hangs.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import pytest
 ORDER = ("passed", "skipped", "xfailed", "error", "failed")
 
 
-def tell(**event: Any) -> None:
-    """Write a line."""
+def write(**event: Any) -> None:
+    """Append a line to it."""
     with open(os.environ["GLOBAL_RATE_SUITE_EVENTS"], "a") as file:
         file.write(json.dumps(event) + "\n")
 
@@ -32,7 +32,7 @@ class Watch:
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._outcome, self._reason = "passed", ""
         self._begin = time.monotonic()
-        tell(begin=nodeid)
+        write(begin=nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         outcome: str = report.outcome
@@ -47,7 +47,7 @@ class Watch:
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         took_s = time.monotonic() - self._begin
-        tell(end=nodeid, outcome=self._outcome, reason=self._reason, took_s=took_s)
+        write(end=nodeid, outcome=self._outcome, reason=self._reason, took_s=took_s)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -42,11 +42,11 @@ class Chaos:
         fleet: of it.
         seed: of the faults, their order and the time between them.
         policy: of outages, as the workers have it.
-        tell: takes a line for each fault.
+        log: takes a line for each fault.
     """
 
-    def __init__(self, fleet: Fleet, seed: int, policy: str, tell: Callable[[str], object]) -> None:
-        self._fleet, self._seed, self._policy, self._tell = fleet, seed, policy, tell
+    def __init__(self, fleet: Fleet, seed: int, policy: str, log: Callable[[str], object]) -> None:
+        self._fleet, self._seed, self._policy, self._log = fleet, seed, policy, log
         self._chance = random.Random(seed)
         self._changes = [(time.monotonic(), float(RATES[-1]))]
         #: What may be in force.
@@ -88,7 +88,7 @@ class Chaos:
                 self._fleet.strike(name, place, event)
                 strike = self._fleet.strikes[-1]
                 whom = "" if event.strikes_all else f" ({place.worker})"
-                self._tell(f"{strike.at - begin:6.1f} s  {name}{whom}: {strike.over - strike.at:.2f} s")
+                self._log(f"{strike.at - begin:6.1f} s  {name}{whom}: {strike.over - strike.at:.2f} s")
                 return
 
     def _change(self, fleet: Fleet, place: Place) -> None:
@@ -150,7 +150,7 @@ class Chaos:
         return Extra(strike.at, strike.over + RETURN_S, starts)
 
 
-def run(seed: int, workers: int, seconds: float, policy: str, tell: Callable[[str], object]) -> Report:
+def run(seed: int, workers: int, seconds: float, policy: str, log: Callable[[str], object]) -> Report:
     """Start everything, let faults happen for so many seconds, and end everything.
 
     Args:
@@ -158,7 +158,7 @@ def run(seed: int, workers: int, seconds: float, policy: str, tell: Callable[[st
         workers: how many at a time, of two processes each.
         seconds: how long.
         policy: `share` or `hold`.
-        tell: takes a line for each fault.
+        log: takes a line for each fault.
 
     Returns:
         The report.
@@ -170,6 +170,6 @@ def run(seed: int, workers: int, seconds: float, policy: str, tell: Callable[[st
     conf = {"global_rate_redis_options": {"sentinel_kwargs": sentinels.options}, "global_rate_on_outage": policy}
     try:
         with fleet_of(workers, f"{RATES[-1]}/s", sentinels=sentinels.start(), conf=conf) as fleet:
-            return Chaos(fleet, seed, policy, tell).run(seconds)
+            return Chaos(fleet, seed, policy, log).run(seconds)
     finally:
         sentinels.close()

@@ -87,11 +87,11 @@ def test_held_tasks_are_expected_after_their_slots_and_the_shares_of_others() ->
     bucket.waiting = 2
     for number in range(30):
         bucket.hold(SimpleNamespace(id=str(number), held_since=0.0), 100.0)
-    told = report.held(bucket, clock, 100.0)
+    shown = report.held(bucket, clock, 100.0)
 
-    assert told["count"] == 30
-    assert [task["expected_s"] for task in told["tasks"][:6]] == [0.0, 0.1, 0.2, 0.4, 0.6, 0.8]
-    assert [task["id"] for task in told["tasks"]] == [str(number) for number in range(20)]
+    assert shown["count"] == 30
+    assert [task["expected_s"] for task in shown["tasks"][:6]] == [0.0, 0.1, 0.2, 0.4, 0.6, 0.8]
+    assert [task["id"] for task in shown["tasks"]] == [str(number) for number in range(20)]
 
 
 def test_held_tasks_of_a_paused_bucket_are_expected_at_its_end_or_never() -> None:

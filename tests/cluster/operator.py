@@ -16,8 +16,8 @@ from ..conftest import Server
 SLACK_S = 0.025 + 0.015
 #: A limit is in force everywhere this long after it was set, in seconds: the promise of `control rate_limit`.
 IN_FORCE_S = 0.25
-#: The same where only Redis tells.
-TOLD_S = 1.5
+#: The same if workers learn of it from Redis only, with an answer.
+FROM_REDIS_S = 1.5
 #: A password that nothing may print.
 SECRET = "s3cret"
 

@@ -35,7 +35,7 @@ from testbed.server import Redis, redis_binary, root
 
 from ..conftest import Figures, Server
 from ..storage.wire import Wire
-from .operator import TOLD_S, check, control, global_rate
+from .operator import FROM_REDIS_S, check, control, global_rate
 
 PREFIX = "global-rate:v1:lab"
 SECRET = "s3cret"
@@ -86,7 +86,7 @@ def failures(url: str, admin: redis.Redis) -> list[str]:
     failed: list[str] = []
     answers: list[Reservation | None] = []
 
-    def tell(what: str, works: object) -> None:
+    def expect(what: str, works: object) -> None:
         if not works:
             failed.append(what)
 
@@ -121,40 +121,40 @@ def failures(url: str, admin: redis.Redis) -> list[str]:
             return True
 
         first, second = reserve(), reserve()  # the second one by the name of the script
-        tell("reserve", first and first.count and second)
+        expect("reserve", first and first.count and second)
         if second and second.count:
             before = given()
             limiter.give_back("limited", second)
-            tell("give back", happens(lambda: given() == before - second.left))
+            expect("give back", happens(lambda: given() == before - second.left))
         members.beat(0.0)
-        tell("beat", happens(lambda: members.most == 1))
+        expect("beat", happens(lambda: members.most == 1))
         wire.loop.run_for(0.1)  # subscribed by now, and it has beaten once more
         members.leave()
         wire.loop.run_for(0.05)
-        tell("leave", not admin.zcard(f"{{{PREFIX}}}:workers"))
+        expect("leave", not admin.zcard(f"{{{PREFIX}}}:workers"))
         try:
             with BlockingStore(wire.settings) as store:
                 _, record = store.change("limited", set_limit(LIMIT, "100/s", None, None), "test", "test")
-                tell("set", record)
-                tell("news", happens(lambda: overrides.get("limited")))
-                tell("records", "limited" in store.overrides())
-                tell("history", store.history("limited"))
-                tell("states", store.states(["limited"])["limited"].given >= 0)
+                expect("set", record)
+                expect("news", happens(lambda: overrides.get("limited")))
+                expect("records", "limited" in store.overrides())
+                expect("history", store.history("limited"))
+                expect("states", store.states(["limited"])["limited"].given >= 0)
         except RedisError as exc:
             failed.append(f"{type(exc).__name__}: {exc}")
             overrides.learn("limited", "1:a:0:{}")
         admin.delete(f"{{{PREFIX}}}:records", f"{{{PREFIX}}}:era")
         news.look()
-        tell("keep", happens(lambda: admin.hexists(f"{{{PREFIX}}}:era", "id")))
+        expect("keep", happens(lambda: admin.hexists(f"{{{PREFIX}}}:era", "id")))
         admin.delete(f"{{{PREFIX}}}:records")
         reserve()
-        tell("keep by reserve", admin.hlen(f"{{{PREFIX}}}:records"))
+        expect("keep by reserve", admin.hlen(f"{{{PREFIX}}}:records"))
         seconds, _ = admin.time()
         admin.hset(f"{{{PREFIX}}}:bucket:limited", mapping={"slot": (seconds + 3600) * 10**6, "slot_ps": 0, "lead": 0})
-        tell("a clock that stepped back", reserve())
+        expect("a clock that stepped back", reserve())
         news.detach()
     reference = Reference.ask(wire.settings)
-    tell("check", reference.error is None)
+    expect("check", reference.error is None)
     return failed
 
 
@@ -234,7 +234,7 @@ def test_answers_are_bytes_whatever_the_options_say(empty_redis: Server, where: 
         cluster.wait_for(1, 10)
         time.sleep(0.5)
         global_rate(cluster, "set", "limited", "50/s")
-        cluster.wait_for(20, TOLD_S)
+        cluster.wait_for(20, FROM_REDIS_S)
         shown = global_rate(cluster, "show", "-t", "0")
         log = cluster.log("w0")
 

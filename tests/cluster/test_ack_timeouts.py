@@ -1,4 +1,4 @@
-"""Held messages and a broker that waits for them no longer than it was told to."""
+"""Held messages and a broker that waits for them only so long."""
 
 from __future__ import annotations
 
@@ -142,12 +142,12 @@ def test_a_quorum_queue_that_drops_what_comes_too_often(
 
 
 @pytest.mark.long
-def test_what_we_tell_a_redis_broker_has_its_key_prefix(own_redis: Redis, figures: Figures) -> None:
+def test_our_commands_to_a_redis_broker_have_its_key_prefix(own_redis: Redis, figures: Figures) -> None:
     """50 tasks at 4/s with `global_keyprefix`: held beyond a visibility timeout, a restart of the broker, and TERM.
 
-    Held messages are shown to be in good hands (`ZADD`), given back after the restart (`ZSCORE`), and given back when
-    the worker ends, the latter two by kombu's own way to restore. Each task runs once: whatever is told without the
-    prefix would be delivered twice, or stay among the unacknowledged.
+    Held messages are renewed (`ZADD`), requeued after the restart (`ZSCORE`), and requeued when the worker ends, the
+    latter two by kombu's own way to restore. Each task runs once: a message whose command lacked the prefix would be
+    delivered twice, or stay among the unacknowledged.
     """
     options = {"visibility_timeout": 3, "unacked_mutex_expire": 1, "global_keyprefix": "shop:"}
     broker = Redis(options=DURABLE)

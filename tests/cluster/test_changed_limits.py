@@ -22,7 +22,7 @@ from testbed.windows import excess, since, used
 
 from ..conftest import Figures, Server
 from ..storage.wire import NOISE_S
-from .operator import IN_FORCE_S, SLACK_S, TOLD_S, cluster_on, control, global_rate, kept_overrides
+from .operator import FROM_REDIS_S, IN_FORCE_S, SLACK_S, cluster_on, control, global_rate, kept_overrides
 
 
 def test_control_rate_limit_in_the_whole_cluster(empty_redis: Server, figures: Figures) -> None:
@@ -112,8 +112,8 @@ def test_a_limit_that_is_set_where_no_broadcast_is_heard(empty_redis: Server, fi
                     empty_redis.client(1).client_kill_filter(_id=listener["id"])
             global_rate(cluster, "set", "limited", rate, "--reason", "a test")
             ordered = time.monotonic()
-            time.sleep(TOLD_S + 2)
-            after = since(cluster.instants("release"), ordered + TOLD_S)
+            time.sleep(FROM_REDIS_S + 2)
+            after = since(cluster.instants("release"), ordered + FROM_REDIS_S)
             figured.append((rate, (len(after) - 1) / (after[-1] - after[0])))
     figures(
         "by `global-rate set` without a broadcast, 1.5 s later: " + ", ".join(f"{r}: {n:.1f}/s" for r, n in figured)
@@ -187,7 +187,7 @@ def test_a_reset_outlives_the_loss_of_redis(empty_redis: Server, figures: Figure
         began = time.monotonic()
         time.sleep(4)
         kept = kept_overrides(empty_redis)["limited"]
-        share = used(cluster.instants("release"), 1 / 50, began + TOLD_S, began + 3.8)
+        share = used(cluster.instants("release"), 1 / 50, began + FROM_REDIS_S, began + 3.8)
     figures(f"limit, reset, FLUSHALL: {share:.4f} of the declared 50/s used")
 
     assert kept["what"] == "reset"
@@ -280,7 +280,7 @@ def test_pause_and_resume(empty_redis: Server, figures: Figures) -> None:
 
     assert inside == []
     assert len(starts) == 300
-    assert after[0] <= resumed + TOLD_S
+    assert after[0] <= resumed + FROM_REDIS_S
     assert excess(after, 1 / 50, 1, SLACK_S) <= 0
     assert [(change["what"], change["reason"]) for change in shown] == [("resume", ""), ("pause", "they asked")]
 
@@ -347,13 +347,13 @@ def test_an_order_outlives_an_empty_redis(empty_redis: Server, own_redis: Redis,
         time.sleep(1)
         own_redis.start()
         began = time.monotonic()
-        cluster.wait(lambda: own_redis.client(1).hlen("{global-rate:v1:lab}:records") == 1, TOLD_S)
+        cluster.wait(lambda: own_redis.client(1).hlen("{global-rate:v1:lab}:records") == 1, FROM_REDIS_S)
         back_s = time.monotonic() - began
         cluster.start(1)
         time.sleep(2)
         end = time.monotonic()
         releases = since(cluster.instants("release"), began)
-    share, worst = used(releases, 1 / 20, began + TOLD_S, end - 0.2), excess(releases, 1 / 20, 1, SLACK_S)
+    share, worst = used(releases, 1 / 20, began + FROM_REDIS_S, end - 0.2), excess(releases, 1 / 20, 1, SLACK_S)
     figures(f"Redis restarted empty: the order was back after {back_s:.2f} s; {share:.4f} of 20/s, worst {worst:+.2f}")
 
     assert 0.95 <= share <= 1.03
@@ -410,7 +410,7 @@ def test_what_workers_tell(empty_redis: Server) -> None:
         )
         again = inspect("rate_limits")["w0@lab"]["limited"]
     tasks = held["w0@lab"]["limited"]["tasks"]
-    told = limits["w0@lab"]["limited"]
+    shown = limits["w0@lab"]["limited"]
 
     assert held["w1@lab"] == limits["w1@lab"] == {"error": "global-rate is off in this worker"}
     assert held["w0@lab"]["limited"]["count"] >= 10
@@ -419,7 +419,7 @@ def test_what_workers_tell(empty_redis: Server) -> None:
     assert 3500 < tasks[0]["expected_s"] <= 3600
     assert 2 * 3500 < tasks[1]["expected_s"] <= 2 * 3600
     assert "for the whole cluster: 2/h" in named[0]["w0@lab"]["ok"]
-    assert (told["declared"], told["in_force"], told["source"]) == ("1/h", "2/h", "control rate_limit")
+    assert (shown["declared"], shown["in_force"], shown["source"]) == ("1/h", "2/h", "control rate_limit")
     assert reset[0]["w0@lab"]["ok"].startswith("rate limit reset successfully")
     assert (again["in_force"], again["source"]) == ("1/h", "declared")
 

@@ -134,7 +134,7 @@ def test_everything_starts_where_that_is_wanted(empty_redis: Server, figures: Fi
 
 
 def test_a_share_of_nobody_knows_how_many_is_none(empty_redis: Server) -> None:
-    """A Redis that was never reached has told no count: nothing starts, and the log says so."""
+    """A Redis that was never reached has reported no count: nothing starts, and the log says so."""
     with Cluster(f"{empty_redis.url}/0", f"redis://127.0.0.1:{free_port()}/1", "100/s") as cluster:
         cluster.send("limited", 5)
         cluster.start(1)
@@ -244,17 +244,17 @@ def test_a_refusal_that_nobody_asks_about_any_more_is_over(now: list[float], cap
     assert caplog.messages[-1] == "global-rate: no task waits for a bucket that the Redis at redis://h refused"
 
 
-def test_a_slow_redis_is_told_of_once_a_minute(now: list[float], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_slow_redis_is_logged_once_a_minute(now: list[float], caplog: pytest.LogCaptureFixture) -> None:
     """Ten replies in a row that take 90 ms, repeatedly; with one quick reply between, it was noise."""
     outage = Outage("redis://h", Hold(), lambda: None)
-    told = []
+    logged = []
     for round_trip_s in [0.09] * 9 + [0.01] + [0.09] * 10 + [0.09] * 40:
         now[0] += 2
         outage.took(round_trip_s)
-        told.append(len(caplog.records))
+        logged.append(len(caplog.records))
 
-    assert told.index(1) == 19
-    assert told.index(2) == 19 + LOG_AGAIN_S / 2
+    assert logged.index(1) == 19
+    assert logged.index(2) == 19 + LOG_AGAIN_S / 2
     assert "takes 90 ms to answer" in caplog.records[0].getMessage()
 
 

@@ -1,7 +1,7 @@
 """What tasks do beside succeeding: the rate is reached, each slot is spent on a start, and the next tasks start.
 
 Each run has a worker and many tasks, each of which ends in its own way and has its own limit, so that one that
-does harm to itself is told from one that does it to all.
+harms itself can be distinguished from one that harms all.
 """
 
 from __future__ import annotations

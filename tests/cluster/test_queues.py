@@ -241,7 +241,7 @@ def test_to_and_fro_keeps_rate_order_and_every_task(
 ) -> None:
     """150 tasks at 20/s with a cap of 60, which take 7.45 s: aside at 60, back at 45, seven times. Others beside it.
 
-    The first slot is free at once. A late look at the queue would let what is held run out, and the order tells of
+    The first slot is free at once. A late look at the queue would let what is held run out, and the order shows
     messages that went back to the wrong end.
     """
     conf = {"global_rate_max_held": 60}

@@ -196,7 +196,7 @@ def test_workers_reach_the_rate_and_hear_orders(nodes: RedisCluster, empty_redis
 def test_a_node_that_is_named_as_a_single_redis_is_an_outage_with_its_reason(
     nodes: RedisCluster, empty_redis: Server
 ) -> None:
-    """Told once, not with each call."""
+    """Logged once, not with each call."""
     other = next(node for node in nodes.nodes[:3] if not takes_writes(node, KEY))
     with Cluster(f"{empty_redis.url}/0", f"redis://127.0.0.1:{other.port}", "100/s") as cluster:
         cluster.send("limited", 10)
@@ -255,7 +255,7 @@ def under_load(
     return run, max((gap for _, gap in gaps), default=0.0), recovered - settled
 
 
-def told(run: Run, gap_s: float, recovery_s: float) -> str:
+def describe(run: Run, gap_s: float, recovery_s: float) -> str:
     return (
         f"no start for {gap_s:.2f} s, the first {recovery_s:.2f} s after it, from 1 s after it {run.used:.4f} of the "
         f"slots used; worst window {run.release_excess:+.2f}"
@@ -281,7 +281,7 @@ def test_a_failover_under_load(
         return watch.wait
 
     run, gap_s, recovery_s = under_load(nodes, empty_redis, disturb)
-    figures(f"Cluster, master {fail.__name__}: {told(run, gap_s, recovery_s)}")
+    figures(f"Cluster, master {fail.__name__}: {describe(run, gap_s, recovery_s)}")
 
     assert recovery_s <= RECOVERY_S
     assert run.used >= 0.98
@@ -307,7 +307,7 @@ def test_resharding_under_load(nodes: RedisCluster, empty_redis: Server, figures
         return time.monotonic
 
     run, gap_s, recovery_s = under_load(nodes, empty_redis, disturb)
-    figures(f"Cluster, slot moved in {pause_s} s: {told(run, gap_s, recovery_s)}")
+    figures(f"Cluster, slot moved in {pause_s} s: {describe(run, gap_s, recovery_s)}")
 
     assert recovery_s <= RECOVERY_S
     assert run.used >= 0.98

@@ -43,8 +43,8 @@ def celery_report(cluster: Cluster) -> str:
 
 
 @pytest.mark.parametrize("way", ["setting", "redis options", "option", "environment"])
-def test_a_password_is_nowhere_in_what_is_told(empty_redis: Server, locked: Redis, way: str) -> None:
-    """The limits are kept, so the password was right; and one that is wrong later is not told either."""
+def test_no_output_has_a_password(empty_redis: Server, locked: Redis, way: str) -> None:
+    """The limits are kept, so the password was right; and one that is wrong later is not shown either."""
     url = f"redis://:{SECRET}@127.0.0.1:{locked.port}/1"
     conf: dict[str, Any] = {}
     options = ["--global-rate-url", url] if way == "option" else []
@@ -62,27 +62,27 @@ def test_a_password_is_nowhere_in_what_is_told(empty_redis: Server, locked: Redi
         file = cluster.directory / "reprs"
         cluster.wait(file.exists, 10)
         inspect = cluster.app.control.inspect(timeout=2, limit=1)
-        told = {name: str(inspect._request(name)) for name in INSPECTIONS}
-        told["report"] += celery_report(cluster)
-        told["reprs"] = file.read_text()
+        outputs = {name: str(inspect._request(name)) for name in INSPECTIONS}
+        outputs["report"] += celery_report(cluster)
+        outputs["reprs"] = file.read_text()
         if way == "setting":
-            told["show"] = global_rate(cluster, "show")
+            outputs["show"] = global_rate(cluster, "show")
         client = locked.client()
         client.config_set("requirepass", "another")
         try:
             client.client_kill_filter(_type="normal", skipme=True)
             cluster.wait(lambda: "no answer from" in cluster.log("w0"), 5)
-            told["refused"] = global_rate(cluster, "show", is_good=False) if way == "setting" else ""
+            outputs["refused"] = global_rate(cluster, "show", is_good=False) if way == "setting" else ""
         finally:
             client.config_set("requirepass", SECRET)
-        told["log"] = cluster.log("w0")
+        outputs["log"] = cluster.log("w0")
 
-    assert "limits are cluster-wide" in told["log"]
-    assert f"127.0.0.1:{locked.port}/1" in told["stats"]
-    assert "Settings(" in told["reprs"]
-    assert f"port={locked.port}" in told["reprs"]
-    assert [name for name, text in told.items() if SECRET in text] == []
-    assert "global_rate" in told["conf"] or way in ("option", "environment")
+    assert "limits are cluster-wide" in outputs["log"]
+    assert f"127.0.0.1:{locked.port}/1" in outputs["stats"]
+    assert "Settings(" in outputs["reprs"]
+    assert f"port={locked.port}" in outputs["reprs"]
+    assert [name for name, text in outputs.items() if SECRET in text] == []
+    assert "global_rate" in outputs["conf"] or way in ("option", "environment")
 
 
 @pytest.mark.parametrize("namespace", ["CELERY", "proj"])
@@ -91,10 +91,10 @@ def test_a_password_under_a_namespace_is_masked(namespace: str) -> None:
     app = Celery("proj", set_as_current=False, broker="memory://")
     name = f"{namespace}_{'GLOBAL_RATE_URL' if namespace.isupper() else 'global_rate_url'}"
     app.config_from_object({name: f"redis://:{SECRET}@h/1"}, namespace=namespace)
-    told = app.bugreport() + str(app.conf.table()) + app.conf.humanize()
+    outputs = app.bugreport() + str(app.conf.table()) + app.conf.humanize()
 
-    assert name in told
-    assert SECRET not in told
+    assert name in outputs
+    assert SECRET not in outputs
 
 
 def test_celery_masks_by_a_pattern_that_can_be_replaced() -> None:

@@ -47,7 +47,7 @@ def test_a_name_is_one_key_and_one_field(redis_server: Server, redis_client: red
         with BlockingStore(wire.settings) as store:
             store.change(name, set_limit(Limit(10_000), "100/s", None), "me\n}", "test", "why\n\0{}")
             wire.loop.run_until(lambda: heard)
-            kept, told = store.overrides(), store.history(name)
+            kept, history = store.overrides(), store.history(name)
         news.detach()
     keys = {f"bucket:{name}", f"waiting:{name}", f"history:{name}", "records", "era", "workers"}
 
@@ -55,7 +55,7 @@ def test_a_name_is_one_key_and_one_field(redis_server: Server, redis_client: red
     assert answers[0].count == 1
     assert heard == [name]
     assert list(kept) == [name]
-    assert (told[0].origin.by, told[0].origin.reason) == ("me }", "why {}")
+    assert (history[0].origin.by, history[0].origin.reason) == ("me }", "why {}")
     assert set(redis_client.keys()) == {f"{{{PREFIX}}}:{key}" for key in keys}
 
 

@@ -81,15 +81,15 @@ class Model:
 
     def _answer(self, state: State, index: int, worker: Worker, call: Call) -> tuple[str, Kind, State]:
         redis, slots = reserve(self.setup, state.redis, call)
-        told = redis.version if not slots and redis.version > call.version else 0
+        version = redis.version if not slots and redis.version > call.version else 0
         judge = state.judge.heard(self.setup, call.version)
-        if not slots and not told and redis.last is not None:
+        if not slots and not version and redis.last is not None:
             judge = judge.refused(self.setup, redis.last)
         reserved = None
         if slots:
             reserved = Reservation(slots, max(0, slots[0]), self.setup.intervals[call.version], redis.seq, judge.era)
-        after = state.put(index, worker._replace(call=call._replace(wanted=0, answer=Answer(0, told, reserved))))
-        what = f"is told of record {told}" if told else f"is given the slots {list(slots)}"
+        after = state.put(index, worker._replace(call=call._replace(wanted=0, answer=Answer(0, version, reserved))))
+        what = f"learns of override {version}" if version else f"is given the slots {list(slots)}"
         return what, "prompt", after._replace(redis=redis, judge=judge)
 
     def _pool(self, state: State, index: int, worker: Worker) -> Iterator[tuple[str, Kind, State]]:

@@ -32,15 +32,15 @@ class Reservation(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What Redis says: its clock at the call, and slots, or the version of a higher record."""
+    """What Redis says: its clock at the call, and slots, or the version of a higher override."""
 
     now: int
-    told: int
+    version: int
     reserved: Reservation | None
 
     def moved(self, ticks: int) -> Answer:
         """With all instants later by so many ticks."""
-        return Answer(self.now + ticks, self.told, self.reserved and self.reserved.moved(ticks))
+        return Answer(self.now + ticks, self.version, self.reserved and self.reserved.moved(ticks))
 
 
 class Call(NamedTuple):

@@ -21,9 +21,9 @@ def read(setup: Setup, worker: Worker, call: Call, answer: Answer) -> Worker:
     if low > high:  # a clock was stepped
         low, high = answer.now, answer.now + call.age
     worker = worker._replace(low=low, high=high)
-    if answer.told:  # and no word of slots: the floor is still to be set
+    if answer.version:  # and no word of slots: the floor is still to be set
         alone = None if "floor forgotten" in setup.faults else worker.alone
-        return learn(setup, worker, answer.told)._replace(has_asked=False, alone=alone)
+        return learn(setup, worker, answer.version)._replace(has_asked=False, alone=alone)
     hand = (*worker.hand, reserved) if reserved else worker.hand
     return worker._replace(hand=hand, alone=None)
 

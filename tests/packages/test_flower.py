@@ -120,7 +120,7 @@ def test_flower_shows_and_changes_the_rate_in_force(empty_redis: Server, figures
 
                 global_rate(cluster, "set", "limited", "40/s")
                 cluster.wait(lambda: flower.rates() == {"limited [rate_limit=40/s]"}, 8, "Flower shows 40/s")
-                told = flower.workers()
+                workers = flower.workers()
                 pages = {path: flower.ask(path) for path in PAGES}
                 cluster.wait(lambda: sum(states(flower).values()) >= 100, 10, "Flower knows 100 tasks")
                 seen = states(flower)
@@ -131,8 +131,8 @@ def test_flower_shows_and_changes_the_rate_in_force(empty_redis: Server, figures
     assert "Invalid rate limit string" in refused[1]
     assert [path for path, (status, _) in pages.items() if status != 200] == []
     assert "limited [rate_limit=40/s]" in pages["/worker/w0@lab"][1]
-    assert told["w0@lab"]["stats"]["global_rate"]["redis"] == f"redis://127.0.0.1:{locked.port}/1"
-    assert "global_rate_url" in told["w0@lab"]["conf"]
+    assert workers["w0@lab"]["stats"]["global_rate"]["redis"] == f"redis://127.0.0.1:{locked.port}/1"
+    assert "global_rate_url" in workers["w0@lab"]["conf"]
     assert seen == {"SUCCESS": 50, "FAILURE": 50}
     assert [answer for answer in [*flower.answers, logs] if SECRET in answer] == []
 

@@ -17,11 +17,11 @@ PACKAGES = ("sentry-sdk",)
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_sentry_hears_of_each_task(empty_redis: Server, figures: Figures, pool: str) -> None:
     """30 tasks that succeed and 30 that fail, at 20/s: 60 transactions, and 30 errors."""
-    told = observed(empty_redis, figures, "sentry", 90, pool=pool)
-    transactions = [event for event in told if event.get("type") == "transaction"]
-    errors = [event for event in told if "exception" in event]
+    events = observed(empty_redis, figures, "sentry", 90, pool=pool)
+    transactions = [event for event in events if event.get("type") == "transaction"]
+    errors = [event for event in events if "exception" in event]
 
     assert (len(transactions), len(errors)) == (60, 30)
-    assert {event["transaction"] for event in told} == {"limited"}
+    assert {event["transaction"] for event in events} == {"limited"}
     values = [event["exception"]["values"][-1] for event in errors]
     assert Counter((value["type"], value["value"]) for value in values) == {("RuntimeError", "boom"): 30}

@@ -23,10 +23,10 @@ def check(kind: Kind, mean_s: float, processes: int, workers: int, factor: float
     """One run, and the same by workers that know when each task ends.
 
     No window exceeds the promise. Where run times are equal but for 5 %, 0.97 of what is possible. Otherwise 0.97 of
-    what those reach who know: a slot is reserved for a task that will probably end, and whether it does nobody else
-    can tell. What is possible for one who also gives each slot to whichever worker is free first is printed. In pools
-    of 1 or 2 processes that compete near their capacity (10 workers with one, 20 ms) the slot that one holds in vain is
-    the one that another needs: 0.9.
+    what workers that know reach: a slot is reserved for a task that will probably end, and nobody else can know whether
+    it will. What would be possible if each slot also went to whichever worker is free first is printed. In pools of 1
+    or 2 processes that compete near their capacity (10 workers with one, 20 ms) the slot that one holds in vain is the
+    one that another needs: 0.9.
 
     In 5 s few tasks of a second start: two starts more or less do not count.
 

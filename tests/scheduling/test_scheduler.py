@@ -350,7 +350,7 @@ def test_slots_in_hand_are_given_back_when_the_requests_go() -> None:
 def test_a_late_answer_is_not_used() -> None:
     """A worker is stopped between sending and reading its first call: the slots it then reads are 30 s old.
 
-    It knows nothing yet of the Redis clock, so only the time the answer took can tell.
+    It knows nothing yet of the Redis clock, so only the time that the answer took can show it.
     """
     limit = Limit.parse("10/s", 5)
     assert limit is not None

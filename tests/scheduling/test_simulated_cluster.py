@@ -132,7 +132,7 @@ def test_a_virtual_machine_is_paused(bucket: replay.Bucket, figures: Figures, ra
     """One of four workers stands still for 5 s, twenty times, and its clock with it.
 
     It believes that no time has passed, and may use the slots that it had in hand, beside those that the others have
-    at that moment: ``b + H/T`` more, until the next answer from Redis tells it the time. One that is stopped and has a
+    at that moment: ``b + H/T`` more, until the next answer from Redis has the time. One that is stopped and has a
     clock that goes on uses none.
     """
     limit = Limit.parse(rate)

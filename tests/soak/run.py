@@ -60,7 +60,7 @@ class Soak:
         broker: their broker.
         limiter: where their limits are.
         seed: of what happens.
-        tell: takes a line now and then.
+        log: takes a line now and then.
         include: modules that the workers import, beside the tasks.
     """
 
@@ -70,10 +70,10 @@ class Soak:
         broker: Redis,
         limiter: Redis,
         seed: int,
-        tell: Callable[[str], object],
+        log: Callable[[str], object],
         include: Sequence[str] = (),
     ) -> None:
-        self._cluster, self._broker, self._limiter, self._tell = cluster, broker, limiter, tell
+        self._cluster, self._broker, self._limiter, self._log = cluster, broker, limiter, log
         self._include = ",".join((TASKS, *include))
         self._seed, self._chance = seed, random.Random(seed)
         self._tail = Tail(cluster.directory / "records")
@@ -221,7 +221,7 @@ class Soak:
         self._stuck += [f"{name} after {what} at {at_s:.0f} s" for name in waiting]
         took_s = time.monotonic() - over
         self._longest_s = max(self._longest_s, took_s)
-        self._tell(f"{at_s:7.1f} s  {what}: all start again within {took_s:.1f} s, {sum(self._starts.values())} starts")
+        self._log(f"{at_s:7.1f} s  {what}: all start again within {took_s:.1f} s, {sum(self._starts.values())} starts")
 
     def _change(self) -> str:
         """Another limit. Until a worker has confirmed it either may be in force: the faster one counts."""
@@ -360,7 +360,7 @@ class Soak:
 def run(
     seed: int,
     seconds: float,
-    tell: Callable[[str], object],
+    log: Callable[[str], object],
     extension: bool = True,
     include: Sequence[str] = (),
 ) -> Report:
@@ -369,7 +369,7 @@ def run(
     Args:
         seed: of the events.
         seconds: how long.
-        tell: takes a line for each event.
+        log: takes a line for each event.
         extension: False for stock Celery, with its own limits: what it keeps of all this.
         include: modules that the workers import, beside the tasks, such as one that plants a fault.
 
@@ -396,4 +396,4 @@ def run(
             Cluster(f"{broker.url}/0", f"{limiter.url}/0", f"{RATE}/m", extension, conf=conf, lifelines=True)
         )
         stack.enter_context(cluster.sweeping(VISIBILITY_S / 10))
-        return Soak(cluster, broker, limiter, seed, tell, include).run(seconds)
+        return Soak(cluster, broker, limiter, seed, log, include).run(seconds)

@@ -88,7 +88,7 @@ class Bucket:
         return bool(written), record
 
     def keep(self, records: Mapping[str, str], era: str = "new") -> tuple[str | None, int, dict[str, str]]:
-        """Tell what a worker knows: the era, its changes, and all records there are then."""
+        """Send what a worker knows; returns the era, its changes, and all records there are then."""
         count, *call = sync_overrides_call(PREFIX, era, records)
         _, id, changes, pairs = self._keep(call[: int(count)], call[int(count) :])
         return id, int(changes or 0), dict(zip(pairs[::2], pairs[1::2]))

@@ -54,11 +54,11 @@ def test_the_others_are_told_of_who_is_new(bucket: Bucket) -> None:
         for at_us, worker in ((0, "one"), (1, "one"), (2, "two"), (3, "two"), (LIFE_US + 1, "one")):
             bucket.beat(NOW + at_us, worker)
         bucket.client.publish(CHANNEL, "the end")
-        told = []
+        heard = []
         while (message := listener.get_message(timeout=5)["data"]) != "the end":
-            told.append(message)
+            heard.append(message)
 
-    assert told == ["workers\n1", "workers\n2", "workers\n2"]
+    assert heard == ["workers\n1", "workers\n2", "workers\n2"]
 
 
 class Redis:

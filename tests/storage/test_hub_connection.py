@@ -160,7 +160,7 @@ def test_it_moves_to_another_loop(wire: Wire, steps: list[str]) -> None:
     assert wire.answers == [b"answered"]
 
 
-def test_a_wrong_password_is_reported_and_not_told(
+def test_a_wrong_password_is_reported_and_not_shown(
     own_redis: Redis, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Neither a log record nor the error nor the output has it; and when it has become right, the connection opens."""
@@ -172,10 +172,10 @@ def test_a_wrong_password_is_reported_and_not_told(
         errors = [error for _, error in wire.changes]
         redis.Redis(port=own_redis.port, password="right-one").config_set("requirepass", "wrong-secret")
         wire.loop.run_until(lambda: wire.changes[-1][1] is None)
-    told = [caplog.text, *map(repr, errors), *capfd.readouterr()]
+    texts = [caplog.text, *map(repr, errors), *capfd.readouterr()]
 
     assert all(isinstance(error, AuthenticationError) for error in errors)
-    assert not any("wrong-secret" in text or "right-one" in text for text in told)
+    assert not any("wrong-secret" in text or "right-one" in text for text in texts)
 
 
 def test_a_stop_while_the_connection_has_just_opened_is_no_end(redis_server: Server) -> None:

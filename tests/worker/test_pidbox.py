@@ -1,4 +1,4 @@
-"""Telling one remote control message from another, and the same one in several workers."""
+"""Distinguishing remote control messages, and the same one in several workers."""
 
 from __future__ import annotations
 

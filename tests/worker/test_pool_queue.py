@@ -58,7 +58,7 @@ def test_a_place_without_a_slot_lets_others_pass_and_stays_in_front() -> None:
     pool.end()
     claimed = list(pool.started), pool.line.turns, pool.line.in_front
 
-    assert passed == (["a", "b", "c", "turn"], 0, 1)  # it is told: a slot would be of use
+    assert passed == (["a", "b", "c", "turn"], 0, 1)  # its turn has come: a slot would be of use
     assert claimed == (["a", "b", "c", "turn", "turn"], 1, 0)
 
 
@@ -92,8 +92,8 @@ def test_a_turn_that_is_not_wanted_goes_to_who_is_next_and_can_be_claimed_again(
     assert pool.semaphore.value == 1
 
 
-def test_it_lines_up_no_more_often_than_it_was_told() -> None:
-    """Told 2 a hundred times, with a turn among them: both processes are ours, and none is lost in the end."""
+def test_it_lines_up_no_more_often_than_asked() -> None:
+    """Asked for 2 a hundred times, with a turn among them: both processes are ours, and none is lost in the end."""
     pool = Pool()
     pool.send("a")
     for _ in range(100):
