@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -30,6 +31,7 @@ from celery.bin.worker import worker as worker_command
 from celery.concurrency.base import apply_target
 from celery.exceptions import WorkerLostError
 from celery.worker import state
+from celery.worker.consumer import Consumer
 from celery.worker.control import Panel, nok
 from celery.worker.pidbox import Pidbox
 from celery.worker.request import Request
@@ -203,6 +205,15 @@ def test_a_cold_shutdown_asks_the_worker_to_wait_first() -> None:
         state.should_terminate = None
     calls = [name for name, *_ in order.mock_calls if "cancel" in name or "soft" in name]
     seam(calls[0] == "wait_for_soft_shutdown", "wait_for_soft_shutdown", "worker/step.py", "celery/apps/worker.py")
+
+
+def test_a_consumer_without_an_event_loop_does_soon_what_is_pending() -> None:
+    made_up = SimpleNamespace(hub=None, _pending_operations=deque())
+    done: list[str] = []
+    Consumer.call_soon(made_up, done.append, "acknowledged")
+    seam(done == [], "call_soon", "worker/step.py close", CONSUMER)
+    Consumer.perform_pending_operations(made_up)
+    seam(done == ["acknowledged"], "perform_pending_operations", "worker/step.py close", CONSUMER)
 
 
 def test_a_lost_connection_clears_the_buckets_and_stops_and_starts_the_step(lived: Any) -> None:

@@ -129,6 +129,8 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         with greenlets, and before the channel is closed the worker waits for its tasks.
         """
         self._begin_to_end(consumer)
+        if self._thread:  # Celery before 5.5 would not acknowledge what has begun since its last turn
+            consumer.perform_pending_operations()
 
     def stop(self, consumer: Any) -> None:
         """Give slots back and let go of the loop: at shutdown, and when the broker connection is lost."""

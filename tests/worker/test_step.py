@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from celery_global_rate.limits.limit import Limit
@@ -46,6 +49,18 @@ def test_what_is_held_is_requeued_as_soon_as_the_worker_begins_to_end(worker: Wo
     assert worker.log == ["cancel", "requeue m1", "requeue m2"]
     assert worker.engine.scheduler.held == 0
     worker.step.register_with_event_loop(worker.consumer, worker.loop.hub)
+
+
+def test_a_worker_without_an_event_loop_acknowledges_what_has_begun_when_it_begins_to_end(worker: Worker) -> None:
+    """Celery leaves that to the next turn of its own loop, and before 5.5 there is none: such tasks ran twice."""
+    worker.receive(3)
+    worker.loop.run_until(lambda: worker.released)
+    thread: Any = SimpleNamespace(stop=lambda detach: detach(worker.loop.hub))
+    worker.step._thread = thread
+    worker.consumer.perform_pending_operations = lambda: worker.log.append("acknowledge")
+    worker.step.close(worker.consumer)
+
+    assert worker.log == ["cancel", "requeue m1", "requeue m2", "acknowledge"]
 
 
 def test_what_is_held_when_the_connection_is_lost_is_left_to_the_broker(worker: Worker) -> None:
