@@ -54,7 +54,7 @@ chaos: venv
 	$(BIN)/python -m tests.chaos $(C)
 
 # An hour of everything that tasks do, with limits that change and workers that come and go. C='--seconds 600' for a
-# shorter one, C=--stock for what stock Celery makes of it.
+# shorter one, C='--broker rabbitmq' for another broker, C=--stock for what stock Celery makes of it.
 soak: venv
 	$(BIN)/python -m tests.soak $(C)
 

@@ -9,10 +9,12 @@ import signal
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from testbed.cluster import Cluster
 from testbed.records import Tail
-from testbed.server import DURABLE, Redis
+from testbed.server import DURABLE, RabbitMQ, Redis
 
 from ..chaos.promise import Extra, Limits, worst_window
 from ..cluster.events import VISIBILITY_S, nothing_on_its_way
@@ -21,6 +23,8 @@ from .footprint import SPAN, Footprint, least
 from .report import Report, Witness
 
 TASKS = "tests.apps.outcomes"
+#: Brokers to run it with, as the command line names them.
+BROKERS: dict[str, Callable[[], Redis | RabbitMQ]] = {"redis": partial(Redis, options=DURABLE), "rabbitmq": RabbitMQ}
 #: All workers take from the first, prefork alone from the others: a task that kills its process would kill the worker.
 QUEUES = ("celery", "losses", "crawling")
 PROCESSES = 6
@@ -67,7 +71,7 @@ class Soak:
     def __init__(
         self,
         cluster: Cluster,
-        broker: Redis,
+        broker: Redis | RabbitMQ,
         limiter: Redis,
         seed: int,
         log: Callable[[str], object],
@@ -264,16 +268,21 @@ class Soak:
         self._cluster.ended.add(guest)
         # A worker that ends takes messages to the last, and what it does not read any more is lost, as on stock Celery.
         self._is_parting = True
-        with nothing_on_its_way(self._broker.client(), *QUEUES):
+        with self._nothing_on_its_way():
             end()
             self._ended[guest] = time.monotonic()
             with contextlib.suppress(TimeoutError):
                 self._cluster.wait(lambda: self._has_ended(guest), GRACE_S)
             self._cluster.kill(guest)
         self._is_parting = False
-        self._feed(more=3)  # what it had is redelivered after the visibility timeout
+        self._feed(more=3)  # what it had, Redis redelivers only after the visibility timeout
         self._guest = self._start("prefork")
         return f"{how} {guest}"
+
+    def _nothing_on_its_way(self) -> contextlib.AbstractContextManager[None]:
+        if isinstance(self._broker, Redis):
+            return nothing_on_its_way(self._broker.client(), *QUEUES)
+        return contextlib.nullcontext()  # RabbitMQ redelivers what was not acknowledged
 
     # afterwards
 
@@ -363,6 +372,7 @@ def run(
     log: Callable[[str], object],
     extension: bool = True,
     include: Sequence[str] = (),
+    broker_kind: str = "redis",
 ) -> Report:
     """Start everything, let events happen for so many seconds, and end everything.
 
@@ -372,28 +382,31 @@ def run(
         log: takes a line for each event.
         extension: False for stock Celery, with its own limits: what it keeps of all this.
         include: modules that the workers import, beside the tasks, such as one that plants a fault.
+        broker_kind: one of `BROKERS`.
 
     Returns:
         The report.
 
     Raises:
-        RuntimeError: there is no Redis to run.
+        RuntimeError: there is no Redis, or no RabbitMQ, to run.
     """
     annotations = {name: {"rate_limit": f"{LOSSES_RATE}/m"} for name in LOSSES if name not in UNLIMITED}
     annotations[CRAWLING] = {"rate_limit": f"{CRAWLING_RATE}/m"}
     with contextlib.ExitStack() as stack:
-        broker, limiter = Redis(options=DURABLE), Redis()
+        broker, limiter = BROKERS[broker_kind](), Redis()
         for server in (broker, limiter):
             stack.callback(server.close)
             server.start()
-        conf = {
+        conf: dict[str, Any] = {
             "result_backend": f"{limiter.url}/1",
             "result_expires": 60,
-            "broker_transport_options": {"visibility_timeout": VISIBILITY_S, "unacked_mutex_expire": 1},
             "task_annotations": annotations,
         }
+        if isinstance(broker, Redis):
+            conf["broker_transport_options"] = {"visibility_timeout": VISIBILITY_S, "unacked_mutex_expire": 1}
         cluster = stack.enter_context(
-            Cluster(f"{broker.url}/0", f"{limiter.url}/0", f"{RATE}/m", extension, conf=conf, lifelines=True)
+            Cluster(broker.url, f"{limiter.url}/0", f"{RATE}/m", extension, conf=conf, lifelines=True)
         )
-        stack.enter_context(cluster.sweeping(VISIBILITY_S / 10))
+        if isinstance(broker, Redis):
+            stack.enter_context(cluster.sweeping(VISIBILITY_S / 10))
         return Soak(cluster, broker, limiter, seed, log, include).run(seconds)
