@@ -77,7 +77,7 @@ def a_rate(chance: random.Random) -> str:
         return "no limit"
     assert limit.per_second == pytest.approx(min(celery_rate(rate), FASTEST), rel=1e-5) or limit.per_second > FASTEST
     assert 1 <= limit.burst <= LARGEST_BURST
-    assert 0 < limit.interval_us * 10**6 + limit.interval_ps
+    assert limit.interval_us * 10**6 + limit.interval_ps > 0
     assert limit.interval_us * limit.burst <= LONGEST_FILL_US
     return "accepted"
 

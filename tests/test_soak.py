@@ -56,7 +56,7 @@ def test_a_short_run(figures: Figures) -> None:
 
     assert report.worst <= 0, log
     assert report.use >= 0.95, log
-    assert ((), (), (), 0) == (report.stuck, report.lost, report.needless, report.crashed), log
+    assert (report.stuck, report.lost, report.needless, report.crashed) == ((), (), (), 0), log
     assert report.keys <= report.most_keys
     assert all(not witness.complaints for witness in report.witnesses), report
 
@@ -104,4 +104,4 @@ def test_a_footprint_is_the_least_before_an_instant() -> None:
     """What comes and goes is left out, and so is what came later or long before."""
     them = [Footprint(at, memory_mb, 20 + int(at)) for at, memory_mb in ((0, 10.0), (8, 70.0), (9, 60.0), (11, 1.0))]
 
-    assert (60.0, 28) == least(them, until=10, span_s=5)
+    assert least(them, until=10, span_s=5) == (60.0, 28)

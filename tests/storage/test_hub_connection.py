@@ -59,7 +59,7 @@ def test_an_answer_that_arrives_byte_by_byte_is_put_together(own_redis: Redis) -
         wire.loop.run_until(lambda: len(wire.answers) == 5)
         took_s = time.monotonic() - begin
 
-        assert [b"a\r\n$3\r\n" * 30, 3, [b"", b"b\r\n", b"c"], None] == wire.answers[:2] + wire.answers[3:]
+        assert wire.answers[:2] + wire.answers[3:] == [b"a\r\n$3\r\n" * 30, 3, [b"", b"b\r\n", b"c"], None]
         assert isinstance(wire.answers[2], ResponseError)
         assert took_s > 0.2
         assert wire.loop.longest_turn_s < NOISE_S
