@@ -97,7 +97,7 @@ docs: .venv/checkers
 	$(BIN)/sphinx-build -q -n -W -b html docs docs/_build/html
 
 # The tables and the chart of README and docs: half an hour. Writes benchmarks/report.json.
-# B=--draw draws them anew from it, B='rates fast' measures these parts.
+# B=--draw draws them again from it, B='rates fast' measures these parts.
 bench: venv
 	@$(BIN)/pip install -q -e '.[bench]'
 	$(BIN)/python -m benchmarks $(B)

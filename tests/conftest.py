@@ -92,7 +92,7 @@ def locked_redis(password: str) -> Iterator[Redis]:
 
 @contextlib.contextmanager
 def rabbitmq_node(**settings: int) -> Iterator[RabbitMQ]:
-    """A node of our own: where RabbitMQ is not installed the test is skipped here, and fails in CI."""
+    """A node of our own: if RabbitMQ is not installed, the test is skipped here, and fails in CI."""
     server = RabbitMQ(**settings)
     try:
         server.start()

@@ -1,4 +1,4 @@
-"""A hundred thousand inputs that nobody means: rates, settings, records, replies."""
+"""A hundred thousand random inputs, most of them invalid: rates, settings, overrides, replies."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def a_rate(chance: random.Random) -> str:
     return "accepted"
 
 
-def an_order(chance: random.Random) -> str:
+def a_rate_that_is_set(chance: random.Random) -> str:
     """What an operator sets is read back as it was written."""
     rate = text(chance)
     try:
@@ -115,8 +115,8 @@ def a_setting(chance: random.Random) -> str:
     return "accepted"
 
 
-def a_record(chance: random.Random) -> str:
-    """A record is read or not; one that is read has answers, whatever is in it."""
+def an_override(chance: random.Random) -> str:
+    """An override is read or not; one that is read has answers, whatever is in it."""
     keys = [
         "what",
         "limit",
@@ -143,18 +143,18 @@ def a_record(chance: random.Random) -> str:
     content: Any = {key: entry(2) for key in keys if chance.random() < 0.7} if chance.random() < 0.9 else entry(1)
     begin = chance.choice(["1:a:0:", "9:b:5:", f"{10**40}:a:0:", f"1:a:{10**40}:", text(chance)])
     try:
-        record = Override.parse(begin + json.dumps(content))
+        override = Override.parse(begin + json.dumps(content))
     except ValueError:
         return "refused"
     now_us = time.time() * 1e6
     clock = RedisClock()
     clock.observe(int(now_us), 0.0, 0.1)
-    for us in (record.floor_us, record.limit_override.until_us if record.limit_override else None):
+    for us in (override.floor_us, override.limit_override.until_us if override.limit_override else None):
         assert us is None or math.isfinite(clock.reached(us))
-    limit = record.limit_at(now_us, None)
+    limit = override.limit_at(now_us, None)
     assert limit is None or limit.interval_s > 0
-    record.pause_at(now_us)
-    assert "\n" not in record.origin.by + record.origin.reason
+    override.pause_at(now_us)
+    assert "\n" not in override.origin.by + override.origin.reason
     return "accepted"
 
 
@@ -177,9 +177,9 @@ def a_reply(chance: random.Random) -> str:
 
 @pytest.mark.parametrize(
     ("read", "count"),
-    [(a_rate, 50_000), (an_order, 10_000), (a_setting, 5_000), (a_record, 20_000), (a_reply, 15_000)],
+    [(a_rate, 50_000), (a_rate_that_is_set, 10_000), (a_setting, 5_000), (an_override, 20_000), (a_reply, 15_000)],
 )
-def test_nothing_is_taken_that_cannot_be_meant(
+def test_invalid_input_is_refused_and_nothing_else_is_raised(
     figures: Figures, read: Callable[[random.Random], str], count: int
 ) -> None:
     """No other error than the one that refuses, and each within a second."""

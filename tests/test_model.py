@@ -30,8 +30,8 @@ CLUSTERS = {
     "slots closer together than ticks of the grace": QUICK._replace(intervals=(1,), grace=2),
     "a worker is killed": QUICK._replace(events=Events(crash=1)),
     "a message is lost": QUICK._replace(events=Events(lost=1)),
-    "a slower limit is ordered": QUICK._replace(tasks=2, intervals=(1, 2), events=Events(order=1)),
-    "a faster limit is ordered": QUICK._replace(tasks=2, intervals=(2, 1), events=Events(order=1)),
+    "a slower limit is set": QUICK._replace(tasks=2, intervals=(1, 2), events=Events(override=1)),
+    "a faster limit is set": QUICK._replace(tasks=2, intervals=(2, 1), events=Events(override=1)),
     "Redis loses its memory": QUICK._replace(tasks=2, events=Events(amnesia=1)),
     "Redis' clock steps back": QUICK._replace(tasks=2, events=Events(step_back=1)),
     "Redis' clock steps forward": QUICK._replace(tasks=2, events=Events(step_forward=1)),
@@ -46,9 +46,9 @@ LARGER = {
     "a worker is killed on a slow network": SLOW._replace(events=Events(crash=1)),
     "a message is lost on a slow network": SLOW._replace(events=Events(lost=1)),
     "killed, lost": QUICK._replace(events=Events(crash=1, lost=1)),
-    "an order, and memory lost": QUICK._replace(tasks=2, intervals=(1, 2), events=Events(order=1, amnesia=1)),
-    "an order, and a worker killed": QUICK._replace(tasks=2, intervals=(1, 2), events=Events(order=1, crash=1)),
-    "a slower limit, three tasks": QUICK._replace(intervals=(1, 2), events=Events(order=1)),
+    "an override, and memory lost": QUICK._replace(tasks=2, intervals=(1, 2), events=Events(override=1, amnesia=1)),
+    "an override, and a worker killed": QUICK._replace(tasks=2, intervals=(1, 2), events=Events(override=1, crash=1)),
+    "a slower limit, three tasks": QUICK._replace(intervals=(1, 2), events=Events(override=1)),
     "memory lost, three tasks": QUICK._replace(events=Events(amnesia=1)),
     "memory lost twice": QUICK._replace(tasks=2, events=Events(amnesia=2)),
     "memory lost, and a worker killed": QUICK._replace(tasks=2, events=Events(amnesia=1, crash=1)),
@@ -66,11 +66,11 @@ BACK, SOLO = "the return from an outage brings too many starts", "a worker that 
 
 SHARP = QUICK._replace(grace=0)  # with D + R = 0 no start too many hides in the grace
 ALONE = QUICK._replace(workers=1, tasks=1)
-ORDER = QUICK._replace(tasks=2, intervals=(1, 2), events=Events(order=1))
+OVERRIDE = QUICK._replace(tasks=2, intervals=(1, 2), events=Events(override=1))
 #: Per fault: what is wrong with it, and where.
 PLANTED = {
     "serial unchecked": (TWICE, SHARP),
-    "serial anew": (TWICE, SHARP._replace(events=Events(amnesia=1))),
+    "serial restarted": (TWICE, SHARP._replace(events=Events(amnesia=1))),
     "give-back twice, serial unmoved": (STARTS, SHARP),
     "late answer used": (LATE, SLOW),
     "late answer kept": (STARTS, QUICK),
@@ -79,14 +79,14 @@ PLANTED = {
     "clipped": (TWICE, QUICK),
     "beyond the horizon": (LOST, QUICK._replace(tasks=4, events=Events(crash=1))),
     "step unseen": (STALLS, QUICK._replace(tasks=2, events=Events(step_back=1))),
-    "lower record": (STARTS, ORDER),
-    "record untold": (STARTS, ORDER),
-    "slots kept": (TWICE, ORDER._replace(intervals=(2, 1))),
-    "held dropped": (NEVER, ORDER._replace(workers=1)),
+    "lower override": (STARTS, OVERRIDE),
+    "override ignored": (STARTS, OVERRIDE),
+    "slots kept": (TWICE, OVERRIDE._replace(intervals=(2, 1))),
+    "held dropped": (NEVER, OVERRIDE._replace(workers=1)),
     "missed not renewed": (NEVER, ALONE),
-    "waits for ever": (NEVER, ALONE._replace(events=Events(lost=1))),
+    "waits forever": (NEVER, ALONE._replace(events=Events(lost=1))),
     "no floor": (BACK, ALONE._replace(tasks=4, burst=3, events=Events(cut=1))),
-    "floor forgotten": (BACK, ALONE._replace(tasks=4, intervals=(2, 2), burst=3, events=Events(order=1, cut=1))),
+    "floor forgotten": (BACK, ALONE._replace(tasks=4, intervals=(2, 2), burst=3, events=Events(override=1, cut=1))),
     "share too large": (SOLO, QUICK._replace(intervals=(1,), events=Events(cut=1))),
 }
 
@@ -161,8 +161,8 @@ class Shadow:
             self._tick_us += setup.step * TICK_US
         elif after.left.amnesia < before.left.amnesia:
             self._bucket.client.flushdb()
-        elif after.left.order < before.left.order:
-            self._bucket.keep({NAME: record(after.redis.version)})
+        elif after.left.override < before.left.override:
+            self._bucket.keep({NAME: override(after.redis.version)})
         elif kind == "prompt":
             for one, other in zip(before.workers, after.workers):
                 if one.call and other.call and not one.call.answer and other.call.answer:
@@ -178,8 +178,8 @@ class Shadow:
         setup = self._setup
         # A burst of 1 is what a floor at this moment is.
         limit = Limit(setup.intervals[call.version] * TICK_US, 0, 1 if call.has_floor else setup.burst)
-        answer = self._bucket.reserve(self._now_us, limit, call.wanted, override=record(call.version))
-        assert record(expected.version) == answer.override
+        answer = self._bucket.reserve(self._now_us, limit, call.wanted, override=override(call.version))
+        assert override(expected.version) == answer.override
 
         if expected.version:
             return
@@ -201,7 +201,7 @@ class Shadow:
         return self._tick_us + self._calls
 
 
-def record(version: int) -> str:
+def override(version: int) -> str:
     """As Redis keeps it."""
     return f"{version}:a:0:{{}}" if version else ""
 

@@ -356,9 +356,7 @@ def test_a_setting_in_capitals_without_a_namespace_is_refused_or_obeyed() -> Non
         ),
     ],
 )
-def test_a_setting_that_cannot_be_meant_is_refused_by_name_and_with_the_remedy(
-    conf: dict[str, Any], words: list[str]
-) -> None:
+def test_an_invalid_setting_is_refused_by_name_and_with_the_remedy(conf: dict[str, Any], words: list[str]) -> None:
     text = refusal(**conf)
     names = [name for name, value in conf.items() if value != "amqp://"]
 

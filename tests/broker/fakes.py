@@ -61,7 +61,7 @@ class RedisChannel:
 
     Attributes:
         taken: the score that the index has for each message, in epoch seconds.
-        error: is raised by whoever wants a connection.
+        error: is raised when a connection is asked for.
     """
 
     unacked_index_key = "unacked_index"

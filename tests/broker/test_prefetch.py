@@ -39,7 +39,7 @@ class Channel:
             self.qos.update()
 
     @property
-    def window(self) -> int:
+    def prefetch_count(self) -> int:
         """What the broker knows after a turn of the loop."""
         self.turn()
         return self.sent[-1]
@@ -80,7 +80,7 @@ def test_a_step_is_the_prefetch_count_up_to_16(prefetch: int, step: int) -> None
     channel = Channel(prefetch)
     lend(channel).cover(1)
 
-    assert channel.window == prefetch + step
+    assert channel.prefetch_count == prefetch + step
 
 
 def test_it_says_once_that_no_more_is_lent(caplog: pytest.LogCaptureFixture) -> None:
@@ -120,7 +120,7 @@ def test_it_goes_down_when_two_steps_too_many_are_out() -> None:
         lent.append(credit.lent)
 
     assert lent == [40, 40, 32, 32, 32, 24, 4, 0]
-    assert channel.window == 4
+    assert channel.prefetch_count == 4
 
 
 def test_a_number_that_swings_by_a_step_changes_nothing() -> None:
@@ -146,10 +146,10 @@ def test_never_more_than_most_and_back_where_it_began(prefetch: int, most: int, 
         credit.cover(held)
 
         assert min(held, most) <= credit.lent <= most
-        assert channel.window == prefetch + credit.lent
+        assert channel.prefetch_count == prefetch + credit.lent
     credit.cover(0)
 
-    assert channel.window == prefetch
+    assert channel.prefetch_count == prefetch
     assert credit.lent == 0
 
 
@@ -178,7 +178,7 @@ def test_below_a_largest_prefetch_celery_has_the_room_that_it_has_alone(
                 qos.decrement_eventually()
             waiting -= 1
 
-        assert channel.window == alone.value + credit.lent
+        assert channel.prefetch_count == alone.value + credit.lent
     credit.cover(0)
 
     assert (channel.qos.value, channel.qos.max_prefetch) == (alone.value, alone.max_prefetch)
@@ -201,7 +201,7 @@ def test_tasks_with_an_eta_lend_beside_it(prefetch: int, history: list[tuple[str
             waiting -= 1
     credit.cover(0)
 
-    assert channel.window == prefetch + waiting
+    assert channel.prefetch_count == prefetch + waiting
 
 
 @given(HISTORIES)
@@ -225,13 +225,13 @@ def test_after_a_reconnect_it_starts_from_nothing() -> None:
     lent_before = credit.lent
     credit.channel = after
     credit.cover(0)
-    lent_after, unchanged = credit.lent, after.window
+    lent_after, unchanged = credit.lent, after.prefetch_count
     credit.cover(3)
 
     assert (lent_before, lent_after) == (32, 0)
     assert unchanged == 8
-    assert after.window == 8 + 8
-    assert before.window == 4
+    assert after.prefetch_count == 8 + 8
+    assert before.prefetch_count == 4
 
 
 @given(st.integers(1, 8), st.lists(st.integers(0, 60) | st.just("end"), max_size=60))
@@ -252,10 +252,10 @@ def test_celery_restores_its_own_count_after_a_lost_connection(busy: int, histor
             credit.cover(what)
 
         assert channel.qos.value == alone.qos.value
-        assert channel.window == alone.window + credit.lent
+        assert channel.prefetch_count == alone.prefetch_count + credit.lent
     credit.cover(0)
 
-    assert channel.window == alone.window
+    assert channel.prefetch_count == alone.prefetch_count
 
 
 def test_a_change_that_comes_during_a_call_of_the_broker_is_sent_as_well() -> None:
@@ -265,7 +265,7 @@ def test_a_change_that_comes_during_a_call_of_the_broker_is_sent_as_well() -> No
     credit.cover(4)
     channel.more = lambda: credit.cover(5)
 
-    assert channel.window == 4 + 8
+    assert channel.prefetch_count == 4 + 8
 
 
 def test_without_a_connection_nothing_happens() -> None:
@@ -285,7 +285,7 @@ class FixedConsumer:
     def __init__(self, prefetch: int, most: int) -> None:
         self.qos = QoS(lambda prefetch_count: None, prefetch)
         self.credit = Credit(most, lambda: most, self._renewal)
-        self.own = self.window = prefetch
+        self.own = self.prefetch_count = prefetch
         self.held: list[int] = []
         self.consumer = 0
 
@@ -293,13 +293,13 @@ class FixedConsumer:
         return self._renew
 
     def _renew(self, more: int) -> None:
-        self.window = self.own + more
+        self.prefetch_count = self.own + more
         self.consumer += 1
 
     @property
     def free(self) -> int:
         """What the consumer in place may bring yet."""
-        return self.window - self.held.count(self.consumer)
+        return self.prefetch_count - self.held.count(self.consumer)
 
     def bring(self, limited: int) -> None:
         """A backlog of limited tasks comes, as many as the broker sends."""
@@ -359,5 +359,5 @@ def test_a_fixed_window_has_room_for_other_tasks(prefetch: int, most: int, histo
         assert worker.qos.value == prefetch
     worker.release(len(worker.held))
 
-    assert worker.window == worker.qos.value == prefetch
+    assert worker.prefetch_count == worker.qos.value == prefetch
     assert worker.credit.lent == 0

@@ -21,7 +21,7 @@ class NoSourceError(Exception):
 
 
 def fetch(cache: Path = CACHE) -> Path:
-    """Fetch and unpack the tests of the Celery that is installed, where that has not been done.
+    """Fetch and unpack the tests of the Celery that is installed, unless that has been done.
 
     Returns:
         The folder that has `t/`. Celery itself is not in it, so the tests import the one that is installed.

@@ -1,6 +1,6 @@
 """`make chaos`: random faults for minutes, from a seed that lets them happen again, and a report.
 
-It ends with 1 where a promise was not kept.
+It ends with 1 if a promise was not kept.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ TASK_S = 0.02
 BACKLOG = 600
 #: A fault is over, and workers have found out, in seconds: what `docs/guarantees` says of Redis' return.
 RETURN_S = 1.0
-#: An order is in force everywhere so long after its reply, in seconds, as `docs/limits` says.
-ORDERED_S = 0.25
+#: An override is in force everywhere so long after its reply, in seconds, as `docs/limits` says.
+IN_FORCE_S = 0.25
 #: From one fault to the next, in seconds.
 CALM_S = (2.0, 5.0)
 #: For what is left at the end, in seconds.
@@ -92,13 +92,13 @@ class Chaos:
                 return
 
     def _change(self, fleet: Fleet, place: Place) -> None:
-        """Another limit. Where no worker has confirmed it, either may be in force: the faster one counts."""
+        """Another limit. If no worker has confirmed it, either may be in force: the faster one counts."""
         rate = self._chance.choice([rate for rate in RATES if {rate} != self._rates])
         self._rates.add(rate)
         self._changes.append((time.monotonic(), float(max(self._rates))))
         if fleet.ask("rate_limit", place, task_name=TASK, rate_limit=f"{rate}/s"):
             self._rates = {rate}
-            self._changes.append((time.monotonic() + ORDERED_S, float(rate)))
+            self._changes.append((time.monotonic() + IN_FORCE_S, float(rate)))
 
     def _drain(self) -> None:
         """Have all start that is left, and wait until it has ended."""

@@ -68,6 +68,6 @@ LOSSES = {
     "is_terminated": Outcome(pools=("prefork", "eventlet", *(("gevent",) if celery.__version__ >= "5.4" else ()))),
 }
 KINDS = {"ends": ENDS, "losses": LOSSES}
-#: The pool of stock Celery, too, gives the task of a process that has died to another one, where it has not read yet
+#: The pool of stock Celery, too, gives the task of a process that has died to another one, if it has not read yet
 #: that the task had begun.
 AT_LEAST = ("vanishes", "is_killed", "is_killed_late", "is_killed_and_comes_again")

@@ -134,10 +134,10 @@ def failures(url: str, admin: redis.Redis) -> list[str]:
         expect("leave", not admin.zcard(f"{{{PREFIX}}}:workers"))
         try:
             with BlockingStore(wire.settings) as store:
-                _, record = store.change("limited", set_limit(LIMIT, "100/s", None, None), "test", "test")
-                expect("set", record)
+                _, override = store.change("limited", set_limit(LIMIT, "100/s", None, None), "test", "test")
+                expect("set", override)
                 expect("news", happens(lambda: overrides.get("limited")))
-                expect("records", "limited" in store.overrides())
+                expect("overrides", "limited" in store.overrides())
                 expect("history", store.history("limited"))
                 expect("states", store.states(["limited"])["limited"].given >= 0)
         except RedisError as exc:
@@ -221,7 +221,7 @@ def test_a_worker_limits_over_a_unix_socket(empty_redis: Server, figures: Figure
 
 @pytest.mark.parametrize("where", ["options", "URL"])
 def test_answers_are_bytes_whatever_the_options_say(empty_redis: Server, where: str) -> None:
-    """An application may share its options with other clients. The order comes by the news alone, within 1.5 s."""
+    """An application may share its options with other clients. The override comes by the news alone, within 1.5 s."""
     url = f"{empty_redis.url}/1"
     conf: dict[str, Any] = {"worker_enable_remote_control": False}
     if where == "options":

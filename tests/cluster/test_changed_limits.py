@@ -74,20 +74,20 @@ def test_held_tasks_follow(empty_redis: Server, figures: Figures, pool: str) -> 
         cluster.start(2, pool=pool)
         cluster.wait_for(1, 10)
         time.sleep(1)
-        ordered = time.monotonic()
+        set_at = time.monotonic()
         control(cluster, "100/s")
         cluster.wait_for(151, 20)
-        starts = since(cluster.instants("start"), ordered)
+        starts = since(cluster.instants("start"), set_at)
         replies = control(cluster, "0")
         freed = time.monotonic()
         cluster.wait_for(250, 10)
         took_s = cluster.instants("start")[-1] - freed
         rate = 149 / (starts[149] - starts[0])
     figures(
-        f"1/h to 100/s: next start after {starts[0] - ordered:.3f} s, then {rate:.1f}/s; 0: all after {took_s:.2f} s"
+        f"1/h to 100/s: next start after {starts[0] - set_at:.3f} s, then {rate:.1f}/s; 0: all after {took_s:.2f} s"
     )
 
-    assert starts[0] - ordered <= IN_FORCE_S
+    assert starts[0] - set_at <= IN_FORCE_S
     assert 95 <= rate <= 105
     assert {reply["ok"] for reply in replies} == {
         "rate limit disabled successfully for the whole cluster: none, before 100/s"
@@ -111,9 +111,9 @@ def test_a_limit_that_is_set_where_no_broadcast_is_heard(empty_redis: Server, fi
                 for listener in empty_redis.client(1).client_list(_type="pubsub"):
                     empty_redis.client(1).client_kill_filter(_id=listener["id"])
             global_rate(cluster, "set", "limited", rate, "--reason", "a test")
-            ordered = time.monotonic()
+            set_at = time.monotonic()
             time.sleep(FROM_REDIS_S + 2)
-            after = since(cluster.instants("release"), ordered + FROM_REDIS_S)
+            after = since(cluster.instants("release"), set_at + FROM_REDIS_S)
             figured.append((rate, (len(after) - 1) / (after[-1] - after[0])))
     figures(
         "by `global-rate set` without a broadcast, 1.5 s later: " + ", ".join(f"{r}: {n:.1f}/s" for r, n in figured)
@@ -148,7 +148,7 @@ def test_a_changed_limit_outlives_all_workers(empty_redis: Server, figures: Figu
 
 
 def test_a_worker_that_was_stopped_brings_no_old_limit_back(empty_redis: Server, figures: Figures) -> None:
-    """SIGSTOP a worker, set 20/s, set 100/s, SIGCONT: 100/s stays, in one version. It hears both orders then."""
+    """SIGSTOP a worker, set 20/s, set 100/s, SIGCONT: 100/s stays, in one version. It hears of both overrides then."""
     with cluster_on(empty_redis, "50/s") as cluster:
         cluster.start(2)
         cluster.send("limited", 2000)
@@ -241,7 +241,7 @@ def test_stock_celery_multiplies_and_forgets(empty_redis: Server, figures: Figur
     assert forgotten > 5
 
 
-def test_what_cannot_be_meant_is_refused(empty_redis: Server) -> None:
+def test_what_is_invalid_is_refused(empty_redis: Server) -> None:
     """By `control rate_limit` and by `global-rate set`: with the reason, and nothing changes."""
     with cluster_on(empty_redis, "10/s") as cluster:
         cluster.start(1, pool="solo")
@@ -326,13 +326,13 @@ def test_an_order_with_an_end(empty_redis: Server) -> None:
     with cluster_on(empty_redis, "50/s") as cluster:
         cluster.start(1)
         global_rate(cluster, "set", "limited", "5/s", "--expires", "3s")
-        ordered = time.monotonic()
+        set_at = time.monotonic()
         cluster.send("limited", 200)
         time.sleep(5)
         releases = cluster.instants("release")
 
-    assert len(since(releases, ordered, ordered + 2)) <= 5 * (2 + SLACK_S) + 1
-    assert len(since(releases, ordered + 3.5, ordered + 4.5)) >= 45
+    assert len(since(releases, set_at, set_at + 2)) <= 5 * (2 + SLACK_S) + 1
+    assert len(since(releases, set_at + 3.5, set_at + 4.5)) >= 45
 
 
 def test_an_order_outlives_an_empty_redis(empty_redis: Server, own_redis: Redis, figures: Figures) -> None:
@@ -434,7 +434,7 @@ def shown(cluster: Cluster) -> str:
 def test_others_show_the_rate_in_force(empty_redis: Server) -> None:
     """After `control`, `set`, its end, `reset` and a restart, as stock Celery shows a rate after `control`.
 
-    The declared one is not lost by it: orders say what it is, and go back to it.
+    The declared one is not lost by it: overrides name it, and a reset goes back to it.
     """
     with cluster_on(empty_redis, "5/s") as cluster:
         cluster.start(1)
@@ -562,7 +562,7 @@ def test_two_declared_limits_on_one_bucket(empty_redis: Server, figures: Figures
 
 
 def test_calls_of_an_idle_worker(empty_redis: Server, own_redis: Redis) -> None:
-    """A worker with nothing to do looks once in five seconds whether it has missed an order.
+    """A worker with nothing to do looks once in five seconds whether it has missed an override.
 
     And its heartbeats: 1, 3 and 7 s after its start, and then every ten seconds.
     """

@@ -221,7 +221,7 @@ def test_the_option_and_the_environment_of_the_workers_name_the_redis(rabbitmq: 
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_what_cannot_be_meant(conf: dict[str, Any], options: Sequence[str], code: int, words: str) -> None:
+def test_invalid_input_is_refused(conf: dict[str, Any], options: Sequence[str], code: int, words: str) -> None:
     with Cluster("redis://localhost:6379/0", conf=conf) as cluster:
         answer = check(cluster, *options)
 

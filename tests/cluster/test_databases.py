@@ -1,4 +1,4 @@
-"""Two databases of one Redis, and one application: what is ordered in one leaves the other alone."""
+"""Two databases of one Redis, and one application: what is set in one leaves the other alone."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..conftest import Figures
 from .operator import SLACK_S, control, global_rate
 
 
-def test_what_is_ordered_in_one_database_leaves_the_other_alone(own_redis: Redis, figures: Figures) -> None:
-    """Production in database 0 at 20/s, staging in 1, and all orders there that take the rate away.
+def test_what_is_set_in_one_database_leaves_the_other_alone(own_redis: Redis, figures: Figures) -> None:
+    """Production in database 0 at 20/s, staging in 1, and all commands there that take the rate away.
 
     Redis has one set of channels for all its databases. Production goes on at 20/s, from start to start, within the
-    noise of a start's instant, and keeps no record; staging obeys.
+    noise of a start's instant, and keeps no override; staging obeys.
     """
     with (
         Cluster(f"{own_redis.url}/0", rate="20/s") as production,
@@ -40,7 +40,7 @@ def test_what_is_ordered_in_one_database_leaves_the_other_alone(own_redis: Redis
         obeyed = len(staging.instants("start"))
     kept = [own_redis.client(database).exists("{global-rate:v1:lab}:records") for database in (0, 1)]
     rate = (len(starts) - 1) / (starts[-1] - starts[0]) if len(starts) > 1 else 0.0
-    figures(f"orders in another database: {len(starts)} starts in {end - begin:.1f} s, {rate:.2f}/s of 20/s")
+    figures(f"overrides in another database: {len(starts)} starts in {end - begin:.1f} s, {rate:.2f}/s of 20/s")
 
     assert "ok" in replies[0]
     assert len(starts) >= 20 * (end - begin - 2 * SLACK_S) - 2

@@ -133,7 +133,7 @@ def test_what_tasks_do_costs_no_other_task_its_slot_or_its_process(
 ) -> None:
     """A few of each at 60/m or 30/m; then as many tasks as there are processes run at the same time, and none is left.
 
-    These have 50/s: eight slots in 0.14 s. With a process that is counted as taken for ever the last of them would
+    These have 50/s: eight slots in 0.14 s. With a process that is counted as taken forever the last of them would
     wait for one of the first to end, after 0.6 s. The better of two attempts: a process may still be about to come.
     """
     if pool in GREEN:

@@ -165,8 +165,8 @@ def test_a_replica_that_lags_and_takes_over_at_once(nodes: RedisCluster, figures
     assert 0 < extra <= bound
 
 
-def test_workers_reach_the_rate_and_hear_orders(nodes: RedisCluster, empty_redis: Server, figures: Figures) -> None:
-    """Two workers that know one replica each. All keys are on one node, and an order changes the limit of both."""
+def test_workers_reach_the_rate_and_learn_overrides(nodes: RedisCluster, empty_redis: Server, figures: Figures) -> None:
+    """Two workers that know one replica each. All keys are on one node, and an override changes the limit of both."""
     first, second = (f"redis+cluster://127.0.0.1:{node.port}" for node in nodes.nodes[3:5])
     owner = nodes.owner(KEY)
     with Cluster(f"{empty_redis.url}/0", first, "100/s") as cluster:
@@ -228,7 +228,7 @@ def hung(nodes: RedisCluster, master: Node, replica: Node) -> None:
 def under_load(
     nodes: RedisCluster, empty_redis: Server, disturb: Callable[[], Callable[[], float]]
 ) -> tuple[Run, float, float]:
-    """Two workers at 100/s: disturb them, watch them until 3 s after the topology has settled, and give them an order.
+    """Two workers at 100/s: disturb them, watch them until 3 s after the topology has settled, and set an override.
 
     Returns:
         The run from 1 s after that instant, the longest gap between releases, and how long after the instant the last
@@ -249,7 +249,7 @@ def under_load(
         with BlockingStore(settings(nodes.url)) as store:
             store.change("limited", set_limit(None, "none", LIMIT, None), "the test", "test")
         heard = lambda: all("limited: set none" in cluster.log(name) for name in cluster.workers)  # noqa: E731
-        cluster.wait(heard, HEARD_S, "an order was not heard")
+        cluster.wait(heard, HEARD_S, "an override was not heard of")
     gaps = [(later, later - earlier) for earlier, later in zip(releases, releases[1:]) if later - earlier > GAP_S]
     recovered = max((later for later, _ in gaps), default=settled)
     return run, max((gap for _, gap in gaps), default=0.0), recovered - settled

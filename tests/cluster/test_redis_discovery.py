@@ -47,7 +47,7 @@ def test_a_worker_whose_broker_has_a_credential_provider(locked: Redis) -> None:
 
 
 def test_a_provider_that_fails_at_the_start_is_an_outage(locked: Redis, own_redis: Redis, figures: Figures) -> None:
-    """It cannot be made thrice: when orders are read, and at the first attempt of both connections. The next ones open.
+    """It fails three times: for overrides, and at the first attempt of both connections. The next attempts succeed.
 
     Lost connections are opened again after at most 0.375 s each, so it is over within a second, in one line.
     """

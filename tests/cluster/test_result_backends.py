@@ -146,7 +146,7 @@ def held_by(server: Server, results: str) -> Cluster:
         "global_rate_max_held": 1000,
     }
     cluster = Cluster(f"{server.url}/0", f"{server.url}/1", RATE, conf=conf, lifelines=True)
-    cluster.app.conf.result_backend = None  # who sends tasks would wait for it, before Celery 5.7
+    cluster.app.conf.result_backend = None  # what sends tasks would wait for it, before Celery 5.7
     return cluster
 
 

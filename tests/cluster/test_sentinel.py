@@ -61,7 +61,7 @@ def in_the_url(sentinels: Sentinels) -> Settings:
 
 
 def port_of_master(settings: Settings) -> int | None:
-    """Where a new connection leads, and that it takes writes; None where no master is known now."""
+    """Where a new connection leads, and that it takes writes; None if no master is known now."""
     connection = settings.connection()
     try:
         connection.connect()

@@ -64,7 +64,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("setup", "words"), BAD)
-def test_what_cannot_be_meant_is_refused_in_one_line(setup: dict[str, Any], words: Sequence[str]) -> None:
+def test_what_is_invalid_is_refused_in_one_line(setup: dict[str, Any], words: Sequence[str]) -> None:
     app = Celery("proj", broker=setup["broker"], set_as_current=False)
     app.conf.update(setup["conf"])
 

@@ -60,7 +60,7 @@ def test_wall_clocks_that_differ_by_minutes(empty_redis: Server, figures: Figure
     """One worker is five minutes ahead, one five behind: the promise, all slots, fair shares, and a pause that ends.
 
     Slots and ends are instants of the Redis clock, and workers count from its answers on their monotonic clocks. The
-    first start after a pause of 2 s is as late as an order may be, 0.25 s, and as a slot: T + H + D.
+    first start after a pause of 2 s is as late as an override may be, 0.25 s, and as a slot: T + H + D.
     """
     limit, pause_s = Limit.parse("100/s"), 2
     assert limit is not None

@@ -58,7 +58,7 @@ def test_nothing_and_zero_are_no_limit(rate: Any) -> None:
         *("1e-9/s", "1e-300/s", 5e-324, "0.00001/h"),
     ],
 )
-def test_a_rate_that_cannot_be_meant_is_refused_by_name(rate: Any) -> None:
+def test_an_invalid_rate_is_refused_by_name(rate: Any) -> None:
     with pytest.raises(ValueError, match="N/s, N/m or N/h") as refusal:
         Limit.parse(rate)
 
@@ -72,7 +72,7 @@ def test_a_burst_is_a_number_of_slots_and_one_where_none_is_given(burst: int | N
 
 @pytest.mark.parametrize("burst", [0, -1, 1.0, 2.5, 1_000_001, True, False, "5", [], float("inf")])
 @pytest.mark.parametrize("rate", ["100/m", None])
-def test_a_burst_that_cannot_be_meant_is_refused_by_name(rate: str | None, burst: Any) -> None:
+def test_an_invalid_burst_is_refused_by_name(rate: str | None, burst: Any) -> None:
     with pytest.raises(ValueError, match="whole number from 1 to 1000000") as refusal:
         Limit.parse(rate, burst)
 

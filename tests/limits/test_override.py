@@ -45,7 +45,7 @@ def test_what_an_operator_may_write(rate: object, limit: Limit | None, spelled: 
 
 
 @pytest.mark.parametrize("rate", ["abc", "-5/s", "nan/s", "inf/s", "10/x", "1/s/s", True, [], "1e999/s", "1/w"])
-def test_what_cannot_be_meant(rate: object) -> None:
+def test_an_invalid_rate_is_refused(rate: object) -> None:
     with pytest.raises(ValueError, match="use N/s, N/m, N/h or N/d"):
         parse_rate(rate)
 

@@ -7,11 +7,11 @@ machine may do anything that `machine.py` lists, in any order, so each path thro
 horizon (`bucket.py`); call and answer take time; the worker's view of the Redis clock is an interval that each answer
 narrows (`worker.py`). A slot is used from its instant on and until the grace is over, and is missed otherwise. What
 comes after the timeout is given back, and so is what was reserved under another limit: the unused tail, if the serial
-is still that of the booking. Calls carry the version of the record that the limit comes from; the higher one stays,
-and who does not know it gets nothing. Who is cut off from Redis for long goes on alone: a task every `workers`
-intervals, the first one at any instant within that time. When Redis answers again there is no slot before that moment.
-Operators order another limit; workers are killed and replaced; connections are lost with what is on them; Redis loses
-its memory; its clock is stepped.
+is still that of the booking. Calls carry the version of the override that the limit comes from; the higher one
+stays, and a worker that does not know it gets nothing. One that is cut off from Redis for long goes on alone: a task
+every `workers` intervals, the first one at any instant within that time. When Redis answers again there is no slot
+before that moment. Operators set another limit; workers are killed and replaced; connections are lost with what is on
+them; Redis loses its memory; its clock is stepped.
 
 **Left out.** The pool: it may be busy at any moment, so a worker that may start a task may also wait. The fair share:
 a worker asks for one slot or for all it can use. When to ask again: at any moment, once in a tick. Drift of clocks,

@@ -7,10 +7,10 @@ from .state import Call, GiveBack, Redis
 
 
 def reserve(setup: Setup, redis: Redis, call: Call) -> tuple[Redis, tuple[int, ...]]:
-    """reserve.lua: the slots that it gives out, none where a higher record is stored."""
-    version = call.version if "lower record" in setup.faults else max(redis.version, call.version)
+    """reserve.lua: the slots that it gives out, none if a higher override is stored."""
+    version = call.version if "lower override" in setup.faults else max(redis.version, call.version)
     redis = redis._replace(version=version)
-    if version > call.version and "record untold" not in setup.faults:
+    if version > call.version and "override ignored" not in setup.faults:
         return redis, ()
     redis, first = next_slot(setup, redis, call)
     interval = setup.intervals[call.version]

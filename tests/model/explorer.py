@@ -79,9 +79,9 @@ class Explorer:
         return tuple(reversed(trace[:-1]))
 
     def _wait(self) -> Exploration:
-        """Go back from the states in which all is started: who cannot but reach them will.
+        """Go back from the states in which all is started: a state from which all ways lead there is sure.
 
-        A state is sure when all that may follow it are. Those that never become sure can go in a circle, or stop.
+        It is sure when all that may follow it are. Those that never become sure can go in a circle, or stop.
         """
         before: list[list[int]] = [[] for _ in self._prompt]
         open_: list[int] = []
@@ -117,8 +117,8 @@ def can_reach(before: list[list[int]], these: list[int]) -> set[int]:
     return found
 
 
-#: Where one of these is planted, a serial that has passed may count again.
-SERIAL_FAULTS = {"serial unchecked", "serial unmoved", "serial anew"}
+#: If one of these is planted, a serial that has passed may count again.
+SERIAL_FAULTS = {"serial unchecked", "serial unmoved", "serial restarted"}
 
 
 def key(state: State, setup: Setup) -> Hashable:

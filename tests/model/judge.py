@@ -30,7 +30,7 @@ class Judge(NamedTuple):
         windows: what to compare with the bound.
         used: slots that were used, as old as they may come again.
         era: how often Redis has lost its memory or its clock was stepped: slots before and after are not the same.
-        version: the highest record that this Redis has seen: its limit is in force.
+        version: the highest override that this Redis has seen: its limit is in force.
         past: T of a limit that was in force; slots of it may still be in hand.
         unsettled: ticks until all that is due to a mishap is over.
         back: how full the window is that begins with the return from an outage; it may save what is not used in it.
@@ -103,7 +103,7 @@ class Judge(NamedTuple):
         return judge._relevant(setup)._replace(wrong=self.wrong or "; ".join(wrong))
 
     def heard(self, setup: Setup, version: int) -> Judge:
-        """Redis has heard of a record: its limit is in force."""
+        """Redis has heard of an override: its limit is in force."""
         return self._limited(setup, version) if version > self.version else self
 
     def refused(self, setup: Setup, last: int) -> Judge:

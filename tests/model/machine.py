@@ -19,8 +19,8 @@ class Step(NamedTuple):
 
     Attributes:
         what: in words.
-        kind: `prompt`: what somebody does who may do it; `time`: a tick; `choice`: what may as well not happen;
-            `event`: something goes wrong.
+        kind: `prompt`: what a worker or Redis does as soon as it may; `time`: a tick; `choice`: what may as well not
+            happen; `event`: something goes wrong.
         state: after it.
     """
 
@@ -108,15 +108,15 @@ class Model:
             yield "starts a task by itself", "prompt", after._replace(judge=judge.started(setup, None))
 
     def _mind(self, state: State, index: int, worker: Worker) -> Iterator[tuple[str, Kind, State]]:
-        """A worker notices an outage, hears of an order, is sent a task by the broker."""
+        """A worker notices an outage, hears of an override, is sent a task by the broker."""
         setup, call = self.setup, worker.call
         if worker.is_cut and worker.alone is None and call and call.age >= setup.silence:
             for first in range(pace(setup, worker)):
                 after = state.put(index, worker._replace(call=None, alone=first))
                 yield f"goes on alone, first in {first}", "prompt", after._replace(judge=state.judge.goes_alone(setup))
-        newest = setup.events.order - state.left.order
+        newest = setup.events.override - state.left.override
         if worker.version < newest:
-            yield f"hears of record {newest}", "choice", state.put(index, learn(setup, worker, newest))
+            yield f"hears of override {newest}", "choice", state.put(index, learn(setup, worker, newest))
         if state.queue:
             after = state.put(index, worker._replace(held=worker.held + 1))
             yield "is sent a task", "prompt", after._replace(queue=state.queue - 1)
@@ -128,19 +128,19 @@ class Model:
             judge = state.judge.crashed(self.setup, worker.reservations)
             yield "is killed and replaced", "event", after._replace(queue=state.queue + worker.held, judge=judge)
         if state.left.lost and worker.call and not worker.call.is_gone:
-            call = gone(worker.call) if "waits for ever" in self.setup.faults else None
+            call = gone(worker.call) if "waits forever" in self.setup.faults else None
             yield "loses its connection", "event", state.spend("lost").put(index, worker._replace(call=call))
 
     def _events(self, state: State) -> Iterator[Step]:
         """What happens to Redis, and to the way there."""
         left, judge, setup = state.left, state.judge, self.setup
-        if left.order:
-            version = setup.events.order - left.order + 1
+        if left.override:
+            version = setup.events.override - left.override + 1
             redis = state.redis._replace(version=version)
-            after = state.spend("order")._replace(redis=redis, judge=judge.heard(setup, version))
-            yield Step(f"record {version} is ordered: T is {setup.intervals[version]}", "event", after)
+            after = state.spend("override")._replace(redis=redis, judge=judge.heard(setup, version))
+            yield Step(f"override {version} is set: T is {setup.intervals[version]}", "event", after)
         if left.amnesia:
-            redis = Redis(seq=0 if "serial anew" in setup.faults else state.redis.seq)
+            redis = Redis(seq=0 if "serial restarted" in setup.faults else state.redis.seq)
             after = state.spend("amnesia")._replace(redis=redis, judge=judge.forgot(setup))
             yield Step("Redis loses its memory", "event", after)
         if left.step_back:

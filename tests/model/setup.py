@@ -9,7 +9,7 @@ FAULTS = {
     "serial unchecked": "a give-back does not look whether somebody has booked since",
     "serial unmoved": "a give-back leaves the serial as it was",
     "give-back twice": "a give-back is sent twice",
-    "serial anew": "the serial begins again when Redis loses its memory",
+    "serial restarted": "the serial begins again when Redis loses its memory",
     "late answer used": "an answer that comes after the timeout is used, its clock too",
     "late answer kept": "an answer that comes after the timeout is given back and used",
     "early": "a slot is used when Redis' clock may have reached it, not when it surely has",
@@ -17,13 +17,13 @@ FAULTS = {
     "clipped": "the last slot counts as no later than now",
     "beyond the horizon": "slots are given out however far ahead they lie",
     "step unseen": "Redis does not see that its clock stepped back",
-    "lower record": "Redis keeps the record of the last caller, be it lower",
-    "record untold": "a caller gets slots of its own limit, whatever is ordered",
+    "lower override": "Redis keeps the override of the last caller, even a lower one",
+    "override ignored": "a caller gets slots of its own limit, whatever override is set",
     "slots kept": "slots are given back at a change of the limit, and used all the same",
     "held dropped": "a change of the limit forgets what is held",
-    "missed not renewed": "a slot that was missed counts as in hand for ever",
-    "waits for ever": "a call whose answer was lost is waited for",
-    "floor forgotten": "after an outage an answer with a record ends the time for a floor",
+    "missed not renewed": "a slot that was missed counts as in hand forever",
+    "waits forever": "a call whose answer was lost is waited for",
+    "floor forgotten": "after an outage an answer with an override ends the time for a floor",
     "no floor": "after an outage the bucket has saved its burst",
     "share too large": "a worker that is cut off counts one worker too few",
 }
@@ -34,7 +34,7 @@ class Events(NamedTuple):
 
     crash: int = 0
     lost: int = 0
-    order: int = 0
+    override: int = 0
     amnesia: int = 0
     cut: int = 0
     step_back: int = 0
@@ -47,7 +47,7 @@ class Setup(NamedTuple):
     Attributes:
         workers: how many.
         tasks: how many are held at the start, by any of the workers.
-        intervals: T of the declared limit, and of those that are ordered one after the other.
+        intervals: T of the declared limit, and of the overrides that are set one after the other.
         burst: slots in a full bucket.
         horizon: H, how far ahead slots are given out.
         grace: D, how long after its instant a slot may be used.

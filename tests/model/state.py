@@ -73,7 +73,7 @@ class Worker(NamedTuple):
 
     Attributes:
         held: tasks that wait for a slot.
-        version: of the record that it knows; 0 for the declared limit.
+        version: of the override that it knows; 0 for the declared limit.
         hand: its reservations.
         call: under way.
         has_asked: in this tick.
@@ -113,7 +113,7 @@ class Worker(NamedTuple):
 
 
 class Redis(NamedTuple):
-    """The bucket and the record: `last` is S, None for a full bucket; `lead`, its lead when it was written."""
+    """The bucket and the override: `last` is S, None for a full bucket; `lead`, its lead when it was written."""
 
     last: int | None = None
     lead: int = 0

@@ -30,8 +30,8 @@ def check(kind: Kind, mean_s: float, processes: int, workers: int, factor: float
 
     In 5 s few tasks of a second start: two starts more or less do not count.
 
-    Calls: 100 a second per worker; one a start in pools of 8 where they wait for the pool, a tenth more where a run
-    time says nothing of its end and the reserved slot is lost. Who waits for slots asks up to 20 times a second.
+    Calls: 100 a second per worker; one a start in pools of 8 if they wait for the pool, a tenth more if a run time says
+    nothing of its end and the reserved slot is lost. A worker that waits for slots asks up to 20 times a second.
     """
     outcome = busy(kind, mean_s, processes, workers, factor, seconds)
     knowing = busy(kind, mean_s, processes, workers, factor, seconds, knows=True)

@@ -33,7 +33,7 @@ class Footprint:
 
     @classmethod
     def read(cls, pid: int, at: float) -> Footprint:
-        """Look at a process, where there is /proc."""
+        """Look at a process, on systems with /proc."""
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         return cls(at, pages * os.sysconf("SC_PAGE_SIZE") / 2**20, len(os.listdir(f"/proc/{pid}/fd")))
 

@@ -43,8 +43,8 @@ BACKLOG, LONG_BACKLOG = 8, 300
 UNLIMITED_S = 5.0
 #: From one event to the next, in seconds.
 PHASE_S = 12.0
-#: An order is in force everywhere so long after its reply, in seconds, as `docs/limits` says.
-ORDERED_S = 0.25
+#: An override is in force everywhere so long after its reply, in seconds, as `docs/limits` says.
+IN_FORCE_S = 0.25
 #: A worker that was told to end may take so long, in seconds, and then is killed, as supervisors do.
 GRACE_S = 20
 #: Within this time after an event each task must have started again, in seconds: two intervals of the slowest, and what
@@ -238,7 +238,7 @@ class Soak:
             name, f"{rate}/m", destination=destination, reply=True, timeout=5, limit=1
         )
         if any("ok" in it for reply in replies for it in reply.values()):
-            self._changes[name].append((time.monotonic() + ORDERED_S, rate / 60))
+            self._changes[name].append((time.monotonic() + IN_FORCE_S, rate / 60))
         else:
             self._stuck.append(f"no reply to rate_limit {name}")
         return f"limit of {name} {rate}/m"

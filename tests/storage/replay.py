@@ -80,16 +80,16 @@ class Bucket:
     def set(
         self, now_us: int | None, change: Mapping[str, object], id: str = "a", late_us: int = 0
     ) -> tuple[bool, str]:
-        """Order a change; whether it was written, and the record there is then."""
+        """Request a change; whether it was written, and the override there is then."""
         entry = {"by": "me", "source": "test", "reason": "why", **change}
         count, *call = set_override_call(PREFIX, NAME, entry, id, late_us, CHANNEL)
         keys, args = call[: int(count)], call[int(count) :]
-        written, _, record = self._set(keys, args if now_us is None else [*args, now_us])
-        return bool(written), record
+        written, _, override = self._set(keys, args if now_us is None else [*args, now_us])
+        return bool(written), override
 
-    def keep(self, records: Mapping[str, str], era: str = "new") -> tuple[str | None, int, dict[str, str]]:
-        """Send what a worker knows; returns the era, its changes, and all records there are then."""
-        count, *call = sync_overrides_call(PREFIX, era, records)
+    def keep(self, overrides: Mapping[str, str], era: str = "new") -> tuple[str | None, int, dict[str, str]]:
+        """Send what a worker knows; returns the era, its changes, and all overrides there are then."""
+        count, *call = sync_overrides_call(PREFIX, era, overrides)
         _, id, changes, pairs = self._keep(call[: int(count)], call[int(count) :])
         return id, int(changes or 0), dict(zip(pairs[::2], pairs[1::2]))
 

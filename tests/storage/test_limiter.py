@@ -47,7 +47,7 @@ class Client(Wire):
     Attributes:
         replies: the replies to `reserve`, in the order they came.
         reports: what the limiter reported.
-        heard: the names of buckets for which a record has come.
+        heard: the names of buckets for which an override has come.
     """
 
     def __init__(self, url: str) -> None:
