@@ -33,7 +33,7 @@ PURPOSE = {
     "storage": "what Redis keeps, and how it is reached",
     "broker": "what held messages need",
     "settings": "what the application says",
-    "worker": "where Celery's worker is met",
+    "worker": "the seam with Celery's worker",
     "face": "what people import",
     "cli": "what people type",
 }
