@@ -388,7 +388,10 @@ def test_a_redis_channel_has_an_index_of_what_is_not_acknowledged(lived: Any) ->
     app = application("redis://localhost:1")
     transport = app.connection_for_read().transport
     channel = transport.Channel
-    names = ("unacked_index_key", "visibility_timeout", "conn_or_acquire", "max_connections", "basic_reject")
+    names = (
+        *("unacked_index_key", "visibility_timeout", "conn_or_acquire", "max_connections", "basic_reject"),
+        *("_create_client", "pool"),
+    )
     seam(
         all(hasattr(channel, name) for name in names),
         "Channel",
@@ -567,6 +570,17 @@ def test_redis_py_raises_error_replies_and_stays_connected_and_tells_a_lost_conn
         "storage/hub_connection.py",
         "redis/_parsers/socket.py",
     )
+
+
+def test_a_redis_channel_makes_a_client_of_its_pool_for_each_use(empty_redis: Server) -> None:
+    """broker/redis.py keeps one: it has nothing but the pool, and is made by `_create_client` without `asynchronous`."""
+    with Connection(f"{empty_redis.url}/0") as connection:
+        channel = connection.default_channel
+        with channel.conn_or_acquire() as client, channel.conn_or_acquire() as another:
+            seam(client is not another, "_create_client", "broker/redis.py", "kombu/transport/redis.py")
+            seam(client.connection_pool is channel.pool, "pool", "broker/redis.py", "kombu/transport/redis.py")
+            seam(client.connection is None, "connection", "broker/redis.py", "redis/client.py")
+        seam(channel.client.connection_pool is not channel.pool, "client", "broker/redis.py", "kombu/transport/redis.py")
 
 
 def test_a_redis_channel_keeps_what_it_has_brought_by_tag_and_gives_it_back_by_tag(empty_redis: Server) -> None:

@@ -138,9 +138,8 @@ class Queues:
 
     def hold(self, request: Any) -> HeldRequest:
         """A request that begins to be held: while its message is being delivered, or when its ETA has come."""
-        is_known = request in self._arrivals
-        arrival = self._arrivals.pop(request) if is_known else self._arrival(request)
-        return HeldRequest(request, arrival, time.time())
+        arrival = self._arrivals.pop(request, None) if request.eta else None
+        return HeldRequest(request, arrival or self._arrival(request), time.time())
 
     def _received(self, request: Any, **kwargs: Any) -> None:
         if request.eta:

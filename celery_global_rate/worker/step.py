@@ -23,7 +23,7 @@ from ..broker.held_request import HeldRequest
 from ..broker.polling import look_up_often
 from ..broker.prefetch import renewal
 from ..broker.queues import Queues
-from ..broker.redis import LostConnections, acknowledge_in_turn
+from ..broker.redis import LostConnections, acknowledge_in_turn, keep_client
 from ..broker.shutdown import requeue_held
 from ..declared_limits import Declared, has_own_strategy
 from ..limits.limit import Limit
@@ -114,6 +114,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         self._lost_connections.requeue(consumer.connection)
         self._lost_connections.watch(consumer.connection)
         self._ack_deadline.begin()
+        keep_client(consumer.connection.default_channel)
         for step in consumer.steps:
             if (box := getattr(step, "box", None)) is not None:
                 self.broadcast.listen(box.node)

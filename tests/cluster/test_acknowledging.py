@@ -1,4 +1,4 @@
-"""Greenlets that are released together acknowledge together, and a Redis broker's channel has ten connections."""
+"""What a Redis broker's channel needs to acknowledge: connections, of which it has ten, and clients for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from kombu import Connection
 
-from celery_global_rate.broker.redis import acknowledge_in_turn
+from celery_global_rate.broker.redis import acknowledge_in_turn, keep_client
 from testbed.cluster import Cluster
 from testbed.server import Redis
 
@@ -58,6 +58,48 @@ def test_what_has_no_such_pool_is_left_alone() -> None:
         acknowledge_in_turn(channel)
 
         assert "basic_ack" not in vars(channel)
+
+
+def test_one_client_notes_and_acknowledges_until_its_pool_is_gone(
+    empty_redis: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kombu makes two for each message. After a lost connection the channel has another pool, and so another client."""
+    with Connection(f"{empty_redis.url}/0") as connection:
+        channel = connection.default_channel
+        keep_client(channel)
+        made: list[Any] = []
+        create = channel.Client
+
+        def client(**options: Any) -> Any:
+            made.append(options["connection_pool"])
+            return create(**options)
+
+        monkeypatch.setattr(channel, "Client", client)
+        queue = connection.SimpleQueue("kept")
+
+        def settle() -> None:
+            for number in range(10):
+                queue.put(number)
+            for _ in range(10):
+                queue.get(timeout=2).ack()
+
+        settle()
+        first = made.count(channel.pool)
+        channel._disconnect_pools()
+        settle()
+        again = made.count(channel.pool)
+        left = empty_redis.client().hlen(channel.unacked_key)
+
+    assert (first, again) == (1, 1)
+    assert left == 0
+
+
+def test_a_channel_of_another_broker_keeps_its_clients() -> None:
+    with Connection("memory://") as connection:
+        channel = connection.default_channel
+        keep_client(channel)
+
+        assert "_create_client" not in vars(channel)
 
 
 @pytest.mark.parametrize(
