@@ -573,7 +573,7 @@ def test_redis_py_raises_error_replies_and_stays_connected_and_tells_a_lost_conn
 
 
 def test_a_redis_channel_makes_a_client_of_its_pool_for_each_use(empty_redis: Server) -> None:
-    """broker/redis.py keeps one: it has nothing but the pool, and is made by `_create_client` without `asynchronous`."""
+    """broker/redis.py keeps one: it has nothing but the pool."""
     with Connection(f"{empty_redis.url}/0") as connection:
         channel = connection.default_channel
         with channel.conn_or_acquire() as client, channel.conn_or_acquire() as another:

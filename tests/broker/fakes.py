@@ -73,6 +73,7 @@ class RedisChannel:
         self.restored: list[str] = []
         self.taken = dict.fromkeys(tags, 0.0)
         self.error: Exception | None = None
+        self._create_client = self.conn_or_acquire
         self.qos = SimpleNamespace(
             _delivered=dict.fromkeys(tags), restore_by_tag=lambda tag, client: self.restored.append(tag)
         )
