@@ -121,7 +121,8 @@ def keep_client(channel: Any) -> None:
     """
     if not is_redis(channel):
         return
-    create, kept = channel._create_client, []
+    create = channel._create_client
+    kept: list[Any] = []
 
     def create_client(asynchronous: bool = False) -> Any:
         if asynchronous:  # these are kept by kombu, and have another pool
