@@ -48,6 +48,7 @@ class Aside:
     Args:
         most: so many messages of a queue may be held.
         queues: the worker's.
+        held: how much is held in all.
         busy: the buckets that hold something.
         clock: the worker's view of the Redis clock.
         monotonic: the clock, in seconds.
@@ -60,13 +61,14 @@ class Aside:
         self,
         most: int,
         queues: ConsumedQueues,
+        held: Callable[[], int],
         busy: Callable[[], Iterable[Bucket]],
         clock: RedisClock,
         monotonic: Callable[[], float],
     ) -> None:
         self._most = most
         self._queues = queues
-        self._busy = busy
+        self._held, self._busy = held, busy
         self._clock = clock
         self._monotonic = monotonic
         self._is_connected = self._is_on = False
@@ -122,7 +124,7 @@ class Aside:
     @property
     def _has_room(self) -> bool:
         """Whether no queue is aside, and less is held in all than may be of any."""
-        return not self.names and sum(bucket.held_count for bucket in self._busy()) < self._most
+        return not self.names and self._held() < self._most
 
     def _look(self) -> None:
         self._came = 0

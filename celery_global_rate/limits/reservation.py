@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -116,6 +117,9 @@ class SlotSource(Protocol):
 
     def reserve(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
         """Ask for up to `wanted` slots; `reply` is called once, with None if there was no answer."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is asked for meanwhile goes out at the end, in one write."""
 
     def give_back(self, name: str, reservation: Reservation) -> None:
         """Return what is left of a reservation."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -134,6 +134,30 @@ class Bucket:
     def opens(self, clock: RedisClock) -> float:
         """The monotonic instant from which requests may be released, limit or not."""
         return clock.reached(self.floor_us) if self.floor_us else float("-inf")
+
+    @property
+    def first_us(self) -> int:
+        """The next slot in hand, on the Redis clock (epoch us); without one, the next that was free."""
+        return self.reservation.due_us if self.reservation else self.next_us
+
+    def first_after(self, redis_us: float) -> int:
+        """The first slot in hand that is later than an instant (epoch us); without one in hand, the next free one."""
+        for reservation in self.reservations:
+            if (due := reservation.due_by(redis_us)) < reservation.left:
+                return reservation.slot_us(reservation.used + due)
+        return self.next_us
+
+    @property
+    def dues_us(self) -> Iterator[int]:
+        """When each slot in hand is due, on the Redis clock (epoch us)."""
+        for reservation in self.reservations:
+            for index in range(reservation.used, reservation.count):
+                yield reservation.slot_us(index)
+
+    def most_slots(self, clock: RedisClock, limit: Limit, now: float) -> int:
+        """How many slots an answer can have at the most, by the last one: those up to the horizon, and a burst."""
+        is_ready = clock.reached(self.next_us) <= now
+        return (limit.burst if is_ready else 1) + int(HORIZON_S / limit.interval_s)
 
     def ahead_s(self, clock: RedisClock, now: float) -> float:
         """How far ahead the next slot lies that the last answer left, in seconds, up to H; 0 if it lies ready."""

@@ -11,21 +11,26 @@ from typing import Any
 from ..limits.limit import Limit
 from ..limits.reservation import Reservation, SlotSource
 from ..limits.timing import HORIZON_S
-from .bucket import FEW, SHORTEST_PAUSE_S, Bucket, Call
+from .bucket import FEW, Bucket, Call, Leaving
 from .capacity import FULL_POOL_POLL_S, Capacity, Pool
 from .faults import Faults
+from .lists import Lists
+from .pace import MOST_CALLS, Pace
+from .room import Room
 
-NOW = float("-inf")
 #: The share of its usable time after which a due slot lets its task wait on deck rather than wait for a free process.
 PRESSING = 0.04
 #: If the limit is out of reach, this many held tasks are worth a call as soon as no slot is in hand.
 WORTH_A_CALL = FEW // 2
-#: What is in hand suffices if it does for this long, in seconds: about a pause between two calls.
-ENOUGH_S = 0.01
+#: So many buckets that the pool has nothing for are looked at in a turn: those that follow have waited less long.
+MOST_REFUSED = 8
 
 
 class Scheduler:
     """Holds requests until their slot is due and a process is free.
+
+    A turn looks at the buckets to which something has happened, those whose instant has come, those with a due slot,
+    and the first of those that want slots. However many others wait, it takes no longer.
 
     An error in the turn of one bucket stays there: the others have their turns, and this one its next after a pause.
 
@@ -40,7 +45,6 @@ class Scheduler:
 
     Attributes:
         missed: slots that were reserved and came too late to be used, since the start.
-        busy: the buckets that hold something or wait for an answer, by their names.
     """
 
     def __init__(
@@ -60,19 +64,38 @@ class Scheduler:
         self._limiter = limiter
         self._wake, self._cover = wake, cover
         self._monotonic, self._chance = monotonic, chance
-        self.busy: dict[str, Bucket] = {}
-        self._pumping = False
-        self._serve_at = NOW
+        self._lists = Lists()
+        self._room = Room(self._capacity, self._lists, limiter.clock)
+        self._pace = Pace()
+        #: Whether buckets may ask in this turn; else when they are looked at again, and whether the next end of a task
+        #: is a reason to: one had no slot, and the pool had no room for it.
+        self._is_asking = self._is_starved = False
+        self._ask_at = float("inf")
+        #: When a process is claimed for the next slot.
+        self._claim_at = float("inf")
+        self._leaving: dict[Bucket, None] = {}
+        self._is_pumping = self._is_again = False
+
+    @property
+    def busy(self) -> dict[str, Bucket]:
+        """The buckets that hold something or wait for an answer, by their names."""
+        return self._lists.busy
 
     @property
     def held(self) -> int:
         """Requests held in all buckets."""
-        return sum(bucket.held_count for bucket in self.busy.values())
+        return self._lists.totals.held
 
     @property
     def requests(self) -> list[Any]:
         """All of them."""
         return [request for bucket in self.busy.values() for request in bucket.requests]
+
+    @property
+    def leaving(self) -> list[Bucket]:
+        """The buckets with requests that are to be dismissed."""
+        self._leaving = {bucket: None for bucket in self._leaving if bucket.leaving}
+        return list(self._leaving)
 
     def hold(self, bucket: Bucket, request: Any) -> None:
         """Take a request in. It is released at once if its bucket has no limit."""
@@ -81,8 +104,11 @@ class Scheduler:
         is_expected = bucket.name in self.busy and (bucket.call is not None or now < bucket.ask_at)
         self.busy[bucket.name] = bucket
         if bucket.limit is None or not is_expected:
+            self._lists.touched[bucket] = None
             self.pump()
-        elif len(bucket.held) <= bucket.most_covered:
+            return
+        self._lists.count(bucket)
+        if len(bucket.held) <= bucket.most_covered:
             self._cover_held()
 
     def configure(self, bucket: Bucket, limit: Limit | None, floor_us: int = 0) -> None:
@@ -92,21 +118,26 @@ class Scheduler:
         self._let_go(bucket)
         bucket.limit, bucket.floor_us = limit, floor_us
         bucket.ask_at = self._monotonic()
+        self._lists.touched[bucket] = None
         self.pump()
 
     def let_go(self) -> None:
         """Give all slots in hand back."""
         for bucket in self.busy.values():
             self._let_go(bucket)
+            self._lists.touched[bucket] = None
 
     def clear(self) -> None:
         """Forget all held requests, which the broker redelivers, and give their slots back."""
-        buckets = list(self.busy.values())
-        self.busy.clear()
-        for bucket in buckets:
+        for bucket in self._lists.clear():
             bucket.clear()
             self._let_go(bucket)
         self._cover_held()
+
+    def left(self, bucket: Bucket, leaving: Leaving, is_dismissed: bool) -> None:
+        """Celery was to dismiss a request: it is gone for good, or wanted after all."""
+        bucket.left(leaving, is_dismissed)
+        self._touch(bucket)
 
     def ended(self, run_time_s: float) -> None:
         """A released task has ended, and has left its process to the next one.
@@ -117,91 +148,119 @@ class Scheduler:
         now = self._monotonic()
         is_time = isinstance(run_time_s, (int, float)) and 0 <= run_time_s < math.inf
         has_room = self._capacity.ended(run_time_s if is_time else None, now)
-        if now >= self._serve_at:
+        if self._is_starved or self._lists.touched or now >= self._next_at:
             self.pump()
         elif has_room:
-            self._pump()
+            self._turn()
 
     def pump(self) -> None:
         """Do all that is due now, and ask to be woken for what comes next."""
-        if not self._pumping:
-            self._serve_at = NOW
-        self._pump()
+        self._is_asking = True
+        self._turn()
 
-    def _pump(self) -> None:
-        """Release what is due, and serve the buckets if that is due as well."""
-        if self._pumping:  # a pool may run a task inside start(), or have a process for us inside line_up()
+    def _turn(self) -> None:
+        """Release what is due, and ask for slots if something calls for it."""
+        if self._is_pumping:  # a pool may run a task inside start(), or have a process for us inside line_up()
+            self._is_again = True
             self._wake(self._monotonic())
             return
-        self._pumping = True
+        self._is_pumping, self._is_again = True, False
         try:
-            longest_wait_first = sorted(self.busy.values(), key=lambda bucket: bucket.waiting_since)
-            self._capacity.is_far = all(bucket.is_far for bucket in longest_wait_first)
-            for bucket in longest_wait_first:
-                self._turn(bucket, "releasing tasks", self._release)
-            if self._serve_at == NOW:
-                self._serve_all(longest_wait_first)
+            self._look_at_all()
+            if self._is_asking:
+                self._ask_all()
+                self._faults.guard("lining up for the pool", self._line_up)
         finally:
-            self._pumping = False
-
-    def _serve_all(self, longest_wait_first: list[Bucket]) -> None:
-        self._serve_at = float("inf")
-        turns = [self._turn(bucket, "reserving slots", self._serve) for bucket in longest_wait_first]
-        self._faults.guard("lining up for the pool", self._line_up)
-        for bucket in longest_wait_first:
-            if bucket.is_idle:
-                self.busy.pop(bucket.name, None)
+            self._is_pumping = False
         if self.busy:
-            wake_at = min(turns, default=float("inf"))
-            self._serve_at = min(self._serve_at, wake_at)
-            self._wake(wake_at)
+            self._wake(self._monotonic() if self._is_again or self._lists.touched else self._next_at)
         self._cover_held()
 
-    def _turn(self, bucket: Bucket, place: str, part: Callable[[Bucket], float]) -> float:
-        """One part of a bucket's turn; returns the monotonic instant of the next one."""
-        now = self._monotonic()
-        return bucket.retry.at if now < bucket.retry.at else self._attempt(bucket, place, part)
+    def _look_at_all(self) -> None:
+        """Look at each bucket that may have something to do, the longest wait first."""
+        self._lists.touch_due(self._monotonic())
+        self._is_asking = self._is_asking or bool(self._lists.touched)
+        self._capacity.is_far = not self._lists.totals.near
+        for bucket in self._lists.to_look_at:
+            self._attempt(bucket, "releasing tasks", self._look)
 
-    def _attempt(self, bucket: Bucket, place: str, part: Callable[[Bucket], float]) -> float:
+    def _attempt(self, bucket: Bucket, place: str, part: Callable[[Bucket], object]) -> None:
+        """One part of a bucket's turn. After an error the bucket has its next one when a pause is over."""
         try:
-            return part(bucket)
+            part(bucket)
         except self._faults.passing:
             raise
         except Exception as exc:
             self._faults.note(place, exc, bucket.name)
             self._let_go(bucket)  # or what it has in hand would keep processes from the others
             bucket.retry.failed(self._monotonic())
-            return bucket.retry.at
+            self._lists.leave_alone(bucket, bucket.retry.at)
+
+    def _touch(self, bucket: Bucket) -> None:
+        """Something has happened to a bucket: look at it in the next turn, which is soon."""
+        self._lists.touched[bucket] = None
+        self._wake(self._monotonic())
+
+    def _look(self, bucket: Bucket) -> None:
+        if self._monotonic() < bucket.retry.at:
+            self._lists.leave_alone(bucket, bucket.retry.at)
+            return
+        self._release(bucket)
+        self._settle(bucket)
+        self._lists.touched.pop(bucket, None)
+
+    def _settle(self, bucket: Bucket) -> None:
+        """See what a bucket waits for now: a process, a slot, an instant, or nothing any more."""
+        now = self._monotonic()
+        back_at = bucket.bring_back(now)
+        if bucket.call is not None and now > bucket.call.expires:
+            bucket.call = None
+            bucket.unanswered(now, self._chance())
+        if bucket.is_idle:
+            self._lists.drop(bucket)
+            return
+        if bucket.limit is None:
+            next_at = max(now, bucket.opens(self._limiter.clock)) if bucket.held else back_at
+            is_ready = next_at <= now
+        else:
+            is_ready = bucket.reservation is not None and self._due_at(bucket) <= now
+            next_at = min(self._next_look(bucket, bucket.limit, now), back_at)
+        if self._lists.put(bucket, now, is_ready, next_at):
+            self._is_asking = True
+
+    @property
+    def _next_at(self) -> float:
+        return min(self._lists.agenda.next_at, self._ask_at, self._claim_at)
 
     def _line_up(self) -> None:
-        if not self._capacity.is_in_line:
-            self._pool.line_up(0, 0)
-            return
-        now, buckets = self._monotonic(), self.busy.values()
-        waiting = sum(len(bucket.held) for bucket in buckets if bucket.limit)
-        self._pool.line_up(*self._capacity.places(waiting, sum(self._of_use(bucket, now) for bucket in buckets)))
+        """Have places in the line for the pool if there is one, and processes kept for the slots that come next."""
+        processes = self._pool.processes
+        of_use, self._claim_at = self._room.of_use(self._monotonic(), processes)
+        is_in_line = self._capacity.is_in_line
+        self._pool.line_up(*(self._capacity.places(self._lists.totals.waiting, of_use) if is_in_line else (0, 0)))
 
     def _cover_held(self) -> None:
-        self._faults.guard("lending prefetch slots", self._cover, self._to_cover)
+        self._faults.guard("lending prefetch slots", self._cover, self._lists.totals.covered)
 
-    def _release(self, bucket: Bucket) -> float:
+    def _release(self, bucket: Bucket) -> None:
         """Start what is due and fits into the pool; what came too late to start is missed."""
         if bucket.limit is None:
-            return self._pass_on(bucket)
+            self._pass_on(bucket)
+            return
         clock, usable_s, room = self._limiter.clock, bucket.limit.usable_s, None
         while (room is None or room > 0) and (reservation := bucket.reservation) is not None:
             if not self._is_wanted(bucket):
                 self._let_go(bucket)
-                return NOW
+                return
             # Anew for each, and after all that may take long: this worker may have been stopped as well.
             now = self._monotonic()
             late_s = reservation.late_s(clock, now)
             if late_s > usable_s or late_s < -2 * HORIZON_S:  # so early only on a clock that has stepped back since
                 self.missed += bucket.missed(reservation.miss(clock, now - usable_s), now)
-                self._serve_at = NOW
+                self._is_asking = True
                 continue
             if late_s < 0:
-                return NOW
+                return
             if room is None:
                 is_pressed = bucket.has_spare or late_s >= usable_s * PRESSING
                 room = self._capacity.with_deck if is_pressed else self._capacity.at_once
@@ -209,28 +268,23 @@ class Scheduler:
                 room -= 1
                 reservation.used += 1
                 self._start(bucket)
-        self._rest(bucket)
-        return NOW
+        if bucket.held and bucket.is_far:
+            self._rest(bucket)
 
     def _rest(self, bucket: Bucket) -> None:
-        """See when the pool is to be looked at again, and whether the bucket is to be served before."""
-        if not bucket.held:
-            self._serve_at = NOW  # there is nothing to cover any more
-        elif not bucket.is_far:
-            return
-        elif bucket.reservation is None and len(bucket.held) >= WORTH_A_CALL:
+        """If a limit is out of reach, see when the pool is to be looked at again, or slots are asked for before."""
+        if bucket.reservation is None and len(bucket.held) >= WORTH_A_CALL:
             bucket.ran_dry()
-            self._serve_at = NOW
+            self._is_asking = True
         elif len(self.busy) == 1:
             self._capacity.rests(bucket.reservation is not None)
 
-    def _pass_on(self, bucket: Bucket) -> float:
+    def _pass_on(self, bucket: Bucket) -> None:
         """Start what has no limit any more, as many as there are processes: a solo pool runs them right here."""
         is_open = bucket.opens(self._limiter.clock) <= self._monotonic()
         for _ in range(self._pool.processes if is_open else 0):
             if self._is_wanted(bucket):
                 self._start(bucket)
-        return NOW
 
     def _start(self, bucket: Bucket) -> None:
         """Start the next held request. One that cannot be started is put off, so that the others can."""
@@ -257,9 +311,11 @@ class Scheduler:
         except Exception as exc:
             self._faults.note("looking whether a task is still wanted", exc, bucket.name)
             bucket.put_off(request, self._monotonic())
+            self._touch(bucket)
             return True
         if is_gone and bucket.leave(request):
-            self._wake(self._monotonic())
+            self._leaving[bucket] = None
+            self._touch(bucket)
             return True
         return False
 
@@ -271,87 +327,60 @@ class Scheduler:
             bucket.held.popleft()
         return False
 
-    def _serve(self, bucket: Bucket) -> float:
-        """Ask for slots if it is time to; returns the monotonic instant of what comes next for this bucket."""
-        now = self._monotonic()
-        back_at = bucket.bring_back(now)
-        if bucket.limit is None:
-            return max(now, bucket.opens(self._limiter.clock)) if bucket.held else back_at
-        if bucket.call is not None and now > bucket.call.expires:
-            bucket.call = None
-            bucket.unanswered(now, self._chance())
-        if bucket.call is None and now >= bucket.ask_at and bucket.unprovided:
-            self._ask(bucket, bucket.limit, now)
-        return min(self._next_look(bucket, bucket.limit, now), back_at)
-
     def _next_look(self, bucket: Bucket, limit: Limit, now: float) -> float:
         """The monotonic instant at which a limited bucket has something to do, unless something happens before."""
-        if bucket.call:
-            at = bucket.call.expires
-        elif now < bucket.ask_at:
-            at = bucket.ask_at
-        else:
-            at = now + self._capacity.look_s
-        reservation = bucket.reservation
-        due_at = self._limiter.clock.reached(reservation.due_us if reservation else bucket.next_us)
-        if reservation:
+        at = bucket.call.expires if bucket.call else bucket.ask_at
+        if at <= now:
+            at = float("inf")  # it wants slots, or nothing
+        if bucket.reservation:
+            due_at = self._due_at(bucket)
             pressing_at = due_at if bucket.has_spare else due_at + limit.usable_s * PRESSING
             steps = (due_at, pressing_at, now + FULL_POOL_POLL_S)
             at = min(at, next(instant for instant in steps if instant > now))
-        claim_at = due_at - self._capacity.claim_s(limit)
-        return min(at, claim_at) if claim_at > now else at
+        return at
 
-    def _ask(self, bucket: Bucket, limit: Limit, now: float) -> None:
-        wanted = min(bucket.unprovided, self._of_use_soon(bucket, limit, now) - self._committed)
+    def _due_at(self, bucket: Bucket) -> float:
+        """The monotonic instant of the next slot in hand."""
+        assert bucket.reservation is not None
+        return self._limiter.clock.reached(bucket.reservation.due_us)
+
+    def _ask_all(self) -> None:
+        """Ask for slots, the longest wait first, in one write."""
+        self._is_starved, self._ask_at = False, float("inf")
+        now = self._monotonic()
+        if self._lists.askers and len(self.busy) > 1 and now < self._pace.at:
+            self._ask_at = self._pace.at
+        elif self._lists.askers:
+            self._calls = refused = 0
+            self._room.look(now)
+            with self._limiter.together():
+                for bucket in self._lists.askers.first(MOST_CALLS + MOST_REFUSED):
+                    calls = self._calls
+                    self._attempt(bucket, "reserving slots", self._ask)
+                    refused += calls == self._calls
+                    if self._calls == MOST_CALLS or refused == MOST_REFUSED:
+                        break
+            if self._calls:
+                self._pace.wrote(now)
+            if self._lists.askers:
+                self._ask_at = now + self._capacity.look_s
+        self._is_asking = False
+
+    def _ask(self, bucket: Bucket) -> None:
+        limit, now = bucket.limit, self._monotonic()
+        assert limit is not None
+        room = self._room.to_ask_for(bucket, limit, now)
+        wanted = min(bucket.unprovided, room, bucket.most_slots(self._limiter.clock, limit, now))
         if wanted <= 0:
-            if not bucket.committed:
-                self._serve_at = NOW  # when the next task ends
-        elif not bucket.has_spare:  # if there are slots to spare, one too many hurts nobody
+            self._is_starved = self._is_starved or not bucket.committed
+            return
+        if not bucket.has_spare:  # if there are slots to spare, one too many hurts nobody
             wanted = bucket.drop_gone(partial(self.is_gone, bucket), bucket.in_hand, partial(le, wanted))
         if wanted > 0:
+            self._calls += 1
             call = bucket.asks(wanted, now)
             self._limiter.reserve(bucket.name, limit, wanted, partial(self._reply, bucket, call))
-
-    def _of_use_soon(self, bucket: Bucket, limit: Limit, now: float) -> int:
-        """For how many slots a process will be there in time, those in hand among them.
-
-        A slot can be used until its grace ends, so that is when processes count, those whose task will probably end
-        by then among them. How sure that must be depends on what becomes of the slot otherwise. One that lies ready is
-        lost if nobody takes it now. One that lies ahead can be had later, by us or by a worker with a process for it
-        then. If others wait, count on two standard deviations fewer than expected as soon as it lies a grace ahead.
-        If slots come no faster than the horizon, each is asked for by itself, once a process is free.
-        """
-        if limit.interval_s >= HORIZON_S and not self._capacity.is_crowded:
-            return self._capacity.slots(0.0)
-        if 0 < bucket.committed >= self._capacity.slots(ENOUGH_S):
-            return 0
-        ahead_s = bucket.ahead_s(self._limiter.clock, now)
-        deviations = 0.3 + (1.7 * min(1.0, ahead_s / limit.usable_s) if bucket.waiting > 1 else 0.0)
-        return self._capacity.slots(ahead_s + limit.usable_s, deviations)
-
-    @property
-    def _to_cover(self) -> int:
-        return sum([min(bucket.held_count, bucket.most_covered) for bucket in self.busy.values()])
-
-    @property
-    def _committed(self) -> int:
-        """Slots in hand or asked for, of all buckets."""
-        return sum(bucket.committed for bucket in self.busy.values())
-
-    def _of_use(self, bucket: Bucket, now: float) -> int:
-        """Processes that a bucket could use in a moment: for slots that are due by the time that one comes.
-
-        If slots lie ready, it could use one for each slot in hand, and for each request that is about to ask for one.
-        """
-        if bucket.limit is None:
-            return 0
-        if bucket.has_spare:
-            is_asking = bucket.call is None and bucket.ask_at <= now + SHORTEST_PAUSE_S
-            return bucket.committed + (bucket.unprovided if is_asking else 0)
-        by_us = self._limiter.clock.now_us(now + self._capacity.claim_s(bucket.limit))
-        if bucket.in_hand:
-            return sum(reservation.due_by(by_us) for reservation in bucket.reservations)
-        return int(bucket.call is None and bucket.unprovided > 0 and 0 < bucket.next_us <= by_us)
+        self._settle(bucket)
 
     def _reply(self, bucket: Bucket, call: Call, reservation: Reservation | None) -> None:
         now = self._monotonic()
@@ -363,10 +392,11 @@ class Scheduler:
         if bucket.call is not call:
             return
         bucket.call = None
+        self._lists.touched[bucket] = None
         self._attempt(bucket, "taking slots", partial(self._take, call=call, reservation=reservation))
         self.pump()
 
-    def _take(self, bucket: Bucket, call: Call, reservation: Reservation | None) -> float:
+    def _take(self, bucket: Bucket, call: Call, reservation: Reservation | None) -> None:
         now = self._monotonic()
         if reservation is None:
             bucket.unanswered(now, self._chance())
@@ -374,7 +404,6 @@ class Scheduler:
             bucket.ask_at = now  # it is known now, and the limit is the same
         else:
             bucket.granted(reservation, call, self._limiter.clock, now, self._chance())
-        return bucket.ask_at
 
     def _let_go(self, bucket: Bucket) -> None:
         for reservation in bucket.let_go():

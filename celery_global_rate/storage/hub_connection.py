@@ -7,7 +7,8 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
@@ -59,6 +60,8 @@ class HubConnection:
         self._opener: threading.Thread | None = None
         self._reopen_at = 0.0
         self._answers: deque[tuple[float, Answer]] = deque()
+        #: What goes out together, or None if each command goes out at once.
+        self._parts: list[bytes] | None = None
 
     @property
     def silent_s(self) -> float:
@@ -92,6 +95,23 @@ class HubConnection:
         # Packed first: a command that cannot be packed must not wait for an answer, or it would get the next one's.
         parts = self._redis.pack_command(*command)
         self._answers.append((time.monotonic(), answer))
+        if self._parts is None:
+            self._write(parts)
+        else:
+            self._parts += parts
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is sent meanwhile goes out at the end, in one write."""
+        self._parts = []
+        try:
+            yield
+        finally:
+            parts, self._parts = self._parts, None
+            if parts and self._redis is not None:
+                self._write([b"".join(parts)])
+
+    def _write(self, parts: list[bytes]) -> None:
         try:
             # Not by send_packed_command: that closes the socket on an error, while the loop still listens to it.
             for part in parts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Protocol
 
@@ -26,6 +27,9 @@ class Connection(Protocol):
 
     def send(self, command: tuple[Any, ...], answer: Callable[[object], None]) -> None:
         """Send a command; `answer` is called once with the reply or an exception."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is sent meanwhile goes out at the end, in one write."""
 
     def receive(self) -> None:
         """Take the answers that have arrived."""
@@ -120,6 +124,10 @@ class Limiter:
             reply(None)
         else:
             self._ask(name, limit, wanted, reply)
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is asked for meanwhile goes out at the end, in one write."""
+        return self._connection.together()
 
     def _try(self, name: str, limit: Limit) -> None:
         """See whether Redis is back. What it grants comes too late for this call, and is given back."""

@@ -24,27 +24,29 @@ class Dismissals:
     request at a time, after pauses that grow; a request that fails by itself comes after all others.
 
     Args:
-        busy: the buckets that need attention.
+        buckets: those with requests that leave them.
         dismiss: whether a request has been dismissed; else it is wanted after all.
+        left: called with a request that was tried, and whether it has been dismissed.
         faults: logs errors.
         monotonic: the clock, in seconds.
     """
 
     def __init__(
         self,
-        busy: Callable[[], Iterable[Bucket]],
+        buckets: Callable[[], Iterable[Bucket]],
         dismiss: Callable[[Any], bool],
+        left: Callable[[Bucket, Leaving, bool], None],
         faults: Faults,
         monotonic: Callable[[], float],
     ) -> None:
-        self._busy, self._dismiss = busy, dismiss
+        self._buckets, self._dismiss, self._left = buckets, dismiss, left
         self._faults, self._monotonic = faults, monotonic
         self._at = float("-inf")
         self._retry = Retry(LONGEST_PAUSE_S)
 
     def keep_up(self, now: float) -> float:
         """Dismiss those that are due, for a while; returns the monotonic instant of the next time, or infinity."""
-        waiting = [(leaving.retry.at, bucket, leaving) for bucket in self._busy() for leaving in bucket.leaving]
+        waiting = [(leaving.retry.at, bucket, leaving) for bucket in self._buckets() for leaving in bucket.leaving]
         if waiting and now >= self._at:
             due = sorted((it for it in waiting if it[0] <= now), key=lambda it: it[0])
             begin = end = self._monotonic()
@@ -54,7 +56,7 @@ class Dismissals:
                 if not is_well or end - begin >= SLICE_S:
                     break
             self._at = max(end + max(SLICE_S, REST * (end - begin)), self._retry.at)
-        left = (leaving.retry.at for bucket in self._busy() for leaving in bucket.leaving)
+        left = (leaving.retry.at for bucket in self._buckets() for leaving in bucket.leaving)
         return max(self._at, min(left, default=float("inf")))
 
     def _attempt(self, bucket: Bucket, leaving: Leaving) -> bool:
@@ -67,6 +69,6 @@ class Dismissals:
             for retry in (leaving.retry, self._retry):
                 retry.failed(self._monotonic())
             return False
-        bucket.left(leaving, is_dismissed)
+        self._left(bucket, leaving, is_dismissed)
         self._retry = Retry(LONGEST_PAUSE_S)
         return True

@@ -89,13 +89,22 @@ class Engine:
         self._feed = OverrideFeed(
             settings.connection, self._waker, self._connection, prefix, channel, self.overrides, self._heartbeat
         )
-        self.aside = Aside(settings.max_held, queues, lambda: self.scheduler.busy.values(), clock, time.monotonic)
+        self.aside = Aside(
+            settings.max_held,
+            queues,
+            lambda: self.scheduler.held,
+            lambda: self.scheduler.busy.values(),
+            clock,
+            time.monotonic,
+        )
         self._credit = Credit(settings.max_held, self.aside.room, renewal)
         self.scheduler = Scheduler(
             pool, self.limiter, self._alarm.set, self._cover, time.monotonic, random.random, self._faults
         )
-        sweep = Sweep(self.scheduler.busy.values, self.scheduler.is_gone, time.monotonic)
-        dismissals = Dismissals(self.scheduler.busy.values, pool.dismiss, self._faults, time.monotonic)
+        sweep = Sweep(lambda: self.scheduler.busy.values(), self.scheduler.is_gone, time.monotonic)
+        dismissals = Dismissals(
+            lambda: self.scheduler.leaving, pool.dismiss, self.scheduler.left, self._faults, time.monotonic
+        )
         self._chores = Chores(
             {
                 "putting queues aside": self.aside.keep_up,

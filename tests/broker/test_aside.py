@@ -43,8 +43,12 @@ class World:
         self.clock.observe(round(self.now * 1e6), self.now, self.now)
         self.queues = Queues(*names, spared=spared)
         self.buckets: dict[str, Bucket] = {}
-        self.aside = Aside(most, self.queues, self.buckets.values, self.clock, lambda: self.now)
+        self.aside = Aside(most, self.queues, lambda: self.held, self.buckets.values, self.clock, lambda: self.now)
         self.aside.begin()
+
+    @property
+    def held(self) -> int:
+        return sum(bucket.held_count for bucket in self.buckets.values())
 
     def hold(self, queue: str | None, count: int, rate: str = "1/m") -> int:
         """Messages come, as many as the queue may bring; returns what may be lent then."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -42,7 +43,7 @@ class World:
         self.random = random.Random(seed)
         self.now = 0.0
         self.clock_step_us = 0
-        self.calls = 0
+        self.calls = self.writes = 0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
 
@@ -96,7 +97,9 @@ class Worker:
         self.scheduler = Scheduler(
             self, self, self._wake, self._cover, self.monotonic, self.world.random.random, self.faults
         )
-        self.dismissals = Dismissals(self.scheduler.busy.values, self.dismiss, self.faults, self.monotonic)
+        self.dismissals = Dismissals(
+            lambda: self.scheduler.leaving, self.dismiss, self.scheduler.left, self.faults, self.monotonic
+        )
 
     def monotonic(self) -> float:
         return self.world.now + self._skew
@@ -228,6 +231,12 @@ class Worker:
             reply(reservation)
 
         self.world.after(self.latency(), arrive)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        before = self.world.calls
+        yield
+        self.world.writes += self.world.calls > before
 
     def give_back(self, name: str, reservation: Reservation) -> None:
         self.world.after(self.latency(), lambda: self.world.give_back(name, reservation, self.world.redis_us))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +44,51 @@ def test_it_opens_in_a_thread_and_answers_in_the_loop_in_order(wire: Wire) -> No
     assert threads == {threading.current_thread()}
     assert [thread is threading.current_thread() for _, thread in wire.opened_by] == [False]
     assert wire.connection.silent_s == 0
+
+
+def test_what_is_sent_together_is_one_write(wire: Wire) -> None:
+    """Ten commands, in the order in which they were sent, and the next ones by themselves again."""
+    written: list[bytes] = []
+
+    class Socket:
+        """The real one, with its writes noted."""
+
+        def __init__(self, real: socket.socket) -> None:
+            self.real = real
+
+        def sendall(self, data: bytes) -> None:
+            written.append(data)
+            self.real.sendall(data)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.real, name)
+
+    wire.connection._redis._sock = Socket(wire.connection._redis._sock)
+    with wire.connection.together():
+        for number in range(10):
+            wire.send("ECHO", str(number))
+        before = len(written)
+    together = len(written)
+    wire.send("ECHO", "10")
+    wire.loop.run_until(lambda: len(wire.answers) == 11)
+
+    assert (before, together, len(written)) == (0, 1, 2)
+    assert wire.answers == [str(number).encode() for number in range(11)]
+
+
+def test_a_connection_lost_meanwhile_answers_all_that_was_to_go_together(wire: Wire) -> None:
+    """Each command has its error, once; what was not sent is never sent."""
+    with wire.connection.together():
+        wire.send("INCR", "count")
+        wire.connection.lose(ConnectionError("gone"))
+        wire.send("INCR", "count")
+    assert len(wire.answers) == 2
+    assert all(isinstance(answer, ConnectionError) for answer in wire.answers)
+
+    wire.loop.run_until(lambda: wire.connection.open() or wire.connection._redis)  # type: ignore[func-returns-value]
+    wire.send("GET", "count")
+    wire.loop.run_until(lambda: len(wire.answers) == 3)
+    assert wire.answers[2] is None
 
 
 def test_an_answer_that_arrives_byte_by_byte_is_put_together(own_redis: Redis) -> None:

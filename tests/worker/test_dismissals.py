@@ -20,7 +20,7 @@ class Backend:
         self.calls: list[tuple[float, str]] = []
         self.bucket = Bucket("task", Limit.parse("1/h"))
         faults = Faults(monotonic=lambda: self.now)
-        self.dismissals = Dismissals(lambda: [self.bucket], self.dismiss, faults, lambda: self.now)
+        self.dismissals = Dismissals(lambda: [self.bucket], self.dismiss, Bucket.left, faults, lambda: self.now)
 
     def dismiss(self, request: str) -> bool:
         self.calls.append((self.now, request))

@@ -1,0 +1,26 @@
+"""How often a worker writes to Redis: its calls are bounded, however many limits it has."""
+
+from __future__ import annotations
+
+#: From one write to the next on average, in seconds, if several buckets ask: they ask together. Shorter than the grace:
+#: slots that lie ready are renewed in time.
+PAUSE_S = 0.018
+#: After a rest, so many more may go out at once.
+SAVED = 5
+#: The most calls in one write: the loop stands still while their answers are read.
+MOST_CALLS = 64
+
+
+class Pace:
+    """When the next write may go out.
+
+    Attributes:
+        at: from this monotonic instant on.
+    """
+
+    def __init__(self) -> None:
+        self.at = float("-inf")
+
+    def wrote(self, now: float) -> None:
+        """One has gone out (monotonic seconds)."""
+        self.at = max(self.at, now - SAVED * PAUSE_S) + PAUSE_S

@@ -1,0 +1,100 @@
+"""For how many slots the pool has room: those to ask for, and those for which a process is kept."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from ..limits.limit import Limit
+from ..limits.redis_clock import RedisClock
+from ..limits.timing import HORIZON_S
+from .bucket import SHORTEST_PAUSE_S
+from .lists import Lists
+
+if TYPE_CHECKING:
+    from .bucket import Bucket
+    from .capacity import Capacity
+
+#: What is in hand suffices if it does for this long, in seconds: about a pause between two calls.
+ENOUGH_S = 0.01
+
+
+class Room:
+    """What the pool has room for, beside the slots in hand.
+
+    Args:
+        capacity: the pool's.
+        lists: the worker's buckets.
+        clock: the worker's view of the Redis clock.
+    """
+
+    def __init__(self, capacity: Capacity, lists: Lists, clock: RedisClock) -> None:
+        self._capacity, self._lists, self._clock = capacity, lists, clock
+        self._dues_us: list[int] = []
+
+    def look(self, now: float) -> None:
+        """See when the slots in hand are due; one bucket alone has none that come later than those it asks for."""
+        self._dues_us = []
+        if len(self._lists.busy) > 1:
+            last_us = self._clock.now_us(now + HORIZON_S)
+            in_time = takewhile(lambda bucket: bucket.first_us <= last_us, self._lists.claimants)
+            self._dues_us = sorted(due_us for bucket in in_time for due_us in bucket.dues_us)
+
+    def to_ask_for(self, bucket: Bucket, limit: Limit, now: float) -> int:
+        """For how many more slots of a bucket a process will be there in time.
+
+        A slot can be used until its grace ends, so that is when processes count, those whose task will probably end
+        by then among them. How sure that must be depends on what becomes of the slot otherwise. One that lies ready is
+        lost if nobody takes it now. One that lies ahead can be had later, by us or by a worker with a process for it
+        then. If others wait, count on two standard deviations fewer than expected as soon as it lies a grace ahead.
+
+        Slots in hand that are due later need no process until then. But there must be room for all of them within the
+        horizon as well: where tasks run for long, a process that is taken now is not there again then.
+        """
+        capacity, committed = self._capacity, self._lists.totals.committed
+        if 0 < bucket.committed >= capacity.slots(ENOUGH_S):
+            return 0
+        ahead_s = bucket.ahead_s(self._clock, now)
+        deviations = 0.3 + (1.7 * min(1.0, ahead_s / limit.usable_s) if bucket.waiting > 1 else 0.0)
+        within_s = ahead_s + limit.usable_s
+        room = capacity.slots(within_s, deviations) - committed
+        if not self._dues_us:
+            return room
+        later = len(self._dues_us) - bisect_right(self._dues_us, self._clock.now_us(now + within_s))
+        return min(room + later, capacity.slots(HORIZON_S + limit.usable_s, deviations) - committed)
+
+    def of_use(self, now: float, most: int) -> tuple[int, float]:
+        """How many processes could be used in a moment, up to as many as there are.
+
+        Args:
+            now: monotonic seconds.
+            most: more are not counted.
+
+        Returns:
+            How many, and the monotonic instant at which one is to be claimed for a further slot.
+        """
+        of_use, claim_at = 0, float("inf")
+        for bucket in self._lists.claimants:
+            assert bucket.limit is not None
+            claim_s = self._capacity.claim_s(bucket.limit)
+            by_us = self._clock.now_us(now + claim_s)
+            of_use += self._of_use(bucket, by_us, now)
+            next_at = self._clock.reached(bucket.first_after(by_us)) - claim_s
+            if next_at > now:
+                claim_at = min(claim_at, next_at)
+            if bucket.first_us > by_us or of_use >= most:
+                break
+        return of_use, claim_at
+
+    def _of_use(self, bucket: Bucket, by_us: float, now: float) -> int:
+        """Processes that a bucket could use in a moment: for slots that are due by the time that one comes.
+
+        If slots lie ready, it could use one for each slot in hand, and for each request that is about to ask for one.
+        """
+        if bucket.has_spare:
+            is_asking = bucket.call is None and bucket.ask_at <= now + SHORTEST_PAUSE_S
+            return bucket.committed + (bucket.unprovided if is_asking else 0)
+        if bucket.in_hand:
+            return sum(reservation.due_by(by_us) for reservation in bucket.reservations)
+        return int(bucket.call is None and bucket.unprovided > 0 and 0 < bucket.next_us <= by_us)

@@ -1,0 +1,59 @@
+"""What all buckets of a worker have between them: kept up to date with each change, and never added up anew."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .bucket import Bucket
+
+
+class Share(NamedTuple):
+    """What one bucket adds.
+
+    Attributes:
+        held: requests that are held.
+        covered: those of them that need their own prefetch slot.
+        committed: slots in hand and asked for.
+        waiting: held requests that wait for a slot.
+        near: 1 if its limit is within reach, else 0.
+    """
+
+    held: int
+    covered: int
+    committed: int
+    waiting: int
+    near: int
+
+
+NOTHING = Share(0, 0, 0, 0, 0)
+
+
+class Totals:
+    """The sums over all buckets."""
+
+    def __init__(self) -> None:
+        self._shares: dict[Bucket, Share] = {}
+        self.clear()
+
+    def put(self, bucket: Bucket, share: Share) -> None:
+        """Let a bucket add this, in place of what it added before."""
+        before = self._shares.get(bucket, NOTHING)
+        if share == before:
+            return
+        self._shares[bucket] = share
+        self.held += share.held - before.held
+        self.covered += share.covered - before.covered
+        self.committed += share.committed - before.committed
+        self.waiting += share.waiting - before.waiting
+        self.near += share.near - before.near
+
+    def drop(self, bucket: Bucket) -> None:
+        """Let a bucket add nothing."""
+        self.put(bucket, NOTHING)
+        self._shares.pop(bucket, None)
+
+    def clear(self) -> None:
+        """Let none add anything."""
+        self._shares.clear()
+        self.held = self.covered = self.committed = self.waiting = self.near = 0
