@@ -24,10 +24,12 @@ from unittest.mock import Mock
 import pytest
 import redis
 from billiard.einfo import ExceptionInfo
+from billiard.pool import ApplyResult
 from celery import VERSION, Celery, Task, bootsteps, signals
 from celery.apps import worker as worker_app
 from celery.bin.base import CeleryOption
 from celery.bin.worker import worker as worker_command
+from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.base import apply_target
 from celery.exceptions import WorkerLostError
 from celery.worker import state
@@ -205,6 +207,22 @@ def test_a_cold_shutdown_asks_the_worker_to_wait_first() -> None:
         state.should_terminate = None
     calls = [name for name, *_ in order.mock_calls if "cancel" in name or "soft" in name]
     seam(calls[0] == "wait_for_soft_shutdown", "wait_for_soft_shutdown", "worker/step.py", "celery/apps/worker.py")
+
+
+def test_a_lost_connection_flushes_the_pool_and_jobs_know_whether_they_have_begun() -> None:
+    made_up = Mock(task_buckets={}, pool=SimpleNamespace(flush=Mock()))
+    Consumer.on_close(made_up)
+    job = ApplyResult({}, None)
+    seam(made_up.pool.flush.called, "pool.flush is looked up on the instance", "worker/lost_tasks.py", CONSUMER)
+    where = "billiard/pool.py ApplyResult"
+    seam(job._cache == {job._job: job}, "a job is in the pool's cache", "worker/lost_tasks.py", where)
+    seam((job._accepted, job.ready()) == (False, False), "_accepted, ready", "worker/lost_tasks.py", where)
+    seam(
+        "_cache" in inspect.getsource(AsynPool.flush),
+        "_pool._cache",
+        "worker/lost_tasks.py",
+        "celery/concurrency/asynpool.py",
+    )
 
 
 def test_a_consumer_without_an_event_loop_does_soon_what_is_pending() -> None:

@@ -1,4 +1,4 @@
-"""Tasks that end a thread or a greenlet of the pool, not only themselves."""
+"""Tasks whose end Celery would never notice, and would count as running forever."""
 
 from __future__ import annotations
 
@@ -40,6 +40,26 @@ def fail_lost_tasks(pool: Any) -> None:
         return apply_async(run, args, kwargs, callback=ended, error_callback=error_callback, **more)
 
     pool.apply_async = apply
+
+
+def keep_running_tasks(pool: Any) -> None:
+    """Let a pool of processes learn how tasks end that run while the connection to the broker is lost.
+
+    Celery 5.3 to 5.5 then forgets all jobs of its pool. It hears no more of those that run: they are active forever.
+    Each would take a process from the tasks that come after it. Since Celery 5.6 only those are forgotten that have not
+    begun.
+
+    Args:
+        pool: Celery's, once it has started.
+    """
+    flush, processes = pool.flush, pool._pool
+
+    def flush_others() -> None:
+        running = {job: result for job, result in processes._cache.items() if result._accepted}
+        flush()
+        processes._cache.update({job: result for job, result in running.items() if not result.ready()})
+
+    pool.flush = flush_others
 
 
 def _info(error: BaseException) -> ExceptionInfo:

@@ -14,7 +14,7 @@ from celery.worker import state
 
 from ..broker.held_request import HeldRequest
 from ..scheduling.capacity import PLACES
-from .lost_tasks import fail_lost_tasks
+from .lost_tasks import fail_lost_tasks, keep_running_tasks
 from .pool_queue import PoolQueue, SemaphoreLine
 from .results import asked_once
 
@@ -32,6 +32,7 @@ class CeleryPool:
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
+        self._has_begun = False
         self._ended: Callable[[float], None] = lambda run_time_s: None
         self.line: SemaphoreLine | PoolQueue
         #: Released tasks that the pool has not begun, and those that it has: when, in monotonic seconds.
@@ -49,6 +50,12 @@ class CeleryPool:
             self.line = PoolQueue(lambda: self.free, lambda: self.on_deck, most)
         if not controller.pool_cls.uses_semaphore:
             fail_lost_tasks(consumer.pool)
+
+    def begin(self) -> None:
+        """The worker is connected, and its pool has started."""
+        if not self._has_begun and hasattr(getattr(self._consumer.pool, "_pool", None), "_cache"):
+            keep_running_tasks(self._consumer.pool)
+        self._has_begun = True
 
     def listen(self, ended: Callable[[float], None], ready: Callable[[], None]) -> None:
         """Call `ended` with the run time of each released task, in any thread; `ready` when a turn has come."""

@@ -72,10 +72,11 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         settings = Settings.from_app(consumer.app, self._url)
         self._queues = Queues(consumer)
         self._ack_deadline = AckDeadline(consumer, settings.consumer_timeout_s)
+        self._pool = CeleryPool(consumer)
         self.engine = Engine(
             settings,
             f"{consumer.hostname}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
-            CeleryPool(consumer),
+            self._pool,
             lambda: consumer.qos,
             self._queues,
             partial(renewal, consumer),
@@ -110,6 +111,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
 
     def start(self, consumer: Any) -> None:
         """The worker is connected to its broker. Without an event loop, start one."""
+        self._pool.begin()
         self._queues.begin()
         self._lost_connections.requeue(consumer.connection)
         self._lost_connections.watch(consumer.connection)

@@ -49,3 +49,20 @@ def lost_request(pool: CeleryPool, has_begun: bool) -> weakref.ref[Request]:
         request.on_accepted(1, 1.0)
     state.task_ready(request)
     return weakref.ref(request)
+
+
+def test_tasks_that_run_while_the_connection_is_lost_are_not_forgotten() -> None:
+    """Celery before 5.6 forgets them, and its pool drops their results: they would be active forever."""
+    running, waiting, ended = (
+        SimpleNamespace(_accepted=accepted, ready=lambda ready=ready: ready)
+        for accepted, ready in [(True, False), (False, False), (True, True)]
+    )
+    cache = {1: running, 2: waiting, 3: ended}
+    pool = SimpleNamespace(is_green=False, num_processes=1, flush=cache.clear, _pool=SimpleNamespace(_cache=cache))
+    controller = SimpleNamespace(pool_cls=SimpleNamespace(uses_semaphore=True), pool_putlocks=False)
+    ours = CeleryPool(SimpleNamespace(controller=controller, pool=pool, hub=None))
+    ours.begin()
+    ours.begin()
+    pool.flush()
+
+    assert cache == {1: running}
