@@ -99,6 +99,13 @@ class Lists:
         share = Share(held, min(held, bucket.most_covered), bucket.committed, waiting, int(not bucket.is_far))
         self.totals.put(bucket, share)
 
+    def count_one_more(self, bucket: Bucket) -> None:
+        """The same, if nothing has happened but that a bucket with a limit holds one request more."""
+        before = self.totals[bucket]
+        held = before.held + 1
+        covered = min(held, bucket.most_covered)
+        self.totals.put(bucket, Share(held, covered, before.committed, before.waiting + 1, before.near))
+
     def _take_out(self, bucket: Bucket) -> None:
         self.touched.pop(bucket, None)
         self.ready.pop(bucket, None)

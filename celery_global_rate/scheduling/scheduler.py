@@ -73,6 +73,8 @@ class Scheduler:
         self._ask_at = float("inf")
         #: When a process is claimed for the next slot.
         self._claim_at = float("inf")
+        #: The earliest of all instants at which something is due.
+        self._next_at = float("inf")
         self._leaving: dict[Bucket, None] = {}
         self._is_pumping = self._is_again = False
 
@@ -107,7 +109,7 @@ class Scheduler:
             self._lists.touched[bucket] = None
             self.pump()
             return
-        self._lists.count(bucket)
+        self._lists.count_one_more(bucket)
         if len(bucket.held) <= bucket.most_covered:
             self._cover_held()
 
@@ -172,6 +174,7 @@ class Scheduler:
                 self._faults.guard("lining up for the pool", self._line_up)
         finally:
             self._is_pumping = False
+        self._next_at = min(self._lists.agenda.next_at, self._ask_at, self._claim_at)
         if self.busy:
             self._wake(self._monotonic() if self._is_again or self._lists.touched else self._next_at)
         self._cover_held()
@@ -227,10 +230,6 @@ class Scheduler:
             next_at = min(self._next_look(bucket, bucket.limit, now), back_at)
         if self._lists.put(bucket, now, is_ready, next_at):
             self._is_asking = True
-
-    @property
-    def _next_at(self) -> float:
-        return min(self._lists.agenda.next_at, self._ask_at, self._claim_at)
 
     def _line_up(self) -> None:
         """Have places in the line for the pool if there is one, and processes kept for the slots that come next."""

@@ -36,6 +36,10 @@ class Totals:
         self._shares: dict[Bucket, Share] = {}
         self.clear()
 
+    def __getitem__(self, bucket: Bucket) -> Share:
+        """What a bucket adds now."""
+        return self._shares.get(bucket, NOTHING)
+
     def put(self, bucket: Bucket, share: Share) -> None:
         """Let a bucket add this, in place of what it added before."""
         before = self._shares.get(bucket, NOTHING)
