@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -54,7 +54,9 @@ def inherited(conf: Any) -> Source | None:
 def _source(conf: Any, setting: str, value: object, tls: str, transport: str) -> Source | None:
     is_backend = setting == "result_backend"
     values = value if isinstance(value, (list, tuple)) else [value]
-    urls = [_as_celery_reads(url, conf, is_backend) for text in values if isinstance(text, str) for url in split(text)]
+    defaults = [conf.get(name) for name in (BACKEND if is_backend else BROKER)]
+    is_read = _is_read_by_backend if is_backend else _is_read_by_broker
+    urls = [_as_celery_reads(url, defaults, is_read) for text in values if isinstance(text, str) for url in split(text)]
     if not urls or scheme(urls[0]) not in (*SCHEMES, SENTINEL):
         return None
     use_ssl = conf.get(tls)
@@ -76,7 +78,15 @@ def _source(conf: Any, setting: str, value: object, tls: str, transport: str) ->
     return Source(setting, sentinels, options, tls, transport)
 
 
-def _as_celery_reads(url: str, conf: Any, is_backend: bool) -> str:
+def _is_read_by_broker(parameter: str) -> bool:
+    return parameter.startswith("ssl_") or parameter == "credential_provider"
+
+
+def _is_read_by_backend(parameter: str) -> bool:
+    return parameter != "virtual_host"
+
+
+def _as_celery_reads(url: str, defaults: Sequence[object], is_read: Callable[[str], bool]) -> str:
     """A URL with what Celery adds to it, and without what Celery does not read: other parameters, further hosts.
 
     One that cannot be read stays as it is, and is refused later.
@@ -89,14 +99,9 @@ def _as_celery_reads(url: str, conf: Any, is_backend: bool) -> str:
         found = (parts.username, parts.password, parts.hostname, parts.port, parts.path)
     except ValueError:
         return url
-    defaults = map(conf.get, BACKEND if is_backend else BROKER)
     user, password, host, port, path = (str(one or other or "") for one, other in zip(found, defaults))
     login = quote(user, UNQUOTED) + (f":{quote(password, UNQUOTED)}" if password else "")
-    kept = [
-        (name, text)
-        for name, text in parts.query.items()
-        if (name != "virtual_host" if is_backend else name.startswith("ssl_") or name == "credential_provider")
-    ]
+    kept = [(name, text) for name, text in parts.query.items() if is_read(name)]
     return "".join(
         [
             f"{scheme(url)}://",

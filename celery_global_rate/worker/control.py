@@ -80,7 +80,11 @@ def rate_limits(state: Any, **kwargs: Any) -> Any:
     overrides = step.engine.overrides
     return {
         name: status.limits(
-            known.bucket, known.declared, overrides.get(name), now_us, has_own_strategy(state.app.tasks[name])
+            known.bucket,
+            known.declared,
+            overrides.get(name),
+            now_us,
+            is_unlimited=has_own_strategy(state.app.tasks[name]),
         )
         for name, known in sorted(step.buckets.items())
     }

@@ -96,7 +96,7 @@ def describe(origin: Origin, now_us: float) -> str:
 
 
 def limits(
-    bucket: Bucket, declared: Limit | None, override: Override | None, now_us: float, is_unlimited: bool = False
+    bucket: Bucket, declared: Limit | None, override: Override | None, now_us: float, *, is_unlimited: bool
 ) -> dict[str, Any]:
     """The limit of a bucket, as a worker reports it to `inspect rate_limits`.
 

@@ -69,11 +69,22 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         #: By the names of their tasks: of all that have a limit, had one, or have an override.
         self.buckets: dict[str, TaskBucket] = {}
         self._thread = None if consumer.hub else HubThread("global-rate")
-        settings = Settings.from_app(consumer.app, self._url)
         self._queues = Queues(consumer)
+        self.engine = self._build_engine(consumer)
+        self._lost_connections = LostConnections(lambda: self.engine.scheduler.requests)
+        self.broadcast = Broadcast()
+        self.engine.read_overrides()
+        consumer.global_rate = self
+        consumer.bucket_for_task = self._bucket_for_task
+        consumer.reset_rate_limits()
+        self._await_soft_shutdown(consumer)
+        self._announce()
+
+    def _build_engine(self, consumer: Any) -> Engine:
+        settings = Settings.from_app(consumer.app, self._url)
         self._ack_deadline = AckDeadline(consumer, settings.consumer_timeout_s)
         self._pool = CeleryPool(consumer)
-        self.engine = Engine(
+        return Engine(
             settings,
             f"{consumer.hostname}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
             self._pool,
@@ -84,14 +95,6 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             () if self._thread else consumer.connection_errors + consumer.channel_errors,
             self._on_override,
         )
-        self._lost_connections = LostConnections(lambda: self.engine.scheduler.requests)
-        self.broadcast = Broadcast()
-        self.engine.read_overrides()
-        consumer.global_rate = self
-        consumer.bucket_for_task = self._bucket_for_task
-        consumer.reset_rate_limits()
-        self._await_soft_shutdown(consumer)
-        self._announce()
 
     def _await_soft_shutdown(self, consumer: Any) -> None:
         self._is_ending = False
