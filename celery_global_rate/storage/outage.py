@@ -69,7 +69,11 @@ class Outage:
     @property
     def reason(self) -> str | None:
         """Why there are no slots now, by the latest error; None if there are."""
-        return max(self._troubles.values(), key=lambda it: it.heard).reason if self._troubles else None
+        return self._troubles[self._latest].reason if self._troubles else None
+
+    @property
+    def _latest(self) -> str:
+        return max(self._troubles, key=lambda it: self._troubles[it].heard)
 
     def counts(self, name: str) -> bool:
         """Whether it has lasted long enough for the policy to give out the slots of a bucket."""
@@ -134,7 +138,8 @@ class Outage:
         if now >= self._log_at:
             self._log_at = now + LOG_AGAIN_S
             logger.warning(
-                "global-rate: no answer from the Redis at %s (%s) for %s: %s; %d tasks held",
+                "global-rate: no %s from the Redis at %s (%s) for %s: %s; %d tasks held",
+                "answer" if self._latest == ALL else "slots",
                 self._address,
                 self.reason,
                 format_duration(now - self._since),
@@ -159,9 +164,14 @@ class Outage:
         if now - trouble.since >= SILENCE_S:
             self._over_at = now
         if not self._troubles and now - self._since >= SILENCE_S:
-            logger.warning("global-rate: Redis answers again after %.1f s", now - self._since)
+            what = "answers" if name == ALL else "gives out slots"
+            logger.warning("global-rate: Redis %s again after %.1f s", what, now - self._since)
         elif not self._troubles:
             logger.info(
-                "global-rate: no answer from %s (%s) for %.1f s", self._address, trouble.reason, now - self._since
+                "global-rate: no %s from %s (%s) for %.1f s",
+                "answer" if name == ALL else "slots",
+                self._address,
+                trouble.reason,
+                now - self._since,
             )
         self._ended()

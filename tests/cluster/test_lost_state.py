@@ -153,5 +153,5 @@ def test_one_limit_is_refused_and_another_goes_on(empty_redis: Server, figures: 
 
     assert started == 0
     assert share >= 0.98
-    assert log.count("no answer from the Redis") == log.count("(limited: WRONGTYPE") == 1
-    assert log.count("Redis answers again after") == 1
+    assert log.count("no slots from the Redis") == log.count("(limited: WRONGTYPE") == 1
+    assert log.count("Redis gives out slots again after") == 1

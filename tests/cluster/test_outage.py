@@ -197,9 +197,9 @@ def test_it_counts_after_a_second_and_is_told_once_a_minute(now: list[float], ca
     assert ends == [1061.5] * 2
     assert outage.awake_us == 0
     assert lines == [
-        f"global-rate: no answer from the Redis at redis://h (a: no) for 2 s: {what}",
-        f"global-rate: no answer from the Redis at redis://h (a: no) for 62 s: {what}",
-        "global-rate: Redis answers again after 61.5 s",
+        f"global-rate: no slots from the Redis at redis://h (a: no) for 2 s: {what}",
+        f"global-rate: no slots from the Redis at redis://h (a: no) for 62 s: {what}",
+        "global-rate: Redis gives out slots again after 61.5 s",
     ]
 
 
@@ -225,8 +225,8 @@ def test_a_refusal_is_that_of_one_bucket(now: list[float], caplog: pytest.LogCap
     assert counts == (True, False)
     assert len(ends) == 1
     assert [record.getMessage().partition(" for ")[0] for record in caplog.records] == [
-        "global-rate: no answer from the Redis at redis://h (a: WRONGTYPE)",
-        "global-rate: Redis answers again after 2.9 s",
+        "global-rate: no slots from the Redis at redis://h (a: WRONGTYPE)",
+        "global-rate: Redis gives out slots again after 2.9 s",
     ]
 
 

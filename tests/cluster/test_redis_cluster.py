@@ -201,14 +201,14 @@ def test_a_node_that_is_named_as_a_single_redis_is_an_outage_with_its_reason(
     with Cluster(f"{empty_redis.url}/0", f"redis://127.0.0.1:{other.port}", "100/s") as cluster:
         cluster.send("limited", 10)
         cluster.start(1)
-        cluster.wait(lambda: "no answer from the Redis" in cluster.log("w0"), 5)
+        cluster.wait(lambda: "no slots from the Redis" in cluster.log("w0"), 5)
         time.sleep(1.5)
         log = cluster.log("w0")
         starts = cluster.records("start")
 
-    assert re.search(r"no answer from the Redis at redis://127.0.0.1:\d+ \(limited: (MOVED )?\d+ 127.0.0.1:\d+\)", log)
-    assert log.count("no answer from the Redis") == 1
-    assert "answers again" not in log
+    assert re.search(r"no slots from the Redis at redis://127.0.0.1:\d+ \(limited: (MOVED )?\d+ 127.0.0.1:\d+\)", log)
+    assert log.count("no slots from the Redis") == 1
+    assert "again after" not in log
     assert not starts
 
 
