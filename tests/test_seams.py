@@ -178,6 +178,17 @@ def test_a_channel_of_rabbitmq_knows_the_tags_of_its_consumers(rabbitmq: str) ->
     seam((before, after) == (["one", "two"], ["two"]), "callbacks", "broker/shutdown.py", "amqp/channel.py")
 
 
+def test_the_socket_of_rabbitmq_can_have_another_timeout_for_a_moment(rabbitmq: str) -> None:
+    with Connection(rabbitmq) as connection, connection.channel() as channel:
+        transport = channel.connection.transport
+        before = transport.sock.gettimeout()
+        with transport.having_timeout(7.0):
+            meanwhile = transport.sock.gettimeout()
+        after = transport.sock.gettimeout()
+
+    seam((meanwhile, after) == (7.0, before), "having_timeout", "broker/shutdown.py", "amqp/transport.py")
+
+
 def test_all_steps_close_before_any_stops_and_only_at_the_end() -> None:
     order = Mock(steps=[Mock(name="first"), Mock(name="last")])
     for name, step in zip(("first", "last"), order.steps):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from . import redis
 from .held_request import HeldRequest
 
 logger = logging.getLogger(__name__)
+
+#: How long RabbitMQ may take to confirm that it sends no more, in seconds.
+CONFIRM_S = 5.0
 
 
 def requeue_held(consumer: Any, is_holding: bool, let_go: Callable[[], Sequence[HeldRequest]]) -> None:
@@ -25,10 +29,11 @@ def requeue_held(consumer: Any, is_holding: bool, let_go: Callable[[], Sequence[
     try:
         try:
             if is_holding and tasks is not None:
-                tasks.cancel()  # or they would be delivered here again
-                # A signal may interrupt the restart of a consumer, when it has two.
-                for tag in list(getattr(tasks.channel, "callbacks", ())):
-                    tasks.channel.basic_cancel(tag)
+                with _time_to_confirm(tasks.channel):
+                    tasks.cancel()  # or they would be delivered here again
+                    # A signal may interrupt the restart of a consumer, when it has two.
+                    for tag in list(getattr(tasks.channel, "callbacks", ())):
+                        tasks.channel.basic_cancel(tag)
         finally:
             requests = let_go()
         messages = [request.message for request in requests if not request.message.acknowledged]
@@ -41,3 +46,10 @@ def requeue_held(consumer: Any, is_holding: bool, let_go: Callable[[], Sequence[
                 message.requeue()
     except consumer.connection_errors + consumer.channel_errors as exc:  # then they return with the connection
         logger.warning("global-rate: held messages could not be returned to the broker: %s", type(exc).__name__)
+
+
+def _time_to_confirm(channel: Any) -> AbstractContextManager[Any]:
+    """A signal may interrupt a loop that waits a tenth of a second for messages: that is the timeout of its socket."""
+    transport = getattr(getattr(channel, "connection", None), "transport", None)
+    having_timeout: Callable[[float], AbstractContextManager[Any]] | None = getattr(transport, "having_timeout", None)
+    return having_timeout(CONFIRM_S) if having_timeout else nullcontext()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -114,6 +115,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
 
     def start(self, consumer: Any) -> None:
         """The worker is connected to its broker. Without an event loop, start one."""
+        self._consumer_ident = threading.get_ident()
         self._pool.begin()
         self._queues.begin()
         self._lost_connections.requeue(consumer.connection)
@@ -151,9 +153,16 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             self.engine.detach(consumer.hub)
 
     def _begin_soft_shutdown(self, consumer: Any, wait: Callable[[], None]) -> None:
-        """Requeue what is held before Celery waits for its tasks in the handler of a signal, where no loop turns."""
+        """Requeue what is held before Celery waits for its tasks in the handler of a signal, where no loop turns.
+
+        With greenlets, the signal may interrupt another one than that which waits for messages and alone may use the
+        connection: that one goes on meanwhile. If it interrupts gevent itself, Celery cannot wait, and ends the worker.
+        """
         if self._app.conf.worker_soft_shutdown_timeout > 0:
-            self._begin_to_end(consumer)
+            if threading.get_ident() == self._consumer_ident:
+                self._begin_to_end(consumer)
+            else:
+                consumer.call_soon(self._begin_to_end, consumer)
         wait()
 
     def _begin_to_end(self, consumer: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -56,6 +58,24 @@ def test_a_consumer_whose_restart_was_interrupted_by_a_signal_is_cancelled_too()
     requeue_held(consumer_on("amqp", channel, log=log), True, lambda: held(0.0, Message("one", log=log)))
 
     assert log == ["cancel", "cancel old", "requeue one"]
+
+
+def test_rabbitmq_has_longer_to_confirm_than_a_loop_waits_for_messages() -> None:
+    """The signal interrupts such a wait, and its tenth of a second was the timeout of the confirmation too."""
+    log: list[str] = []
+    channel = Channel()
+
+    @contextmanager
+    def having_timeout(timeout: float) -> Iterator[None]:
+        log.append(f"within {timeout:g} s")
+        yield
+        log.append("as before")
+
+    transport = SimpleNamespace(having_timeout=having_timeout)
+    channel.connection = SimpleNamespace(transport=transport)  # type: ignore[attr-defined]
+    requeue_held(consumer_on("amqp", channel, log=log), True, lambda: held(0.0, Message("one", log=log)))
+
+    assert log == ["within 5 s", "cancel", "as before", "requeue one"]
 
 
 def test_nothing_held_leaves_the_consumer_alone() -> None:

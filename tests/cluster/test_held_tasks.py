@@ -177,6 +177,9 @@ def test_what_a_worker_holds_goes_back_when_it_begins_to_end(
     A pool that is restarted keeps what is held, so there the other worker has some as well, for six seconds: Celery
     may notice only after five that a process has ended. A task that this process had is late or runs twice, so the long
     one outlasts all.
+    Stock Celery 5.7 cannot wait in a soft shutdown with gevent: its handler of the signal runs in gevent's loop, and
+    the worker ends with a BlockingSwitchOutError once its tasks have (20 of 20 on a quorum queue). So it does here, and
+    the log has no error of ours.
     """
     if (kind == "quorum" or ending == "soft shutdown") and VERSION < (5, 5):
         pytest.skip("quorum queues and soft shutdown came with Celery 5.5")
@@ -212,12 +215,14 @@ def test_what_a_worker_holds_goes_back_when_it_begins_to_end(
             cluster.workers["w0"].wait(30)
         time.sleep(0.5)
         runs = Counter(record.task_id for record in cluster.records("start", "limited"))
+        log = cluster.log("w0")
     gap_s = max(after.instant - before.instant for before, after in zip(starts, starts[1:]))
     figures(f"{kind}, {pool}: {ending} with a task of {long_s:g} s: longest gap {gap_s:.2f} s")
 
     assert gap_s <= (1.3 if kind == "redis" else 0.5)
     assert is_running
     assert runs == Counter(ids)
+    assert "could not be re" not in log
 
 
 @pytest.mark.long

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -86,6 +89,26 @@ def test_a_soft_shutdown_requeues_what_is_held_before_it_waits(
     worker.consumer.controller.wait_for_soft_shutdown()
 
     assert worker.log == expected
+
+
+def test_a_soft_shutdown_in_another_greenlet_leaves_the_connection_to_the_one_that_takes_messages(
+    worker: Worker,
+) -> None:
+    """It waits for messages at that moment, and gevent lets no other one read from its socket."""
+    worker.receive(3)
+    worker.loop.run_until(lambda: worker.released)
+    soon: list[Callable[[], None]] = []
+    worker.consumer.call_soon = lambda action, *args: soon.append(partial(action, *args))
+    worker.app.conf.worker_soft_shutdown_timeout = 5
+    handler = threading.Thread(target=worker.consumer.controller.wait_for_soft_shutdown)
+    handler.start()
+    handler.join()
+    waits = list(worker.log)
+    for action in soon:
+        action()
+
+    assert waits == ["wait"]
+    assert worker.log == ["wait", "cancel", "requeue m1", "requeue m2"]
 
 
 def test_a_soft_shutdown_requeues_nothing_twice(worker: Worker) -> None:
