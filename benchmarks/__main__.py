@@ -1,7 +1,7 @@
 """The same loads here and on stock Celery, on real workers: JSON, and with it the tables and the chart.
 
 python -m benchmarks                 all of it, about half an hour
-python -m benchmarks rates fast      some of it: rates, slow, fast, overhead, busy, instant_tasks, lone
+python -m benchmarks rates fast      some of it: rates, slow, fast, overhead, busy, instant_tasks, lone, many_limits
 python -m benchmarks --draw          nothing is measured: tables and chart again from benchmarks/report.json
 """
 
@@ -30,6 +30,7 @@ from testbed.windows import percentile
 
 from .busy import LOADS, compare, instant, latency
 from .figures import draw
+from .many import at_rest, many
 
 REPORT = root() / "benchmarks" / "report.json"
 
@@ -124,7 +125,14 @@ def lone() -> Iterator[dict[str, Any]]:
     yield {"added_s": list(added.values()), "text": text}
 
 
-PARTS = {part.__name__: part for part in (rates, slow, fast, overhead, busy, instant_tasks, lone)}
+def many_limits() -> Iterator[dict[str, Any]]:
+    """A hundred limits with a backlog each in two workers, and a thousand in one that waits for slots."""
+    yield many(100, "10/s")
+    yield many(100, "2/s")
+    yield at_rest()
+
+
+PARTS = {part.__name__: part for part in (rates, slow, fast, overhead, busy, instant_tasks, lone, many_limits)}
 
 
 def commit() -> str:

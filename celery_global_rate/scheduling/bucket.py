@@ -24,6 +24,8 @@ FEW = 32
 #: Between two calls if the limit is far away, and the former was for many: shorter than the grace as well.
 FAR_PAUSE_S = 0.02
 MANY = 4
+#: Limits whose next slot is far off look at these instants only, in seconds, so that they do so together.
+TOGETHER_S = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,7 +291,8 @@ class Bucket:
         else:
             enters = clock.reached(self.next_us) - HORIZON_S
             turn = (now - self.waiting_since) / (interval_s * reservation.waiting)
-            self.ask_at = min(enters + HORIZON_S / 4 * max(0.0, 1 - turn), now + LONGEST_SLEEP_S)
+            awake = now + LONGEST_SLEEP_S
+            self.ask_at = min(enters + HORIZON_S / 4 * max(0.0, 1 - turn), awake - awake % TOGETHER_S)
 
     def missed(self, slots: int, now: float) -> int:
         """Ask again for slots that came too late; returns how many are lost: none if there are slots to spare."""

@@ -19,6 +19,12 @@ SURE = 0.3
 #: How often a full pool is looked at, in seconds. The end of a task is noticed at once, the loss of a process is not.
 FULL_POOL_POLL_S = 0.05
 SHORTEST_LOOK_S = 0.005
+#: What the worker's own loop takes for a task, in seconds: its message, its release, its result, its acknowledgement.
+#: It may be more, as the tasks of other workers need the processor as well: that is learnt from so many ends, and
+#: forgotten within as many as that.
+LOOP_S = 0.001
+ENDS_KNOWN, ENDS_FORGOTTEN = 30, 1000
+LONGEST_APART_S = 0.05
 
 
 class Line(Protocol):
@@ -108,6 +114,7 @@ class Capacity:
 
     Attributes:
         is_far: whether the limits of all that is held are out of reach: it waits for the pool only.
+        apart_s: from the end of one task to that of the next, in seconds, if the pool has all that it can do.
     """
 
     def __init__(self, pool: Pool, monotonic: Callable[[], float]) -> None:
@@ -116,6 +123,8 @@ class Capacity:
         self._pool = pool
         self._monotonic = monotonic
         self._may_end = 0
+        self._ended_at, self._was_behind = float("-inf"), False
+        self.apart_s = LOOP_S
 
     @property
     def at_once(self) -> int:
@@ -136,13 +145,19 @@ class Capacity:
         pool = self._pool
         self._may_end = pool.on_deck - (pool.processes + 1) // 2 - 1 if has_slots else pool.processes
 
-    def ended(self, run_time_s: float | None, now: float) -> bool:
+    def ended(self, run_time_s: float | None, now: float, is_behind: bool) -> bool:
         """A released task has ended; returns whether the pool needs a look.
 
         Args:
             run_time_s: how long it ran, in seconds; None if that is not known.
             now: monotonic seconds.
+            is_behind: whether slots that are due wait for a process, so that ends come as fast as they can.
         """
+        if is_behind and self._was_behind:
+            self.apart_s += (min(now - self._ended_at, LONGEST_APART_S) - self.apart_s) / ENDS_KNOWN
+        elif not is_behind:
+            self.apart_s += (LOOP_S - self.apart_s) / ENDS_FORGOTTEN
+        self._ended_at, self._was_behind = now, is_behind
         if run_time_s is not None:
             self._run_times.ran(run_time_s, now)
         self._may_end -= 1

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from ..limits.limit import Limit
+from ..limits.limit import US_PER_S, Limit
 from ..limits.redis_clock import RedisClock
 from ..limits.timing import HORIZON_S
 from .bucket import SHORTEST_PAUSE_S
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: What is in hand suffices if it does for this long, in seconds: about a pause between two calls.
 ENOUGH_S = 0.01
+#: The part of the time that a slot can be used in which those that are due together have to start: others come between.
+PART = 0.65
 
 
 class Room:
@@ -31,12 +33,14 @@ class Room:
 
     def __init__(self, capacity: Capacity, lists: Lists, clock: RedisClock) -> None:
         self._capacity, self._lists, self._clock = capacity, lists, clock
-        self._dues_us: list[int] = []
+        self._dues_us: list[float] = []
+        self._is_alone = True
 
     def look(self, now: float) -> None:
         """See when the slots in hand are due; one bucket alone has none that come later than those it asks for."""
         self._dues_us = []
-        if len(self._lists.busy) > 1:
+        self._is_alone = len(self._lists.busy) == 1
+        if not self._is_alone:
             last_us = self._clock.now_us(now + HORIZON_S)
             in_time = takewhile(lambda bucket: bucket.first_us <= last_us, self._lists.claimants)
             self._dues_us = sorted(due_us for bucket in in_time for due_us in bucket.dues_us)
@@ -50,7 +54,9 @@ class Room:
         then. If others wait, count on two standard deviations fewer than expected as soon as it lies a grace ahead.
 
         Slots in hand that are due later need no process until then. But there must be room for all of them within the
-        horizon as well: where tasks run for long, a process that is taken now is not there again then.
+        horizon as well: where tasks run for long, a process that is taken now is not there again then. And no more of
+        them are due together than can be released while they can be used: limits that began together would have their
+        slots at the same instants for ever, and lose all but the first of them.
         """
         capacity, committed = self._capacity, self._lists.totals.committed
         if 0 < bucket.committed >= capacity.slots(ENOUGH_S):
@@ -59,10 +65,21 @@ class Room:
         deviations = 0.3 + (1.7 * min(1.0, ahead_s / limit.usable_s) if bucket.waiting > 1 else 0.0)
         within_s = ahead_s + limit.usable_s
         room = capacity.slots(within_s, deviations) - committed
-        if not self._dues_us:
+        if self._is_alone:
             return room
-        later = len(self._dues_us) - bisect_right(self._dues_us, self._clock.now_us(now + within_s))
-        return min(room + later, capacity.slots(HORIZON_S + limit.usable_s, deviations) - committed)
+        dues_us, at_us, usable_us = self._dues_us, self._clock.now_us(now + ahead_s), limit.usable_s * US_PER_S
+        end = bisect_right(dues_us, at_us + usable_us)
+        room += len(dues_us) - end
+        room = min(room, capacity.slots(HORIZON_S + limit.usable_s, deviations) - committed)
+        place = bisect_right(dues_us, at_us)
+        together = max(end - place, place - bisect_left(dues_us, at_us - usable_us))
+        for_loop = int(PART * limit.usable_s / capacity.apart_s) - together
+        return room if for_loop > limit.usable_s / limit.interval_s + 1 else min(room, for_loop)
+
+    def asked(self, bucket: Bucket, now: float) -> None:
+        """A slot is asked for: it will be due when the next one was, by the last answer."""
+        if not self._is_alone:
+            insort(self._dues_us, self._clock.now_us(now + bucket.ahead_s(self._clock, now)))
 
     def of_use(self, now: float, most: int) -> tuple[int, float]:
         """How many processes could be used in a moment, up to as many as there are.

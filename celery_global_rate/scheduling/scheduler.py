@@ -149,7 +149,7 @@ class Scheduler:
         """
         now = self._monotonic()
         is_time = isinstance(run_time_s, (int, float)) and 0 <= run_time_s < math.inf
-        has_room = self._capacity.ended(run_time_s if is_time else None, now)
+        has_room = self._capacity.ended(run_time_s if is_time else None, now, bool(self._lists.ready))
         if self._is_starved or self._lists.touched or now >= self._next_at:
             self.pump()
         elif has_room:
@@ -377,6 +377,7 @@ class Scheduler:
             wanted = bucket.drop_gone(partial(self.is_gone, bucket), bucket.in_hand, partial(le, wanted))
         if wanted > 0:
             self._calls += 1
+            self._room.asked(bucket, now)
             call = bucket.asks(wanted, now)
             self._limiter.reserve(bucket.name, limit, wanted, partial(self._reply, bucket, call))
         self._settle(bucket)

@@ -17,8 +17,10 @@ def nothing() -> None:
     """The body of all."""
 
 
+RATE = os.environ.get("GLOBAL_RATE_MANY_RATE", "100/m") or None
+
 for number in range(int(os.environ.get("GLOBAL_RATE_MANY", "298"))):
-    app.task(name=f"many.task{number:03}", rate_limit="100/m")(nothing)
+    app.task(name=f"many.task{number:03}", rate_limit=RATE)(nothing)
 
 
 class Eye(bootsteps.StartStopStep):

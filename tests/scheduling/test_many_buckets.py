@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import pytest
 
@@ -137,3 +138,30 @@ def test_a_slot_in_hand_keeps_its_process_from_tasks_of_other_limits() -> None:
     of_other = sum(request < 0 for _, request in worker.releases)
     assert (len(worker.releases) - of_other, of_other) == (21, 20)
     assert worker.scheduler.missed == 0
+
+
+class Laborious(Worker):
+    """A worker whose own loop takes 2.5 ms for each task, of which run times say nothing."""
+
+    def _end(self, request: Any, run_time: float) -> None:
+        super()._end(request, 0.0)
+
+
+def test_limits_that_began_together_do_not_stay_together() -> None:
+    """100 limits of 2/s that begin at once, and a worker that can do 400 a second: all have their slots.
+
+    Asked for together, 100 slots are due at the same instant each half second, and 18 of them can be used before
+    their 45 ms are over. It needs a few seconds to learn that.
+    """
+    world, limit = model_world(1), Limit.parse("2/s")
+    assert limit is not None
+    worker = Laborious(world, "w", 1, lambda: 0.0025 * world.random.uniform(0.95, 1.05))
+    for number in range(100):
+        fill(worker, Bucket(f"t{number}", limit), range(number * APART, number * APART + 60))
+    world.run(8)
+    missed = worker.scheduler.missed
+    world.run(18)
+    started = sum(instant >= 8 for instant, _ in worker.releases)
+
+    assert started >= 0.97 * 100 * limit.per_second * 10
+    assert worker.scheduler.missed - missed <= 0.03 * started
