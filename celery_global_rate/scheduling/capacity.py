@@ -114,7 +114,6 @@ class Capacity:
 
     Attributes:
         is_far: whether the limits of all that is held are out of reach: it waits for the pool only.
-        apart_s: from the end of one task to that of the next, in seconds, if the pool has all that it can do.
     """
 
     def __init__(self, pool: Pool, monotonic: Callable[[], float]) -> None:
@@ -124,7 +123,8 @@ class Capacity:
         self._monotonic = monotonic
         self._may_end = 0
         self._ended_at, self._was_behind = float("-inf"), False
-        self.apart_s = LOOP_S
+        #: From the end of one task to that of the next, in seconds, while slots that are due wait.
+        self._apart_s = LOOP_S
 
     @property
     def at_once(self) -> int:
@@ -154,9 +154,9 @@ class Capacity:
             is_behind: whether slots that are due wait for a process, so that ends come as fast as they can.
         """
         if is_behind and self._was_behind:
-            self.apart_s += (min(now - self._ended_at, LONGEST_APART_S) - self.apart_s) / ENDS_KNOWN
+            self._apart_s += (min(now - self._ended_at, LONGEST_APART_S) - self._apart_s) / ENDS_KNOWN
         elif not is_behind:
-            self.apart_s += (LOOP_S - self.apart_s) / ENDS_FORGOTTEN
+            self._apart_s += (LOOP_S - self._apart_s) / ENDS_FORGOTTEN
         self._ended_at, self._was_behind = now, is_behind
         if run_time_s is not None:
             self._run_times.ran(run_time_s, now)
@@ -182,6 +182,11 @@ class Capacity:
         expected, deviation = self._run_times.ends(ages_s, within_s)
         deck = self._deck if self.is_far and self._is_quick else 0
         return max(pool.line.turns, free + deck + max(0, int(expected - deviations * deviation + SURE)))
+
+    @property
+    def loop_s(self) -> float:
+        """What the worker takes for a task beside its run time, in seconds, if it has all that it can do."""
+        return max(LOOP_S, self._apart_s - self._run_times.mean_s / max(1, self._pool.processes))
 
     @property
     def look_s(self) -> float:

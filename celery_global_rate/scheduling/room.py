@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: What is in hand suffices if it does for this long, in seconds: about a pause between two calls.
 ENOUGH_S = 0.01
 #: The part of the time that a slot can be used in which those that are due together have to start: others come between.
-PART = 0.65
+PART = 0.5
 
 
 class Room:
@@ -73,7 +73,7 @@ class Room:
         room = min(room, capacity.slots(HORIZON_S + limit.usable_s, deviations) - committed)
         place = bisect_right(dues_us, at_us)
         together = max(end - place, place - bisect_left(dues_us, at_us - usable_us))
-        for_loop = int(PART * limit.usable_s / capacity.apart_s) - together
+        for_loop = int(PART * limit.usable_s / capacity.loop_s) - together
         return room if for_loop > limit.usable_s / limit.interval_s + 1 else min(room, for_loop)
 
     def asked(self, bucket: Bucket, now: float) -> None:
