@@ -47,7 +47,14 @@ def check(kind: Kind, mean_s: float, processes: int, workers: int, factor: float
 
 @pytest.mark.parametrize("factor", [100.0, 0.95])
 @pytest.mark.parametrize(
-    ("mean_s", "processes", "workers"), [(0.005, 8, 1), (0.02, 8, 1), (0.05, 8, 2), (0.1, 16, 2), (0.3, 8, 1)]
+    ("mean_s", "processes", "workers"),
+    [
+        (0.005, 8, 1),
+        (0.02, 8, 1),
+        pytest.param(0.05, 8, 2, marks=pytest.mark.long),
+        pytest.param(0.1, 16, 2, marks=pytest.mark.long),
+        (0.3, 8, 1),
+    ],
 )
 def test_equal_run_times(figures: Figures, mean_s: float, processes: int, workers: int, factor: float) -> None:
     """As `check` says, and 0.985 where tasks take 100 ms or longer; the reserve is the round trip at each start."""
