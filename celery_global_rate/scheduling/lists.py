@@ -20,6 +20,7 @@ class Lists:
         touched: something has happened to these. One leaves only when it has been looked at.
         ready: these have a due slot, or no limit any more, and wait for a process.
         askers: these want slots and have no call under way: the longest wait first.
+        in_hand: these have slots in hand, due or not.
         claimants: by the next slot: for these a process may have to be kept.
         agenda: when something is due for a bucket.
         totals: over all of them.
@@ -29,6 +30,7 @@ class Lists:
         self.busy: dict[str, Bucket] = {}
         self.touched: dict[Bucket, None] = {}
         self.ready: dict[Bucket, None] = {}
+        self.in_hand: dict[Bucket, None] = {}
         self.askers = Ordered()
         self.claimants = Ordered()
         self.agenda: Agenda[Bucket] = Agenda()
@@ -60,6 +62,10 @@ class Lists:
             self.ready[bucket] = None
         else:
             self.ready.pop(bucket, None)
+        if bucket.in_hand:
+            self.in_hand[bucket] = None
+        else:
+            self.in_hand.pop(bucket, None)
         if bucket.limit and bucket.first_us and (bucket.in_hand or bucket.unprovided > 0):
             self.claimants.put(bucket, bucket.first_us)
         else:
@@ -89,8 +95,10 @@ class Lists:
     def clear(self) -> list[Bucket]:
         """Drop all of them; returns those that were busy."""
         buckets = list(self.busy.values())
-        for each in (self.busy, self.touched, self.ready, self.askers, self.claimants, self.agenda, self.totals):
+        for each in (self.busy, self.touched, self.ready, self.in_hand, self.agenda, self.totals):
             each.clear()
+        self.askers.clear()
+        self.claimants.clear()
         return buckets
 
     def count(self, bucket: Bucket) -> None:
@@ -109,5 +117,6 @@ class Lists:
     def _take_out(self, bucket: Bucket) -> None:
         self.touched.pop(bucket, None)
         self.ready.pop(bucket, None)
+        self.in_hand.pop(bucket, None)
         self.askers.discard(bucket)
         self.claimants.discard(bucket)

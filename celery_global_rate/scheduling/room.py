@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from ..limits.limit import US_PER_S, Limit
@@ -36,14 +35,12 @@ class Room:
         self._dues_us: list[float] = []
         self._is_alone = True
 
-    def look(self, now: float) -> None:
+    def look(self) -> None:
         """See when the slots in hand are due; one bucket alone has none that come later than those it asks for."""
         self._dues_us = []
         self._is_alone = len(self._lists.busy) == 1
         if not self._is_alone:
-            last_us = self._clock.now_us(now + HORIZON_S)
-            in_time = takewhile(lambda bucket: bucket.first_us <= last_us, self._lists.claimants)
-            self._dues_us = sorted(due_us for bucket in in_time for due_us in bucket.dues_us)
+            self._dues_us = sorted(due_us for bucket in self._lists.in_hand for due_us in bucket.dues_us)
 
     def to_ask_for(self, bucket: Bucket, limit: Limit, now: float) -> int:
         """For how many more slots of a bucket a process will be there in time.

@@ -351,7 +351,7 @@ class Scheduler:
             self._ask_at = self._pace.at
         elif self._lists.askers:
             self._calls = refused = 0
-            self._room.look(now)
+            self._room.look()
             with self._limiter.together():
                 for bucket in self._lists.askers.first(MOST_CALLS + MOST_REFUSED):
                     calls = self._calls
