@@ -158,7 +158,7 @@ class Bucket:
 
     def most_slots(self, clock: RedisClock, limit: Limit, now: float) -> int:
         """How many slots an answer can have at the most, by the last one: those up to the horizon, and a burst."""
-        is_ready = clock.reached(self.next_us) <= now
+        is_ready = not self.ahead_s(clock, now)
         return (limit.burst if is_ready else 1) + int(HORIZON_S / limit.interval_s)
 
     def ahead_s(self, clock: RedisClock, now: float) -> float:

@@ -145,7 +145,7 @@ class Capacity:
         pool = self._pool
         self._may_end = pool.on_deck - (pool.processes + 1) // 2 - 1 if has_slots else pool.processes
 
-    def ended(self, run_time_s: float | None, now: float, is_behind: bool) -> bool:
+    def ended(self, run_time_s: float | None, now: float, *, is_behind: bool) -> bool:
         """A released task has ended; returns whether the pool needs a look.
 
         Args:

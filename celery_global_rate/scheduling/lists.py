@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from .agenda import Agenda
+from .bucket import Bucket
 from .ordered import Ordered
 from .totals import Share, Totals
-
-if TYPE_CHECKING:
-    from .bucket import Bucket
 
 
 class Lists:
@@ -62,17 +58,18 @@ class Lists:
             self.ready[bucket] = None
         else:
             self.ready.pop(bucket, None)
-        if bucket.in_hand:
+        in_hand, unprovided = bucket.in_hand, bucket.unprovided
+        if in_hand:
             self.in_hand[bucket] = None
         else:
             self.in_hand.pop(bucket, None)
-        if bucket.limit and bucket.first_us and (bucket.in_hand or bucket.unprovided > 0):
+        if bucket.limit and bucket.first_us and (in_hand or unprovided > 0):
             self.claimants.put(bucket, bucket.first_us)
         else:
             self.claimants.discard(bucket)
         self.count(bucket)
         self.agenda.set(bucket, next_at)
-        if bucket.call is not None or now < bucket.ask_at or bucket.unprovided <= 0:
+        if bucket.call is not None or now < bucket.ask_at or unprovided <= 0:
             self.askers.discard(bucket)
             return False
         is_new = bucket not in self.askers

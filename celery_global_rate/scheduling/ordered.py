@@ -5,10 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from itertools import count
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .bucket import Bucket
+from .bucket import Bucket
 
 
 class Ordered:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from typing import TYPE_CHECKING
 
 from ..limits.limit import US_PER_S, Limit
 from ..limits.redis_clock import RedisClock
 from ..limits.timing import HORIZON_S
-from .bucket import SHORTEST_PAUSE_S
+from .bucket import SHORTEST_PAUSE_S, Bucket
+from .capacity import Capacity
 from .lists import Lists
-
-if TYPE_CHECKING:
-    from .bucket import Bucket
-    from .capacity import Capacity
 
 #: What is in hand suffices if it does for this long, in seconds: about a pause between two calls.
 ENOUGH_S = 0.01
@@ -53,7 +49,7 @@ class Room:
         Slots in hand that are due later need no process until then. But there must be room for all of them within the
         horizon as well: where tasks run for long, a process that is taken now is not there again then. And no more of
         them are due together than can be released while they can be used: limits that began together would have their
-        slots at the same instants for ever, and lose all but the first of them.
+        slots at the same instants forever, and lose all but the first of them.
         """
         capacity, committed = self._capacity, self._lists.totals.committed
         if 0 < bucket.committed >= capacity.slots(ENOUGH_S):

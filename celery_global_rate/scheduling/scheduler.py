@@ -149,7 +149,7 @@ class Scheduler:
         """
         now = self._monotonic()
         is_time = isinstance(run_time_s, (int, float)) and 0 <= run_time_s < math.inf
-        has_room = self._capacity.ended(run_time_s if is_time else None, now, bool(self._lists.ready))
+        has_room = self._capacity.ended(run_time_s if is_time else None, now, is_behind=bool(self._lists.ready))
         if self._is_starved or self._lists.touched or now >= self._next_at:
             self.pump()
         elif has_room:
