@@ -66,12 +66,18 @@ def watch(cluster: Cluster, seconds: float) -> tuple[float, float, float, float]
     return begin, end, starts / (end - begin), cpu / max(1, starts)
 
 
-def cluster_of(stack: ExitStack, load: Load, rate: str | None, watches: int = 1) -> tuple[Cluster, Redis]:
-    """Fresh servers, one for the broker and one for the limits, a backlog for so many watches, and workers on it."""
+def fresh_servers(stack: ExitStack) -> tuple[Redis, Redis]:
+    """One for the broker and one for the limits."""
     broker, limiter = Redis(), Redis()
     for server in (broker, limiter):
         stack.callback(server.close)
         server.start()
+    return broker, limiter
+
+
+def cluster_of(stack: ExitStack, load: Load, rate: str | None, watches: int = 1) -> tuple[Cluster, Redis]:
+    """A backlog for so many watches, and workers on it."""
+    broker, limiter = fresh_servers(stack)
     cluster = stack.enter_context(Cluster(broker.url, limiter.url, rate, extension=rate is not None))
     seconds = watches * (SETTLE_S + WATCH_S) + 1
     most = min(load.processes * load.workers / max(load.run_time_s, 1e-6), 2500.0)

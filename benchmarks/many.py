@@ -8,40 +8,42 @@ from typing import Any
 
 from celery_global_rate.limits.limit import Limit
 from testbed.cluster import Cluster
+from testbed.eye import eye
 from testbed.scenarios import script_calls
 from testbed.server import Redis
 from testbed.windows import excess, since
-from tests.cluster.eye import eye
 
-from .busy import cpu_s
+from .busy import cpu_s, fresh_servers
 
 SETTLE_S = 2.0
 
 
 def names(count: int) -> list[str]:
-    """The tasks of `tests.apps.many`."""
+    """The tasks of `testbed.many`."""
     return [f"many.task{number:03}" for number in range(count)]
 
 
 def cluster_of(stack: ExitStack, count: int, rate: str | None, messages: int, workers: int) -> tuple[Cluster, Redis]:
     """Workers on a backlog of so many tasks with a limit each, in turn; without the extension if no rate is given."""
-    broker, limiter = Redis(), Redis()
-    for server in (broker, limiter):
-        stack.callback(server.close)
-        server.start()
+    broker, limiter = fresh_servers(stack)
     conf = {"global_rate_max_held": 100_000} if rate else {}
     cluster = stack.enter_context(Cluster(broker.url, limiter.url, rate, extension=rate is not None, conf=conf))
     cluster.environment.update(GLOBAL_RATE_MANY=str(count), GLOBAL_RATE_MANY_RATE=rate or "")
     for _ in range(messages):
         for name in names(count):
             cluster.send(name)
-    cluster.start(workers, options=["-I", "tests.apps.many"])
+    cluster.start(workers, options=["-I", "testbed.many"])
     return cluster, limiter
 
 
 def reads(server: Redis) -> int:
     """How often a server has read from its connections, which is how often somebody has written to it."""
     return int(server.client().info("stats")["total_reads_processed"])
+
+
+def costs(cluster: Cluster, limiter: Redis) -> tuple[int, int, float]:
+    """Writes to the limiter's server so far, calls of scripts, and processor time of the workers in seconds."""
+    return reads(limiter), script_calls(limiter.client()), cpu_s(cluster)
 
 
 def many(count: int, rate: str, workers: int = 2, seconds: float = 8.0) -> dict[str, Any]:
@@ -58,21 +60,17 @@ def many(count: int, rate: str, workers: int = 2, seconds: float = 8.0) -> dict[
         messages = int(limit.per_second * (SETTLE_S + seconds + 4) * 1.5) + 5
         cluster, limiter = cluster_of(stack, count, rate, messages, workers)
         time.sleep(SETTLE_S)
-        before, cpu, calls, begin = reads(limiter), cpu_s(cluster), script_calls(limiter.client()), time.monotonic()
+        before, begin = costs(cluster, limiter), time.monotonic()
         time.sleep(seconds)
-        after, cpu, calls, end = (
-            reads(limiter),
-            cpu_s(cluster) - cpu,
-            script_calls(limiter.client()) - calls,
-            time.monotonic(),
-        )
+        after, end = costs(cluster, limiter), time.monotonic()
         starts, worst = releases(cluster, count, begin, end, limit)
     passed_s = end - begin
     possible = min(count * limit.per_second, stock)
+    writes, calls, cpu = (later - earlier for later, earlier in zip(after, before))
     text = (
         f"{count} limits of {rate}, {workers} workers: {starts / passed_s:.0f} starts/s, "
         f"{starts / passed_s / possible:.3f} of {possible:.0f}/s (without limits {stock:.0f}/s), "
-        f"worst window {worst:+.2f}, {(after - before - 2) / passed_s / workers:.0f} writes/s and "
+        f"worst window {worst:+.2f}, {writes / passed_s / workers:.0f} writes/s and "
         f"{calls / passed_s / workers:.0f} calls/s per worker, {calls / max(1, starts):.2f} calls a start, "
         f"{100 * cpu / passed_s / workers:.0f} % of a core per worker"
     )
@@ -95,13 +93,14 @@ def at_rest(count: int = 1000, rate: str = "1/h", seconds: float = 10.0) -> dict
             cluster, limiter = cluster_of(stack, count, limit, 3 if limit else 0, 1)
             time.sleep(4 * SETTLE_S)
             eye(cluster)
-            cpu, before, begin = cpu_s(cluster), reads(limiter), time.monotonic()
+            before, begin = costs(cluster, limiter), time.monotonic()
             time.sleep(seconds)
-            cpu, after, passed_s = cpu_s(cluster) - cpu, reads(limiter), time.monotonic() - begin
+            after, passed_s = costs(cluster, limiter), time.monotonic() - begin
             p99_ms = eye(cluster)["p99_ms"]
+            writes, _, cpu = (later - earlier for later, earlier in zip(after, before))
             shares.append(cpu / passed_s)
     text = (
         f"{count} limits of {rate} at rest: loop p99 {p99_ms:.1f} ms late, {100 * shares[1]:.1f} % of a core "
-        f"(stock Celery with nothing to do {100 * shares[0]:.1f} %), {(after - before - 1) / passed_s:.0f} writes/s"
+        f"(stock Celery with nothing to do {100 * shares[0]:.1f} %), {writes / passed_s:.0f} writes/s"
     )
     return {"count": count, "p99_ms": p99_ms, "cpu": shares[1], "stock_cpu": shares[0], "text": text}

@@ -1,4 +1,4 @@
-"""How late the event loop of a worker was, as the eye in `tests.apps.many` has seen."""
+"""How late the event loop of a worker was, as the eye in `testbed.many` has seen."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_a_worker_names_what_it_limits_and_what_is_wrong_with_its_redis(
         broker = f"redis://127.0.0.1:{proxy.port}/0"
         url = own_redis.url.replace("//", f"//default:{SECRET}@")
         with Cluster(broker, f"{url}/1", "10/s", loglevel="INFO") as cluster:
-            cluster.start(1, pool="solo", options=["-I", "tests.apps.many"])
+            cluster.start(1, pool="solo", options=["-I", "testbed.many"])
             cluster.wait(lambda: "may evict" in cluster.log("w0"), 10)
             proxy.cut()
             cluster.wait(lambda: cluster.log("w0").count("limits are cluster-wide") == 2, 20)

@@ -12,13 +12,13 @@ from celery_global_rate.limits.timing import SILENCE_S
 from celery_global_rate.storage.outage import ASKED_S, LOG_AGAIN_S, Outage
 from celery_global_rate.storage.outage_policies import Hold
 from testbed.cluster import Cluster
+from testbed.eye import eye
 from testbed.meanwhile import meanwhile
 from testbed.proxy import Proxy
 from testbed.server import Redis, free_port
 from testbed.windows import excess, since, used
 
 from ..conftest import Figures, Server
-from .eye import eye
 
 INTERVAL_S, GRACE_S = 0.01, 0.025
 #: R where Redis answers on loopback, and the widening of a view that is 20 s old.
@@ -40,7 +40,7 @@ def test_a_hung_redis(empty_redis: Server, own_redis: Redis, figures: Figures, p
     with Cluster(f"{empty_redis.url}/0", f"{own_redis.url}/1", "100/s", conf=conf) as cluster:
         cluster.environment["GLOBAL_RATE_MANY"] = "0"
         cluster.send("limited", 2500)
-        cluster.start(4, options=["-I", "tests.apps.many"])
+        cluster.start(4, options=["-I", "testbed.many"])
         cluster.wait(lambda: all(said["workers"] == 4 for said in cluster.stats().values()), 15)
         with meanwhile(lambda: cluster.send("free"), 0.02):
             time.sleep(2)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from testbed.cluster import Cluster
+from testbed.eye import eye
 
 from ..conftest import Figures, Server
-from .eye import eye
 
 COUNT = 1000
 
@@ -21,7 +21,7 @@ def started_in_s(server: Server, extension: bool) -> float:
     with Cluster(f"{server.url}/0", f"{server.url}/1", "100/m", extension=extension) as cluster:
         cluster.environment["GLOBAL_RATE_MANY"] = str(COUNT)
         begin = time.monotonic()
-        cluster.start(1, options=["-I", "tests.apps.many"])
+        cluster.start(1, options=["-I", "testbed.many"])
         return cluster.records("ready")[0].instant - begin
 
 
@@ -58,7 +58,7 @@ def a_thousand_at_work(redis: Server, figures: Figures) -> dict[str, Any]:
         cluster.environment["GLOBAL_RATE_MANY"] = str(COUNT)
         for number in range(COUNT):
             cluster.send(f"many.task{number:03}", 3)
-        cluster.start(1, options=["-I", "tests.apps.many"])
+        cluster.start(1, options=["-I", "testbed.many"])
         eye(cluster)
         time.sleep(5)
         said = eye(cluster)
@@ -76,7 +76,7 @@ def test_ten_thousand_held(empty_redis: Server, figures: Figures) -> None:
     conf = {"global_rate_max_held": held}
     with Cluster(f"{empty_redis.url}/0", f"{empty_redis.url}/1", "10/s", conf=conf) as cluster:
         cluster.environment["GLOBAL_RATE_MANY"] = "0"
-        cluster.start(1, options=["-I", "tests.apps.many"])
+        cluster.start(1, options=["-I", "testbed.many"])
         before = memory_kb(cluster)
         cluster.send("limited", held + 500)
         cluster.wait(lambda: cluster.stats()["w0"]["held"] == held + 8, 60)
