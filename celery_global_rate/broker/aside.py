@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from ..limits.redis_clock import RedisClock
-from ..scheduling.bucket import Bucket
+from ..scheduling.lane import Lane
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Aside:
         most: so many messages of a queue may be held.
         queues: the worker's.
         held: how much is held in all.
-        busy: the buckets that hold something.
+        busy: the lanes that hold something.
         clock: the worker's view of the Redis clock.
         monotonic: the clock, in seconds.
 
@@ -62,7 +62,7 @@ class Aside:
         most: int,
         queues: ConsumedQueues,
         held: Callable[[], int],
-        busy: Callable[[], Iterable[Bucket]],
+        busy: Callable[[], Iterable[Lane]],
         clock: RedisClock,
         monotonic: Callable[[], float],
     ) -> None:
@@ -112,13 +112,13 @@ class Aside:
             self._look_at = now + LOOK_S
         return self._look_at
 
-    def why(self, bucket: Bucket) -> dict[str, str]:
-        """Which of the queues that have brought what a bucket holds are aside, and why."""
+    def why(self, lane: Lane) -> dict[str, str]:
+        """Which of the queues that have brought what a lane holds are aside, and why."""
         count: Counter[str | None] = sum(map(_count, self._busy()), Counter())
         return {
             name: f"put aside: {count[name]} of its tasks are held, and {self._most} is the most "
             f"(global_rate_max_held); consumed again at {self.again_at}"
-            for name in sorted(self.names.intersection(_count(bucket)))
+            for name in sorted(self.names.intersection(_count(lane)))
         }
 
     @property
@@ -128,7 +128,7 @@ class Aside:
 
     def _look(self) -> None:
         self._came = 0
-        held = {} if self._has_room else {bucket: _count(bucket) for bucket in self._busy()}
+        held = {} if self._has_room else {lane: _count(lane) for lane in self._busy()}
         count: Counter[str | None] = sum(held.values(), Counter())
         names = self._queues.names
         aside = {name for name in self.names & names if count[name] > self.again_at and self._is_slow(name, held)}
@@ -150,26 +150,26 @@ class Aside:
             return sys.maxsize
         return sum(messages if name in self.names else min(messages, self._most) for name, messages in count.items())
 
-    def _is_slow(self, name: str, held: Mapping[Bucket, Counter[str | None]]) -> bool:
+    def _is_slow(self, name: str, held: Mapping[Lane, Counter[str | None]]) -> bool:
         """Whether a queue, once it is put aside, may stay so for a while."""
         now = self._monotonic()
-        return sum(self._soon(bucket, count[name], now) for bucket, count in held.items()) < self._most - self.again_at
+        return sum(self._soon(lane, count[name], now) for lane, count in held.items()) < self._most - self.again_at
 
-    def _soon(self, bucket: Bucket, messages: int, now: float) -> float:
-        """How many of these a bucket is about to release."""
-        if bucket.opens(self._clock) > now + SOONEST_S:
+    def _soon(self, lane: Lane, messages: int, now: float) -> float:
+        """How many of these a lane is about to release."""
+        if lane.opens(self._clock) > now + SOONEST_S:
             return 0
-        if bucket.limit is None or bucket.is_far:
+        if lane.limit is None or lane.is_far:
             return messages
-        return min(messages, SOONEST_S / (bucket.limit.interval_s * bucket.waiting))
+        return min(messages, SOONEST_S / (lane.limit.interval_s * lane.waiting))
 
-    def _log_first(self, name: str, held: Mapping[Bucket, Counter[str | None]]) -> None:
+    def _log_first(self, name: str, held: Mapping[Lane, Counter[str | None]]) -> None:
         """Log a queue the first time that it is put aside."""
         if name in self._logged:
             return
         self._logged.add(name)
-        most_first = sorted((bucket for bucket in held if held[bucket][name]), key=lambda bucket: -held[bucket][name])
-        why = [f"{bucket.name} at {bucket.limit or 'none'}" for bucket in most_first[:NAMED]]
+        most_first = sorted((lane for lane in held if held[lane][name]), key=lambda lane: -held[lane][name])
+        why = [f"{lane.name} at {lane.limit or 'none'}" for lane in most_first[:NAMED]]
         logger.info(
             "global-rate: queue %s is put aside whenever %d of its tasks are held (global_rate_max_held), and consumed "
             "again when a quarter of them has gone, so that other queues go on: %s%s",
@@ -180,6 +180,6 @@ class Aside:
         )
 
 
-def _count(bucket: Bucket) -> Counter[str | None]:
-    """The held messages of a bucket by the queues they came from."""
-    return Counter([request.queue_name for request in bucket.requests])
+def _count(lane: Lane) -> Counter[str | None]:
+    """The held messages of a lane by the queues they came from."""
+    return Counter([request.queue_name for request in lane.requests])

@@ -1,4 +1,4 @@
-"""When each bucket is to be looked at again: a turn costs what is due in it, however many buckets wait."""
+"""When each lane is to be looked at again: a turn costs what is due in it, however many lanes wait."""
 
 from __future__ import annotations
 

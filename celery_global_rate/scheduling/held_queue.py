@@ -1,4 +1,4 @@
-"""What a bucket holds, in the order in which it starts: by rank, and by arrival within a rank."""
+"""What a lane holds, in the order in which it starts: by rank, and by arrival within a rank."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: From one write to the next on average, in seconds, if several buckets ask: they ask together. Shorter than the grace:
+#: From one write to the next on average, in seconds, if several lanes ask: they ask together. Shorter than the grace:
 #: slots that lie ready are renewed in time.
 PAUSE_S = 0.018
 #: After a rest, so many more may go out at once.

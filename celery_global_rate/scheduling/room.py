@@ -7,8 +7,8 @@ from bisect import bisect_left, bisect_right, insort
 from ..limits.limit import US_PER_S, Limit
 from ..limits.redis_clock import RedisClock
 from ..limits.timing import HORIZON_S
-from .bucket import SHORTEST_PAUSE_S, Bucket
 from .capacity import Capacity
+from .lane import SHORTEST_PAUSE_S, Lane
 from .lists import Lists
 
 #: What is in hand suffices if it does for this long, in seconds: about a pause between two calls.
@@ -22,7 +22,7 @@ class Room:
 
     Args:
         capacity: the pool's.
-        lists: the worker's buckets.
+        lists: the worker's lanes.
         clock: the worker's view of the Redis clock.
     """
 
@@ -32,14 +32,14 @@ class Room:
         self._is_alone = True
 
     def look(self) -> None:
-        """See when the slots in hand are due; one bucket alone has none that come later than those it asks for."""
+        """See when the slots in hand are due; one lane alone has none that come later than those it asks for."""
         self._dues_us = []
         self._is_alone = len(self._lists.busy) == 1
         if not self._is_alone:
-            self._dues_us = sorted(due_us for bucket in self._lists.in_hand for due_us in bucket.dues_us)
+            self._dues_us = sorted(due_us for lane in self._lists.in_hand for due_us in lane.dues_us)
 
-    def to_ask_for(self, bucket: Bucket, limit: Limit, now: float) -> int:
-        """For how many more slots of a bucket a process will be there in time.
+    def to_ask_for(self, lane: Lane, limit: Limit, now: float) -> int:
+        """For how many more slots of a lane a process will be there in time.
 
         A slot can be used until its grace ends, so that is when processes count, those whose task will probably end
         by then among them. How sure that must be depends on what becomes of the slot otherwise. One that lies ready is
@@ -52,10 +52,10 @@ class Room:
         slots at the same instants forever, and lose all but the first of them.
         """
         capacity, committed = self._capacity, self._lists.totals.committed
-        if 0 < bucket.committed >= capacity.slots(ENOUGH_S):
+        if 0 < lane.committed >= capacity.slots(ENOUGH_S):
             return 0
-        ahead_s = bucket.ahead_s(self._clock, now)
-        deviations = 0.3 + (1.7 * min(1.0, ahead_s / limit.usable_s) if bucket.waiting > 1 else 0.0)
+        ahead_s = lane.ahead_s(self._clock, now)
+        deviations = 0.3 + (1.7 * min(1.0, ahead_s / limit.usable_s) if lane.waiting > 1 else 0.0)
         within_s = ahead_s + limit.usable_s
         room = capacity.slots(within_s, deviations) - committed
         if self._is_alone:
@@ -69,10 +69,10 @@ class Room:
         for_loop = int(PART * limit.usable_s / capacity.loop_s) - together
         return room if for_loop > limit.usable_s / limit.interval_s + 1 else min(room, for_loop)
 
-    def asked(self, bucket: Bucket, now: float) -> None:
+    def asked(self, lane: Lane, now: float) -> None:
         """A slot is asked for: it will be due when the next one was, by the last answer."""
         if not self._is_alone:
-            insort(self._dues_us, self._clock.now_us(now + bucket.ahead_s(self._clock, now)))
+            insort(self._dues_us, self._clock.now_us(now + lane.ahead_s(self._clock, now)))
 
     def of_use(self, now: float, most: int) -> tuple[int, float]:
         """How many processes could be used in a moment, up to as many as there are.
@@ -85,26 +85,26 @@ class Room:
             How many, and the monotonic instant at which one is to be claimed for a further slot.
         """
         of_use, claim_at = 0, float("inf")
-        for bucket in self._lists.claimants:
-            assert bucket.limit is not None
-            claim_s = self._capacity.claim_s(bucket.limit)
+        for lane in self._lists.claimants:
+            assert lane.limit is not None
+            claim_s = self._capacity.claim_s(lane.limit)
             by_us = self._clock.now_us(now + claim_s)
-            of_use += self._of_use(bucket, by_us, now)
-            next_at = self._clock.reached(bucket.first_after(by_us)) - claim_s
+            of_use += self._of_use(lane, by_us, now)
+            next_at = self._clock.reached(lane.first_after(by_us)) - claim_s
             if next_at > now:
                 claim_at = min(claim_at, next_at)
-            if bucket.first_us > by_us or of_use >= most:
+            if lane.first_us > by_us or of_use >= most:
                 break
         return of_use, claim_at
 
-    def _of_use(self, bucket: Bucket, by_us: float, now: float) -> int:
-        """Processes that a bucket could use in a moment: for slots that are due by the time that one comes.
+    def _of_use(self, lane: Lane, by_us: float, now: float) -> int:
+        """Processes that a lane could use in a moment: for slots that are due by the time that one comes.
 
         If slots lie ready, it could use one for each slot in hand, and for each request that is about to ask for one.
         """
-        if bucket.has_spare:
-            is_asking = bucket.call is None and bucket.ask_at <= now + SHORTEST_PAUSE_S
-            return bucket.committed + (bucket.unprovided if is_asking else 0)
-        if bucket.in_hand:
-            return sum(reservation.due_by(by_us) for reservation in bucket.reservations)
-        return int(bucket.call is None and bucket.unprovided > 0 and 0 < bucket.next_us <= by_us)
+        if lane.has_spare:
+            is_asking = lane.call is None and lane.ask_at <= now + SHORTEST_PAUSE_S
+            return lane.committed + (lane.unprovided if is_asking else 0)
+        if lane.in_hand:
+            return sum(reservation.due_by(by_us) for reservation in lane.reservations)
+        return int(lane.call is None and lane.unprovided > 0 and 0 < lane.next_us <= by_us)

@@ -11,9 +11,9 @@ from typing import Any
 from ..limits.limit import Limit
 from ..limits.reservation import Reservation, SlotSource
 from ..limits.timing import HORIZON_S
-from .bucket import FEW, Bucket, Call, Leaving
 from .capacity import FULL_POOL_POLL_S, Capacity, Pool
 from .faults import Faults
+from .lane import FEW, Call, Lane, Leaving
 from .lists import Lists
 from .pace import MOST_CALLS, Pace
 from .room import Room
@@ -22,17 +22,17 @@ from .room import Room
 PRESSING = 0.04
 #: If the limit is out of reach, this many held tasks are worth a call as soon as no slot is in hand.
 WORTH_A_CALL = FEW // 2
-#: So many buckets that the pool has nothing for are looked at in a turn: those that follow have waited less long.
+#: So many lanes that the pool has nothing for are looked at in a turn: those that follow have waited less long.
 MOST_REFUSED = 8
 
 
 class Scheduler:
     """Holds requests until their slot is due and a process is free.
 
-    A turn looks at the buckets to which something has happened, those whose instant has come, those with a due slot,
+    A turn looks at the lanes to which something has happened, those whose instant has come, those with a due slot,
     and the first of those that want slots. However many others wait, it takes no longer.
 
-    An error in the turn of one bucket stays there: the others have their turns, and this one its next after a pause.
+    An error in the turn of one lane stays there: the others have their turns, and this one its next after a pause.
 
     Args:
         pool: where released requests go.
@@ -67,7 +67,7 @@ class Scheduler:
         self._lists = Lists()
         self._room = Room(self._capacity, self._lists, limiter.clock)
         self._pace = Pace()
-        #: Whether buckets may ask in this turn; else when they are looked at again, and whether the next end of a task
+        #: Whether lanes may ask in this turn; else when they are looked at again, and whether the next end of a task
         #: is a reason to: one had no slot, and the pool had no room for it.
         self._is_asking = self._is_starved = False
         self._ask_at = float("inf")
@@ -75,71 +75,71 @@ class Scheduler:
         self._claim_at = float("inf")
         #: The earliest of all instants at which something is due.
         self._next_at = float("inf")
-        self._leaving: dict[Bucket, None] = {}
+        self._leaving: dict[Lane, None] = {}
         self._is_pumping = self._is_again = False
 
     @property
-    def busy(self) -> dict[str, Bucket]:
-        """The buckets that hold something or wait for an answer, by their names."""
+    def busy(self) -> dict[str, Lane]:
+        """The lanes that hold something or wait for an answer, by their names."""
         return self._lists.busy
 
     @property
     def held(self) -> int:
-        """Requests held in all buckets."""
+        """Requests held in all lanes."""
         return self._lists.totals.held
 
     @property
     def requests(self) -> list[Any]:
         """All of them."""
-        return [request for bucket in self.busy.values() for request in bucket.requests]
+        return [request for lane in self.busy.values() for request in lane.requests]
 
     @property
-    def leaving(self) -> list[Bucket]:
-        """The buckets with requests that are to be dismissed."""
-        self._leaving = {bucket: None for bucket in self._leaving if bucket.leaving}
+    def leaving(self) -> list[Lane]:
+        """The lanes with requests that are to be dismissed."""
+        self._leaving = {lane: None for lane in self._leaving if lane.leaving}
         return list(self._leaving)
 
-    def hold(self, bucket: Bucket, request: Any) -> None:
-        """Take a request in. It is released at once if its bucket has no limit."""
+    def hold(self, lane: Lane, request: Any) -> None:
+        """Take a request in. It is released at once if its lane has no limit."""
         now = self._monotonic()
-        bucket.hold(request, now)
-        is_expected = bucket.name in self.busy and (bucket.call is not None or now < bucket.ask_at)
-        self.busy[bucket.name] = bucket
-        if bucket.limit is None or not is_expected:
-            self._lists.touched[bucket] = None
+        lane.hold(request, now)
+        is_expected = lane.name in self.busy and (lane.call is not None or now < lane.ask_at)
+        self.busy[lane.name] = lane
+        if lane.limit is None or not is_expected:
+            self._lists.touched[lane] = None
             self.pump()
             return
-        self._lists.count_one_more(bucket)
-        if len(bucket.held) <= bucket.most_covered:
+        self._lists.count_one_more(lane)
+        if len(lane.held) <= lane.most_covered:
             self._cover_held()
 
-    def configure(self, bucket: Bucket, limit: Limit | None, floor_us: int = 0) -> None:
+    def configure(self, lane: Lane, limit: Limit | None, floor_us: int = 0) -> None:
         """Put a limit and a floor in force: held requests follow them, and start if the limit is None."""
-        if (limit, floor_us) == (bucket.limit, bucket.floor_us):
+        if (limit, floor_us) == (lane.limit, lane.floor_us):
             return
-        self._let_go(bucket)
-        bucket.limit, bucket.floor_us = limit, floor_us
-        bucket.ask_at = self._monotonic()
-        self._lists.touched[bucket] = None
+        self._let_go(lane)
+        lane.limit, lane.floor_us = limit, floor_us
+        lane.ask_at = self._monotonic()
+        self._lists.touched[lane] = None
         self.pump()
 
     def let_go(self) -> None:
         """Give all slots in hand back."""
-        for bucket in self.busy.values():
-            self._let_go(bucket)
-            self._lists.touched[bucket] = None
+        for lane in self.busy.values():
+            self._let_go(lane)
+            self._lists.touched[lane] = None
 
     def clear(self) -> None:
         """Forget all held requests, which the broker redelivers, and give their slots back."""
-        for bucket in self._lists.clear():
-            bucket.clear()
-            self._let_go(bucket)
+        for lane in self._lists.clear():
+            lane.clear()
+            self._let_go(lane)
         self._cover_held()
 
-    def left(self, bucket: Bucket, leaving: Leaving, is_dismissed: bool) -> None:
+    def left(self, lane: Lane, leaving: Leaving, is_dismissed: bool) -> None:
         """Celery was to dismiss a request: it is gone for good, or wanted after all."""
-        bucket.left(leaving, is_dismissed)
-        self._touch(bucket)
+        lane.left(leaving, is_dismissed)
+        self._touch(lane)
 
     def ended(self, run_time_s: float) -> None:
         """A released task has ended, and has left its process to the next one.
@@ -180,55 +180,55 @@ class Scheduler:
         self._cover_held()
 
     def _look_at_all(self) -> None:
-        """Look at each bucket that may have something to do, the longest wait first."""
+        """Look at each lane that may have something to do, the longest wait first."""
         self._lists.touch_due(self._monotonic())
         self._is_asking = self._is_asking or bool(self._lists.touched)
         self._capacity.is_far = not self._lists.totals.near
-        for bucket in self._lists.to_look_at:
-            self._attempt(bucket, "releasing tasks", self._look)
+        for lane in self._lists.to_look_at:
+            self._attempt(lane, "releasing tasks", self._look)
 
-    def _attempt(self, bucket: Bucket, place: str, part: Callable[[Bucket], object]) -> None:
-        """One part of a bucket's turn. After an error the bucket has its next one when a pause is over."""
+    def _attempt(self, lane: Lane, place: str, part: Callable[[Lane], object]) -> None:
+        """One part of a lane's turn. After an error the lane has its next one when a pause is over."""
         try:
-            part(bucket)
+            part(lane)
         except self._faults.passing:
             raise
         except Exception as exc:
-            self._faults.note(place, exc, bucket.name)
-            self._let_go(bucket)  # or what it has in hand would keep processes from the others
-            bucket.retry.failed(self._monotonic())
-            self._lists.leave_alone(bucket, bucket.retry.at)
+            self._faults.note(place, exc, lane.name)
+            self._let_go(lane)  # or what it has in hand would keep processes from the others
+            lane.retry.failed(self._monotonic())
+            self._lists.leave_alone(lane, lane.retry.at)
 
-    def _touch(self, bucket: Bucket) -> None:
-        """Something has happened to a bucket: look at it in the next turn, which is soon."""
-        self._lists.touched[bucket] = None
+    def _touch(self, lane: Lane) -> None:
+        """Something has happened to a lane: look at it in the next turn, which is soon."""
+        self._lists.touched[lane] = None
         self._wake(self._monotonic())
 
-    def _look(self, bucket: Bucket) -> None:
-        if self._monotonic() < bucket.retry.at:
-            self._lists.leave_alone(bucket, bucket.retry.at)
+    def _look(self, lane: Lane) -> None:
+        if self._monotonic() < lane.retry.at:
+            self._lists.leave_alone(lane, lane.retry.at)
             return
-        self._release(bucket)
-        self._settle(bucket)
-        self._lists.touched.pop(bucket, None)
+        self._release(lane)
+        self._settle(lane)
+        self._lists.touched.pop(lane, None)
 
-    def _settle(self, bucket: Bucket) -> None:
-        """See what a bucket waits for now: a process, a slot, an instant, or nothing any more."""
+    def _settle(self, lane: Lane) -> None:
+        """See what a lane waits for now: a process, a slot, an instant, or nothing any more."""
         now = self._monotonic()
-        back_at = bucket.bring_back(now)
-        if bucket.call is not None and now > bucket.call.expires:
-            bucket.call = None
-            bucket.unanswered(now, self._chance())
-        if bucket.is_idle:
-            self._lists.drop(bucket)
+        back_at = lane.bring_back(now)
+        if lane.call is not None and now > lane.call.expires:
+            lane.call = None
+            lane.unanswered(now, self._chance())
+        if lane.is_idle:
+            self._lists.drop(lane)
             return
-        if bucket.limit is None:
-            next_at = max(now, bucket.opens(self._limiter.clock)) if bucket.held else back_at
+        if lane.limit is None:
+            next_at = max(now, lane.opens(self._limiter.clock)) if lane.held else back_at
             is_ready = next_at <= now
         else:
-            is_ready = bucket.reservation is not None and self._due_at(bucket) <= now
-            next_at = min(self._next_look(bucket, bucket.limit, now), back_at)
-        if self._lists.put(bucket, now, is_ready, next_at):
+            is_ready = lane.reservation is not None and self._due_at(lane) <= now
+            next_at = min(self._next_look(lane, lane.limit, now), back_at)
+        if self._lists.put(lane, now, is_ready, next_at):
             self._is_asking = True
 
     def _line_up(self) -> None:
@@ -241,66 +241,66 @@ class Scheduler:
     def _cover_held(self) -> None:
         self._faults.guard("lending prefetch slots", self._cover, self._lists.totals.covered)
 
-    def _release(self, bucket: Bucket) -> None:
+    def _release(self, lane: Lane) -> None:
         """Start what is due and fits into the pool; what came too late to start is missed."""
-        if bucket.limit is None:
-            self._pass_on(bucket)
+        if lane.limit is None:
+            self._pass_on(lane)
             return
-        clock, usable_s, room = self._limiter.clock, bucket.limit.usable_s, None
-        while (room is None or room > 0) and (reservation := bucket.reservation) is not None:
-            if not self._is_wanted(bucket):
-                self._let_go(bucket)
+        clock, usable_s, room = self._limiter.clock, lane.limit.usable_s, None
+        while (room is None or room > 0) and (reservation := lane.reservation) is not None:
+            if not self._is_wanted(lane):
+                self._let_go(lane)
                 return
             # Anew for each, and after all that may take long: this worker may have been stopped as well.
             now = self._monotonic()
             late_s = reservation.late_s(clock, now)
             if late_s > usable_s or late_s < -2 * HORIZON_S:  # so early only on a clock that has stepped back since
-                self.missed += bucket.missed(reservation.miss(clock, now - usable_s), now)
+                self.missed += lane.missed(reservation.miss(clock, now - usable_s), now)
                 self._is_asking = True
                 continue
             if late_s < 0:
                 return
             if room is None:
-                is_pressed = bucket.has_spare or late_s >= usable_s * PRESSING
+                is_pressed = lane.has_spare or late_s >= usable_s * PRESSING
                 room = self._capacity.with_deck if is_pressed else self._capacity.at_once
             if room > 0:
                 room -= 1
                 reservation.used += 1
-                self._start(bucket)
-        if bucket.held and bucket.is_far:
-            self._rest(bucket)
+                self._start(lane)
+        if lane.held and lane.is_far:
+            self._rest(lane)
 
-    def _rest(self, bucket: Bucket) -> None:
+    def _rest(self, lane: Lane) -> None:
         """If a limit is out of reach, see when the pool is to be looked at again, or slots are asked for before."""
-        if bucket.reservation is None and len(bucket.held) >= WORTH_A_CALL:
-            bucket.ran_dry()
+        if lane.reservation is None and len(lane.held) >= WORTH_A_CALL:
+            lane.ran_dry()
             self._is_asking = True
         elif len(self.busy) == 1:
-            self._capacity.rests(bucket.reservation is not None)
+            self._capacity.rests(lane.reservation is not None)
 
-    def _pass_on(self, bucket: Bucket) -> None:
+    def _pass_on(self, lane: Lane) -> None:
         """Start what has no limit any more, as many as there are processes: a solo pool runs them right here."""
-        is_open = bucket.opens(self._limiter.clock) <= self._monotonic()
+        is_open = lane.opens(self._limiter.clock) <= self._monotonic()
         for _ in range(self._pool.processes if is_open else 0):
-            if self._is_wanted(bucket):
-                self._start(bucket)
+            if self._is_wanted(lane):
+                self._start(lane)
 
-    def _start(self, bucket: Bucket) -> None:
+    def _start(self, lane: Lane) -> None:
         """Start the next held request. One that cannot be started is put off, so that the others can."""
-        request = bucket.held.popleft()
+        request = lane.held.popleft()
         try:
             self._pool.start(request)
         except self._faults.passing:
             raise
         except Exception as exc:
-            self._faults.note("starting a task", exc, bucket.name)
+            self._faults.note("starting a task", exc, lane.name)
             if not self._pool.has_accepted(request):
                 self.missed += 1
-                bucket.put_off(request, self._monotonic())
+                lane.put_off(request, self._monotonic())
                 return
-        bucket.forget(request)
+        lane.forget(request)
 
-    def is_gone(self, bucket: Bucket, request: Any) -> bool:
+    def is_gone(self, lane: Lane, request: Any) -> bool:
         """Whether a held request is to leave the queue: it must not run any more, or cannot be asked and is put off.
 
         Nothing is answered or acknowledged here; that may take long, and `Dismissals` sees to it.
@@ -308,40 +308,40 @@ class Scheduler:
         try:
             is_gone = self._pool.is_gone(request)
         except Exception as exc:
-            self._faults.note("looking whether a task is still wanted", exc, bucket.name)
-            bucket.put_off(request, self._monotonic())
-            self._touch(bucket)
+            self._faults.note("looking whether a task is still wanted", exc, lane.name)
+            lane.put_off(request, self._monotonic())
+            self._touch(lane)
             return True
-        if is_gone and bucket.leave(request):
-            self._leaving[bucket] = None
-            self._touch(bucket)
+        if is_gone and lane.leave(request):
+            self._leaving[lane] = None
+            self._touch(lane)
             return True
         return False
 
-    def _is_wanted(self, bucket: Bucket) -> bool:
+    def _is_wanted(self, lane: Lane) -> bool:
         """Whether the next held request still wants to run; those before it that do not are forgotten."""
-        while bucket.held:
-            if not self.is_gone(bucket, bucket.held.first):
+        while lane.held:
+            if not self.is_gone(lane, lane.held.first):
                 return True
-            bucket.held.popleft()
+            lane.held.popleft()
         return False
 
-    def _next_look(self, bucket: Bucket, limit: Limit, now: float) -> float:
-        """The monotonic instant at which a limited bucket has something to do, unless something happens before."""
-        at = bucket.call.expires if bucket.call else bucket.ask_at
+    def _next_look(self, lane: Lane, limit: Limit, now: float) -> float:
+        """The monotonic instant at which a limited lane has something to do, unless something happens before."""
+        at = lane.call.expires if lane.call else lane.ask_at
         if at <= now:
             at = float("inf")  # it wants slots, or nothing
-        if bucket.reservation:
-            due_at = self._due_at(bucket)
-            pressing_at = due_at if bucket.has_spare else due_at + limit.usable_s * PRESSING
+        if lane.reservation:
+            due_at = self._due_at(lane)
+            pressing_at = due_at if lane.has_spare else due_at + limit.usable_s * PRESSING
             steps = (due_at, pressing_at, now + FULL_POOL_POLL_S)
             at = min(at, next(instant for instant in steps if instant > now))
         return at
 
-    def _due_at(self, bucket: Bucket) -> float:
+    def _due_at(self, lane: Lane) -> float:
         """The monotonic instant of the next slot in hand."""
-        assert bucket.reservation is not None
-        return self._limiter.clock.reached(bucket.reservation.due_us)
+        assert lane.reservation is not None
+        return self._limiter.clock.reached(lane.reservation.due_us)
 
     def _ask_all(self) -> None:
         """Ask for slots, the longest wait first, in one write."""
@@ -353,9 +353,9 @@ class Scheduler:
             self._calls = refused = 0
             self._room.look()
             with self._limiter.together():
-                for bucket in self._lists.askers.first(MOST_CALLS + MOST_REFUSED):
+                for lane in self._lists.askers.first(MOST_CALLS + MOST_REFUSED):
                     calls = self._calls
-                    self._attempt(bucket, "reserving slots", self._ask)
+                    self._attempt(lane, "reserving slots", self._ask)
                     refused += calls == self._calls
                     if self._calls == MOST_CALLS or refused == MOST_REFUSED:
                         break
@@ -365,46 +365,46 @@ class Scheduler:
                 self._ask_at = now + self._capacity.look_s
         self._is_asking = False
 
-    def _ask(self, bucket: Bucket) -> None:
-        limit, now = bucket.limit, self._monotonic()
+    def _ask(self, lane: Lane) -> None:
+        limit, now = lane.limit, self._monotonic()
         assert limit is not None
-        room = self._room.to_ask_for(bucket, limit, now)
-        wanted = min(bucket.unprovided, room, bucket.most_slots(self._limiter.clock, limit, now))
+        room = self._room.to_ask_for(lane, limit, now)
+        wanted = min(lane.unprovided, room, lane.most_slots(self._limiter.clock, limit, now))
         if wanted <= 0:
-            self._is_starved = self._is_starved or not bucket.committed
+            self._is_starved = self._is_starved or not lane.committed
             return
-        if not bucket.has_spare:  # if there are slots to spare, one too many hurts nobody
-            wanted = bucket.drop_gone(partial(self.is_gone, bucket), bucket.in_hand, partial(le, wanted))
+        if not lane.has_spare:  # if there are slots to spare, one too many hurts nobody
+            wanted = lane.drop_gone(partial(self.is_gone, lane), lane.in_hand, partial(le, wanted))
         if wanted > 0:
             self._calls += 1
-            self._room.asked(bucket, now)
-            call = bucket.asks(wanted, now)
-            self._limiter.reserve(bucket.name, limit, wanted, partial(self._reply, bucket, call))
-        self._settle(bucket)
+            self._room.asked(lane, now)
+            call = lane.asks(wanted, now)
+            self._limiter.reserve(lane.name, limit, wanted, partial(self._reply, lane, call))
+        self._settle(lane)
 
-    def _reply(self, bucket: Bucket, call: Call, reservation: Reservation | None) -> None:
+    def _reply(self, lane: Lane, call: Call, reservation: Reservation | None) -> None:
         now = self._monotonic()
         # Late if this worker was stopped between sending and reading; otherwise given up, or the limit has changed.
-        if now > call.expires or bucket.call is not call:
+        if now > call.expires or lane.call is not call:
             if reservation is not None and reservation.count:
-                self._faults.guard("giving slots back", self._limiter.give_back, bucket.name, reservation)
+                self._faults.guard("giving slots back", self._limiter.give_back, lane.name, reservation)
             reservation = None
-        if bucket.call is not call:
+        if lane.call is not call:
             return
-        bucket.call = None
-        self._lists.touched[bucket] = None
-        self._attempt(bucket, "taking slots", partial(self._take, call=call, reservation=reservation))
+        lane.call = None
+        self._lists.touched[lane] = None
+        self._attempt(lane, "taking slots", partial(self._take, call=call, reservation=reservation))
         self.pump()
 
-    def _take(self, bucket: Bucket, call: Call, reservation: Reservation | None) -> None:
+    def _take(self, lane: Lane, call: Call, reservation: Reservation | None) -> None:
         now = self._monotonic()
         if reservation is None:
-            bucket.unanswered(now, self._chance())
+            lane.unanswered(now, self._chance())
         elif reservation.override:
-            bucket.ask_at = now  # it is known now, and the limit is the same
+            lane.ask_at = now  # it is known now, and the limit is the same
         else:
-            bucket.granted(reservation, call, self._limiter.clock, now, self._chance())
+            lane.granted(reservation, call, self._limiter.clock, now, self._chance())
 
-    def _let_go(self, bucket: Bucket) -> None:
-        for reservation in bucket.let_go():
-            self._faults.guard("giving slots back", self._limiter.give_back, bucket.name, reservation)
+    def _let_go(self, lane: Lane) -> None:
+        for reservation in lane.let_go():
+            self._faults.guard("giving slots back", self._limiter.give_back, lane.name, reservation)

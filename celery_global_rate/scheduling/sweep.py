@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from .bucket import Bucket
+from .lane import Lane
 
 #: From the end of a sweep to the next one, in seconds.
 SWEEP_S = 0.5
@@ -21,22 +21,22 @@ class Sweep:
     To drop a request takes a round trip or two, because it is acknowledged and its result is stored.
 
     Args:
-        busy: the buckets that hold something.
-        is_gone: whether a request of a bucket is to leave its queue.
+        busy: the lanes that hold something.
+        is_gone: whether a request of a lane is to leave its queue.
         monotonic: the clock, in seconds.
     """
 
     def __init__(
         self,
-        busy: Callable[[], Iterable[Bucket]],
-        is_gone: Callable[[Bucket, Any], bool],
+        busy: Callable[[], Iterable[Lane]],
+        is_gone: Callable[[Lane, Any], bool],
         monotonic: Callable[[], float],
     ) -> None:
         self._busy = busy
         self._is_gone = is_gone
         self._monotonic = monotonic
         self._at = float("-inf")
-        self._left: deque[Bucket] = deque()
+        self._left: deque[Lane] = deque()
         self._seen = 0
 
     def keep_up(self, now: float) -> float:
@@ -49,12 +49,12 @@ class Sweep:
             return float("inf")
         end = now + SLICE_S
         while self._left and self._monotonic() < end:
-            bucket, seen, self._seen = self._left.popleft(), self._seen, 0
+            lane, seen, self._seen = self._left.popleft(), self._seen, 0
             # What was released since the last slice lets as many slip through, to be seen half a second later.
-            is_gone = partial(self._is_gone, bucket)
-            seen += bucket.drop_gone(is_gone, seen, lambda alive: self._monotonic() >= end)
-            if seen < len(bucket.held):
-                self._left.appendleft(bucket)
+            is_gone = partial(self._is_gone, lane)
+            seen += lane.drop_gone(is_gone, seen, lambda alive: self._monotonic() >= end)
+            if seen < len(lane.held):
+                self._left.appendleft(lane)
                 self._seen = seen
         self._at = self._monotonic() + (SLICE_S if self._left else SWEEP_S)
         return self._at

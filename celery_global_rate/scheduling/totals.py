@@ -1,14 +1,14 @@
-"""What all buckets of a worker have between them: kept up to date with each change, and never added up anew."""
+"""What all lanes of a worker have between them: kept up to date with each change, and never added up anew."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from .bucket import Bucket
+from .lane import Lane
 
 
 class Share(NamedTuple):
-    """What one bucket adds.
+    """What one lane adds.
 
     Attributes:
         held: requests that are held.
@@ -29,32 +29,32 @@ NOTHING = Share(0, 0, 0, 0, 0)
 
 
 class Totals:
-    """The sums over all buckets."""
+    """The sums over all lanes."""
 
     def __init__(self) -> None:
-        self._shares: dict[Bucket, Share] = {}
+        self._shares: dict[Lane, Share] = {}
         self.clear()
 
-    def __getitem__(self, bucket: Bucket) -> Share:
-        """What a bucket adds now."""
-        return self._shares.get(bucket, NOTHING)
+    def __getitem__(self, lane: Lane) -> Share:
+        """What a lane adds now."""
+        return self._shares.get(lane, NOTHING)
 
-    def put(self, bucket: Bucket, share: Share) -> None:
-        """Let a bucket add this, in place of what it added before."""
-        before = self._shares.get(bucket, NOTHING)
+    def put(self, lane: Lane, share: Share) -> None:
+        """Let a lane add this, in place of what it added before."""
+        before = self._shares.get(lane, NOTHING)
         if share == before:
             return
-        self._shares[bucket] = share
+        self._shares[lane] = share
         self.held += share.held - before.held
         self.covered += share.covered - before.covered
         self.committed += share.committed - before.committed
         self.waiting += share.waiting - before.waiting
         self.near += share.near - before.near
 
-    def drop(self, bucket: Bucket) -> None:
-        """Let a bucket add nothing."""
-        self.put(bucket, NOTHING)
-        self._shares.pop(bucket, None)
+    def drop(self, lane: Lane) -> None:
+        """Let a lane add nothing."""
+        self.put(lane, NOTHING)
+        self._shares.pop(lane, None)
 
     def clear(self) -> None:
         """Let none add anything."""

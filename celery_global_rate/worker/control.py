@@ -80,7 +80,7 @@ def rate_limits(state: Any, **kwargs: Any) -> Any:
     overrides = step.engine.overrides
     return {
         name: status.limits(
-            known.bucket,
+            known.lane,
             known.declared,
             overrides.get(name),
             now_us,
@@ -99,9 +99,9 @@ def rate_held(state: Any, **kwargs: Any) -> Any:
     clock, now = step.engine.limiter.clock, time.monotonic()
     why = step.engine.aside.why
     return {
-        name: {**status.held(known.bucket, clock, now), "queues_aside": why(known.bucket)}
+        name: {**status.held(known.lane, clock, now), "queues_aside": why(known.lane)}
         for name, known in sorted(step.buckets.items())
-        if known.bucket.held_count
+        if known.lane.held_count
     }
 
 

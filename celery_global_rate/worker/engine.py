@@ -18,9 +18,9 @@ from ..limits.limit import Limit
 from ..limits.override import Override
 from ..limits.redis_clock import RedisClock
 from ..limits.timing import REPLY_TIMEOUT_S
-from ..scheduling.bucket import Bucket
 from ..scheduling.capacity import WorkerPool
 from ..scheduling.faults import FIRST_PAUSE_S, Faults
+from ..scheduling.lane import Lane
 from ..scheduling.scheduler import Scheduler
 from ..scheduling.sweep import SWEEP_S, Sweep
 from ..settings import Settings
@@ -156,15 +156,15 @@ class Engine:
         """The worker ends."""
         self._waker.close()
 
-    def hold(self, bucket: Bucket, request: HeldRequest) -> None:
-        """Take a request into a bucket."""
+    def hold(self, lane: Lane, request: HeldRequest) -> None:
+        """Take a request into a lane."""
         self._last_held = time.monotonic()
         self._faults.guard("showing a held task", self._pool.show, request)
-        self._run(self._hold, bucket, request)
+        self._run(self._hold, lane, request)
 
-    def configure(self, bucket: Bucket, declared: Limit | None) -> None:
+    def configure(self, lane: Lane, declared: Limit | None) -> None:
         """Put the limit in force that an operator has set, or else the one that its task declares."""
-        self._run(self.overrides.configure, bucket, declared)
+        self._run(self.overrides.configure, lane, declared)
 
     def clear(self) -> None:
         """Forget what is held; the broker delivers it again. Done when this returns."""
@@ -245,11 +245,11 @@ class Engine:
         else:
             self._waker.call(partial(action, *args))
 
-    def _hold(self, bucket: Bucket, request: HeldRequest) -> None:
+    def _hold(self, lane: Lane, request: HeldRequest) -> None:
         self._faults.guard("lending prefetch slots", self._credit.received)
         self._faults.guard("putting queues aside", self.aside.received)
         self._faults.guard("keeping held messages", self._ack_deadline.hold, request)
-        self.scheduler.hold(bucket, request)
+        self.scheduler.hold(lane, request)
         self._alarm.set(time.monotonic() + SWEEP_S)
 
     def _learn(self, name: str, override: str) -> None:

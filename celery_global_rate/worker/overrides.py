@@ -9,7 +9,7 @@ from collections.abc import Callable
 from ..limits.limit import Limit
 from ..limits.override import LimitOverride, Override
 from ..limits.redis_clock import RedisClock
-from ..scheduling.bucket import Bucket
+from ..scheduling.lane import Lane
 
 logger = logging.getLogger(__name__)
 
@@ -19,14 +19,14 @@ class Overrides:
 
     Args:
         clock: the worker's view of the Redis clock.
-        configure: puts a limit and a floor in force in a bucket.
+        configure: puts a limit and a floor in force in a lane.
         changed: called with the name of a bucket that has to be configured again.
     """
 
     def __init__(
         self,
         clock: RedisClock,
-        configure: Callable[[Bucket, Limit | None, int], None],
+        configure: Callable[[Lane, Limit | None, int], None],
         changed: Callable[[str], None],
     ) -> None:
         self._clock = clock
@@ -76,16 +76,16 @@ class Overrides:
         self._changed(name)
         return override
 
-    def configure(self, bucket: Bucket, declared: Limit | None) -> None:
-        """Put in force what was set for a bucket, or else what its task declares."""
-        self._ends.pop(bucket.name, None)
+    def configure(self, lane: Lane, declared: Limit | None) -> None:
+        """Put in force what was set for a lane, or else what its task declares."""
+        self._ends.pop(lane.name, None)
         limit, floor_us = declared, 0
-        if override := self.get(bucket.name):
+        if override := self.get(lane.name):
             now_us = self._clock.now_us(time.monotonic())
             limit, floor_us = override.limit_at(now_us, declared), override.floor_us
             if (limit_override := override.limit_override_at(now_us)) and limit_override.until_us is not None:
-                self._ends[bucket.name] = limit_override.until_us
-        self._put_in_force(bucket, limit, floor_us)
+                self._ends[lane.name] = limit_override.until_us
+        self._put_in_force(lane, limit, floor_us)
 
     def keep_up(self, now: float) -> float:
         """Go back to the declared limit when an override has ended; returns the monotonic instant of the next end."""

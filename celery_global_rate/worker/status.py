@@ -13,7 +13,7 @@ from ..limits.duration import format_duration
 from ..limits.limit import Limit
 from ..limits.override import LimitOverride, Origin, Override, Pause
 from ..limits.redis_clock import RedisClock
-from ..scheduling.bucket import Bucket
+from ..scheduling.lane import Lane
 
 logger = logging.getLogger(__name__)
 
@@ -96,12 +96,12 @@ def describe(origin: Origin, now_us: float) -> str:
 
 
 def limits(
-    bucket: Bucket, declared: Limit | None, override: Override | None, now_us: float, *, is_unlimited: bool
+    lane: Lane, declared: Limit | None, override: Override | None, now_us: float, *, is_unlimited: bool
 ) -> dict[str, Any]:
-    """The limit of a bucket, as a worker reports it to `inspect rate_limits`.
+    """The limit of a task, as a worker reports it to `inspect rate_limits`.
 
     Args:
-        bucket: of a task.
+        lane: of a task.
         declared: the limit that the task declares.
         override: what operators have set for it.
         now_us: the Redis clock, epoch us.
@@ -109,7 +109,7 @@ def limits(
     """
     answer: dict[str, Any] = {
         "declared": str(declared or "none"),
-        "in_force": str(bucket.limit or "none"),
+        "in_force": str(lane.limit or "none"),
         "source": "declared",
         "paused": False,
     }
@@ -131,17 +131,17 @@ def _left_s(until_us: int | None, now_us: float) -> int | None:
     return None if until_us is None else round((until_us - now_us) / 1e6)
 
 
-def held(bucket: Bucket, clock: RedisClock, now: float) -> dict[str, Any]:
-    """What is held in a bucket, as a worker reports it to `inspect rate_held`.
+def held(lane: Lane, clock: RedisClock, now: float) -> dict[str, Any]:
+    """What is held in a lane, as a worker reports it to `inspect rate_held`.
 
     Args:
-        bucket: of a task.
+        lane: of a task.
         clock: the worker's view of the Redis clock.
         now: monotonic seconds.
     """
-    opens = bucket.opens(clock)
+    opens = lane.opens(clock)
     tasks = []
-    for request, at in zip(islice(chain(bucket.retrying, bucket.held), LISTED), _starts(bucket, clock, now)):
+    for request, at in zip(islice(chain(lane.retrying, lane.held), LISTED), _starts(lane, clock, now)):
         expected_s = max(at, opens) - now
         tasks.append(
             {
@@ -150,27 +150,27 @@ def held(bucket: Bucket, clock: RedisClock, now: float) -> dict[str, Any]:
                 "expected_s": round(max(0.0, expected_s), 3) if expected_s < float("inf") else None,
             }
         )
-    return {"count": bucket.held_count, "tasks": tasks}
+    return {"count": lane.held_count, "tasks": tasks}
 
 
-def _starts(bucket: Bucket, clock: RedisClock, now: float) -> Iterator[float]:
-    """When the held tasks of a bucket are expected to start, in monotonic seconds, one after the other, without end.
+def _starts(lane: Lane, clock: RedisClock, now: float) -> Iterator[float]:
+    """When the held tasks of a lane are expected to start, in monotonic seconds, one after the other, without end.
 
     The first ones have the slots in hand. Each further one is expected after all that wait before it here, and as many
-    in each of the workers that wait on this bucket.
+    in each of the workers that wait on this lane.
     """
     due = [
         clock.reached(reservation.slot_us(index))
-        for reservation in bucket.reservations
+        for reservation in lane.reservations
         for index in range(reservation.used, reservation.count)
     ]
     yield from due
-    interval_s = bucket.limit.interval_s * bucket.waiting if bucket.limit else 0.0
-    if bucket.limit is None:
+    interval_s = lane.limit.interval_s * lane.waiting if lane.limit else 0.0
+    if lane.limit is None:
         first = now
     elif due:
         first = due[-1] + interval_s
     else:
-        first = max(now, clock.reached(bucket.next_us))
+        first = max(now, clock.reached(lane.next_us))
     for place in count():
         yield first + place * interval_s

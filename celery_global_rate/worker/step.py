@@ -28,7 +28,7 @@ from ..broker.redis import LostConnections, acknowledge_in_turn, keep_client
 from ..broker.shutdown import requeue_held
 from ..declared_limits import Declared, has_own_strategy
 from ..limits.limit import Limit
-from ..scheduling.bucket import Bucket
+from ..scheduling.lane import Lane
 from ..settings import Settings
 from . import control  # noqa: F401  (commands)
 from .engine import Engine
@@ -200,10 +200,10 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             if limit is None and self.engine.overrides.get(task.name) is None:
                 return None
             known = self.buckets[task.name] = TaskBucket(
-                self._queues, self.engine, Bucket(task.name, limit, attrgetter("rank"))
+                self._queues, self.engine, Lane(task.name, limit, attrgetter("rank"))
             )
         known.declared = limit
-        self.engine.configure(known.bucket, limit)
+        self.engine.configure(known.lane, limit)
         if limit_override := self.engine.overrides.in_force(task.name):
             self._declared.show(task, limit_override.rate if limit_override.limit else None)
         else:

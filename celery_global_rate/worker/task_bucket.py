@@ -6,7 +6,7 @@ from typing import Any
 
 from ..broker.queues import Queues
 from ..limits.limit import Limit
-from ..scheduling.bucket import Bucket
+from ..scheduling.lane import Lane
 from .engine import Engine
 
 
@@ -16,17 +16,17 @@ class TaskBucket:
     Strategies and timers of ETA tasks keep a reference, so a new limit changes this object and never replaces it.
 
     Attributes:
-        bucket: ours.
+        lane: where its requests are held.
         declared: the limit that the task declares.
     """
 
     #: Celery's own drain looks in here and finds nothing.
     contents: tuple[Any, ...] = ()
 
-    def __init__(self, queues: Queues, engine: Engine, bucket: Bucket) -> None:
+    def __init__(self, queues: Queues, engine: Engine, lane: Lane) -> None:
         self._queues = queues
         self._engine = engine
-        self.bucket = bucket
+        self.lane = lane
         self.declared: Limit | None = None
 
     def __bool__(self) -> bool:
@@ -34,7 +34,7 @@ class TaskBucket:
 
     def add(self, item: tuple[Any, int]) -> None:
         """Take a request that was received, or whose ETA has come."""
-        self._engine.hold(self.bucket, self._queues.hold(item[0]))
+        self._engine.hold(self.lane, self._queues.hold(item[0]))
 
     def pop(self) -> Any:
         """Nothing, ever."""

@@ -320,7 +320,7 @@ def afterwards(self: Task, run_time_s: float) -> None:
 if SETUP.get("extension"):
     from celery_global_rate.limits.limit import Limit
     from celery_global_rate.limits.reservation import Reservation
-    from celery_global_rate.scheduling.bucket import Bucket
+    from celery_global_rate.scheduling.lane import Lane
     from celery_global_rate.storage.limiter import Limiter
 
     _reserve, _give_back = Limiter.reserve, Limiter.give_back
@@ -340,12 +340,12 @@ if SETUP.get("extension"):
         _give_back(self, name, reservation)
 
     Limiter.reserve, Limiter.give_back = reserve, give_back  # type: ignore[method-assign]
-    _missed = Bucket.missed
+    _missed = Lane.missed
 
-    def missed(self: Bucket, slots: int, now: float) -> int:
+    def missed(self: Lane, slots: int, now: float) -> int:
         counted = _missed(self, slots, now)
         if counted < slots:
             record("spared", self.name, str(slots - counted))
         return counted
 
-    Bucket.missed = missed  # type: ignore[method-assign]
+    Lane.missed = missed  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Which queues are put aside, with queues and buckets but neither broker nor worker."""
+"""Which queues are put aside, with queues and lanes but neither broker nor worker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from celery_global_rate.broker.aside import LOOK_S, SOONEST_S, Aside
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.redis_clock import RedisClock
-from celery_global_rate.scheduling.bucket import Bucket
+from celery_global_rate.scheduling.lane import Lane
 
 MOST = 20
 
@@ -35,28 +35,28 @@ class Queues:
 
 
 class World:
-    """Queues, a bucket for each limit, and time."""
+    """Queues, a lane for each limit, and time."""
 
     def __init__(self, *names: str, most: int = MOST, spared: tuple[str, ...] = ()) -> None:
         self.now = 100.0
         self.clock = RedisClock()
         self.clock.observe(round(self.now * 1e6), self.now, self.now)
         self.queues = Queues(*names, spared=spared)
-        self.buckets: dict[str, Bucket] = {}
-        self.aside = Aside(most, self.queues, lambda: self.held, self.buckets.values, self.clock, lambda: self.now)
+        self.lanes: dict[str, Lane] = {}
+        self.aside = Aside(most, self.queues, lambda: self.held, self.lanes.values, self.clock, lambda: self.now)
         self.aside.begin()
 
     @property
     def held(self) -> int:
-        return sum(bucket.held_count for bucket in self.buckets.values())
+        return sum(lane.held_count for lane in self.lanes.values())
 
     def hold(self, queue: str | None, count: int, rate: str = "1/m") -> int:
         """Messages come, as many as the queue may bring; returns what may be lent then."""
-        bucket = self.buckets.setdefault(rate, Bucket(rate, Limit.parse(rate)))
+        lane = self.lanes.setdefault(rate, Lane(rate, Limit.parse(rate)))
         for _ in range(count):
             if queue in self.queues.aside:
                 break
-            bucket.held.append(SimpleNamespace(queue_name=queue))
+            lane.held.append(SimpleNamespace(queue_name=queue))
             self.aside.received()
             self.aside.room()
         return self.aside.room()
@@ -64,7 +64,7 @@ class World:
     def release(self, rate: str, count: int) -> None:
         """The first ones start, and the next look is due."""
         for _ in range(count):
-            self.buckets[rate].held.popleft()
+            self.lanes[rate].held.popleft()
         self.look()
 
     def look(self) -> None:
@@ -75,7 +75,7 @@ class World:
 def test_a_queue_that_holds_all_it_may_is_put_aside_and_consumed_again_a_quarter_later() -> None:
     world = World("a", "b")
     world.hold("a", 50)
-    full = world.queues.aside, len(world.buckets["1/m"].held)
+    full = world.queues.aside, len(world.lanes["1/m"].held)
     world.release("1/m", 4)
     still = world.queues.aside
     world.release("1/m", 1)
@@ -126,8 +126,8 @@ def test_a_limit_that_releases_a_quarter_in_half_a_second_keeps_its_queue(rate: 
 def test_workers_that_share_a_limit_release_their_share_of_it() -> None:
     """18/s, of which half are for another worker."""
     world = World("a", "b")
-    world.buckets["18/s"] = Bucket("18/s", Limit.parse("18/s"))
-    world.buckets["18/s"].waiting = 2
+    world.lanes["18/s"] = Lane("18/s", Limit.parse("18/s"))
+    world.lanes["18/s"].waiting = 2
     world.hold("a", 50, "18/s")
 
     assert world.queues.aside == {"a"}
@@ -137,7 +137,7 @@ def test_a_pause_makes_a_fast_limit_slow_and_its_end_takes_the_queue_back() -> N
     world = World("a", "b")
     world.hold("a", 50, "100/s")
     fast = world.queues.aside
-    world.buckets["100/s"].floor_us = round((world.now + 60) * 1e6)
+    world.lanes["100/s"].floor_us = round((world.now + 60) * 1e6)
     world.look()
     paused = world.queues.aside
     world.now += 60 - SOONEST_S / 2
@@ -149,7 +149,7 @@ def test_a_pause_makes_a_fast_limit_slow_and_its_end_takes_the_queue_back() -> N
 def test_a_limit_that_is_lifted_takes_its_queue_back_at_once() -> None:
     world = World("a", "b")
     world.hold("a", 50)
-    world.buckets["1/m"].limit = None
+    world.lanes["1/m"].limit = None
     world.look()
 
     assert world.queues.aside == frozenset()
@@ -214,12 +214,12 @@ def test_whatever_comes_and_goes(most: int, spared: tuple[str, ...], events: lis
     for queue, rate, count, is_coming in events:
         if is_coming:
             world.hold(queue, count, rate)
-        elif rate in world.buckets:
-            world.release(rate, min(count, len(world.buckets[rate].held)))
+        elif rate in world.lanes:
+            world.release(rate, min(count, len(world.lanes[rate].held)))
         world.look()
         held = dict.fromkeys("abc", 0)
-        for bucket in world.buckets.values():
-            for request in bucket.held:
+        for lane in world.lanes.values():
+            for request in lane.held:
                 held[request.queue_name] += 1
         aside = world.queues.aside
 
@@ -229,7 +229,7 @@ def test_whatever_comes_and_goes(most: int, spared: tuple[str, ...], events: lis
         if sum(held.values()) >= most:
             needed = sum(count if name in aside else min(count, most) for name, count in held.items())
             assert world.aside.room() >= needed
-    for rate, bucket in world.buckets.items():
-        world.release(rate, len(bucket.held))
+    for rate, lane in world.lanes.items():
+        world.release(rate, len(lane.held))
 
     assert world.queues.aside == frozenset()

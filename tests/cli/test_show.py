@@ -16,7 +16,7 @@ from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.override import LimitOverride, Origin, Pause
 from celery_global_rate.limits.redis_clock import RedisClock
 from celery_global_rate.limits.reservation import Reservation
-from celery_global_rate.scheduling.bucket import Bucket
+from celery_global_rate.scheduling.lane import Lane
 from celery_global_rate.storage.blocking_store import State
 from celery_global_rate.worker import status as report
 
@@ -82,7 +82,7 @@ def test_held_tasks_are_expected_after_their_slots_and_the_shares_of_others() ->
     """Three in hand of 10/s, the next at once; then, with two workers that wait, each 0.2 s later."""
     clock = RedisClock()
     clock.observe(NOW_US, 100.0, 100.0)
-    bucket = Bucket("t", Limit(100_000))
+    bucket = Lane("t", Limit(100_000))
     bucket.reservations.append(Reservation(NOW_US, NOW_US, 0, 100_000, 0, 3, 1, 2))
     bucket.waiting = 2
     for number in range(30):
@@ -98,7 +98,7 @@ def test_held_tasks_of_a_paused_bucket_are_expected_at_its_end_or_never() -> Non
     clock = RedisClock()
     clock.observe(NOW_US, 100.0, 100.0)
     for floor_us, limit in ((NOW_US + 5_000_000, Limit(100_000)), (NOW_US + 5_000_000, None)):
-        bucket = Bucket("t", limit)
+        bucket = Lane("t", limit)
         bucket.floor_us = floor_us
         bucket.hold(SimpleNamespace(id="1", held_since=0.0), 100.0)
 

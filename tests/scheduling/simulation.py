@@ -17,8 +17,8 @@ from celery_global_rate.limits.limit import PS_PER_US, Limit
 from celery_global_rate.limits.redis_clock import RedisClock
 from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.limits.timing import HORIZON_S, LONGEST_SLEEP_S, REPLY_TIMEOUT_S
-from celery_global_rate.scheduling.bucket import Bucket
 from celery_global_rate.scheduling.faults import Faults
+from celery_global_rate.scheduling.lane import Lane
 from celery_global_rate.scheduling.scheduler import Scheduler
 from celery_global_rate.worker.dismissals import Dismissals
 from celery_global_rate.worker.pool_queue import SemaphoreLine
@@ -260,7 +260,7 @@ def model_world(seed: int = 0) -> World:
     return World(reserve, give_back, seed)
 
 
-def fill(worker: Worker, bucket: Bucket, requests: range) -> None:
+def fill(worker: Worker, bucket: Lane, requests: range) -> None:
     """Hold a backlog in a worker."""
     for request in requests:
         worker.scheduler.hold(bucket, request)

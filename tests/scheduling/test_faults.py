@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 
 from celery_global_rate.limits.limit import Limit
-from celery_global_rate.scheduling.bucket import Bucket
 from celery_global_rate.scheduling.faults import FIRST_PAUSE_S, LOGGED_AGAIN_S, LONGEST_PAUSE_S, Faults, Retry
+from celery_global_rate.scheduling.lane import Lane
 from celery_global_rate.worker.chores import Chores
 from testbed.windows import excess, since, used
 
 from .simulation import Worker, World, fill, model_world
 
-#: Places that know a bucket, and those that concern all of them.
+#: Places that know a lane, and those that concern all of them.
 OF_A_BUCKET = ["reserve", "give_back", "reply", "is_gone", "start"]
 OF_ALL = ["free", "line_up", "wake", "cover", "monotonic", "clock"]
 #: How long an error lasts that does, in seconds.
 LASTS_S = 6.0
-#: A load in two buckets; errors are for the first.
+#: A load in two lanes; errors are for the first.
 BROKEN, SOUND = "broken", "sound"
 
 
@@ -99,13 +99,13 @@ class Faulty(Worker):
 
 
 def loaded(place: str) -> tuple[World, Faulty, Limit]:
-    """A worker with a backlog in both buckets, 50/s each, and tasks of 20 ms with 5 % jitter on 8 processes."""
+    """A worker with a backlog in both lanes, 50/s each, and tasks of 20 ms with 5 % jitter on 8 processes."""
     world = model_world()
     worker = Faulty(world, "w", 8, lambda: 0.02 * world.random.uniform(0.95, 1.05))
     limit = Limit.parse("50/s")
     assert limit is not None
     for name in (BROKEN, SOUND):
-        fill(worker, Bucket(name, limit), [(name, number) for number in range(2000)])  # type: ignore[arg-type]
+        fill(worker, Lane(name, limit), [(name, number) for number in range(2000)])  # type: ignore[arg-type]
     worker.place = place
     if place == "clock":
         reached = worker.clock.reached
@@ -119,16 +119,16 @@ def loaded(place: str) -> tuple[World, Faulty, Limit]:
 
 
 def of(worker: Faulty, name: str) -> list[float]:
-    """The instants of the releases of a bucket."""
+    """The instants of the releases of a lane."""
     return [instant for instant, request in worker.releases if request[0] == name]
 
 
 @pytest.mark.parametrize("lasts", [False, True], ids=["once", "for a while"])
 @pytest.mark.parametrize("place", [*OF_A_BUCKET, *OF_ALL])
 def test_an_error_stays_where_it_happened(place: str, lasts: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """At 2 s an error begins, once or for 6 s; both buckets have 50/s before, and 1 s after its end again.
+    """At 2 s an error begins, once or for 6 s; both lanes have 50/s before, and 1 s after its end again.
 
-    The other bucket goes on meanwhile where the place knows the bucket: 0.99 of its slots, from start to start. One
+    The other lane goes on meanwhile where the place knows the lane: 0.99 of its slots, from start to start. One
     second: the longest pause, 0.8 s, and a call for slots. The log: one traceback, whatever it meets.
     """
     world, worker, limit = loaded(place)
@@ -154,7 +154,7 @@ def test_an_error_stays_where_it_happened(place: str, lasts: bool, caplog: pytes
 
 
 def reconfigure(worker: Faulty, limit: Limit | None) -> None:
-    """Change the limit of the first bucket, with slots in hand."""
+    """Change the limit of the first lane, with slots in hand."""
     worker.scheduler.configure(worker.scheduler.busy[BROKEN], limit)
 
 
@@ -170,16 +170,16 @@ def test_a_request_that_cannot_be_started_lets_the_others_pass_and_comes_again()
         start(request)
 
     worker.start = fail_or_start  # type: ignore[method-assign]
-    bucket = Bucket("t", Limit.parse("10/s"))
-    fill(worker, bucket, range(10))
+    lane = Lane("t", Limit.parse("10/s"))
+    fill(worker, lane, range(10))
     world.run(6)
 
     order = [request for _, request in worker.releases]
     assert order[:7] == [3, 4, 5, 6, 7, 8, 9]
     assert sorted(order[7:]) == [0, 1, 2]
     assert 3 <= worker.releases[7][0] <= 3 + LONGEST_PAUSE_S + 0.3
-    assert bucket.is_idle
-    assert not bucket._retries
+    assert lane.is_idle
+    assert not lane._retries
 
 
 def test_what_is_put_off_is_held_and_goes_with_the_others() -> None:
@@ -187,8 +187,8 @@ def test_what_is_put_off_is_held_and_goes_with_the_others() -> None:
     world = model_world()
     worker = Faulty(world, "w", 4)
     worker.is_gone = lambda request: (_ for _ in ()).throw(PlantedError)  # type: ignore[method-assign]
-    bucket = Bucket("t", Limit.parse("10/s"))
-    fill(worker, bucket, range(5))
+    lane = Lane("t", Limit.parse("10/s"))
+    fill(worker, lane, range(5))
     world.run(0.5)
 
     assert worker.scheduler.held == 5

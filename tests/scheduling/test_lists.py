@@ -1,4 +1,4 @@
-"""The lists by which a turn finds its buckets: instants, orders, totals, and the pace of writes."""
+"""The lists by which a turn finds its lanes: instants, orders, totals, and the pace of writes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.scheduling.agenda import FEWEST, STALE, Agenda
-from celery_global_rate.scheduling.bucket import Bucket
+from celery_global_rate.scheduling.lane import Lane
 from celery_global_rate.scheduling.ordered import Ordered
 from celery_global_rate.scheduling.pace import PAUSE_S, SAVED, Pace
 from celery_global_rate.scheduling.totals import Share, Totals
@@ -50,35 +50,35 @@ def test_an_agenda_gives_the_earliest_first() -> None:
 @given(st.lists(st.tuples(st.integers(0, 5), st.one_of(st.none(), st.integers(0, 5))), max_size=100))
 def test_ordered_buckets_are_a_sorted_list(steps: list[tuple[int, int | None]]) -> None:
     """Against a list that is sorted by number after each step; one that stays at its number keeps its place."""
-    buckets = [Bucket(str(index), Limit.parse("1/s")) for index in range(6)]
+    lanes = [Lane(str(index), Limit.parse("1/s")) for index in range(6)]
     ordered = Ordered()
     model: list[tuple[int, int]] = []
     for index, number in steps:
         if number is None:
-            ordered.discard(buckets[index])
+            ordered.discard(lanes[index])
         else:
-            ordered.put(buckets[index], number)
+            ordered.put(lanes[index], number)
         before = next((entry for entry in model if entry[1] == index), None)
         if before is None or before[0] != number:
             model = [entry for entry in model if entry[1] != index]
             if number is not None:
                 model = sorted([*model, (number, index)], key=lambda entry: entry[0])
-        assert [int(bucket.name) for bucket in ordered] == [index for _, index in model]
+        assert [int(lane.name) for lane in ordered] == [index for _, index in model]
         assert ordered.first(2) == list(ordered)[:2]
         assert len(ordered) == len(model)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.lists(st.integers(0, 9), min_size=5, max_size=5)), max_size=50))
 def test_totals_are_sums(steps: list[tuple[int, list[int]]]) -> None:
-    """Against the sums over all shares; an empty bucket is dropped."""
-    buckets = [Bucket(str(index), None) for index in range(4)]
+    """Against the sums over all shares; an empty lane is dropped."""
+    lanes = [Lane(str(index), None) for index in range(4)]
     totals, model = Totals(), dict.fromkeys(range(4), Share(0, 0, 0, 0, 0))
     for index, numbers in steps:
         model[index] = Share(*numbers)
         if any(numbers):
-            totals.put(buckets[index], model[index])
+            totals.put(lanes[index], model[index])
         else:
-            totals.drop(buckets[index])
+            totals.drop(lanes[index])
         sums = tuple(map(sum, zip(*model.values())))
         assert (totals.held, totals.covered, totals.committed, totals.waiting, totals.near) == sums
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from celery_global_rate.limits.limit import Limit
-from celery_global_rate.scheduling.bucket import Bucket
+from celery_global_rate.scheduling.lane import Lane
 from celery_global_rate.scheduling.lists import Lists
 from testbed.windows import excess, jain
 
 from ..conftest import Figures
 from .simulation import Worker, World, fill, model_world
 
-#: Requests of one bucket begin with its number times this.
+#: Requests of one lane begin with its number times this.
 APART = 1_000_000
 WARM_UP_S = 2.0
 
@@ -25,7 +25,7 @@ WARM_UP_S = 2.0
 def loaded(
     count: int, rate: str, backlog: int, workers: int = 1, processes: int = 8, run_time_s: float = 0.001
 ) -> tuple[World, list[Worker], Limit]:
-    """Workers with a backlog in each of many buckets; run times differ by 5 %, wake-ups are up to 2 ms late."""
+    """Workers with a backlog in each of many lanes; run times differ by 5 %, wake-ups are up to 2 ms late."""
     world, limit = model_world(1), Limit.parse(rate)
     assert limit is not None
     chance = world.random
@@ -41,7 +41,7 @@ def loaded(
     ]
     for worker in pool:
         for number in range(count):
-            fill(worker, Bucket(f"t{number}", limit), range(number * APART, number * APART + backlog))
+            fill(worker, Lane(f"t{number}", limit), range(number * APART, number * APART + backlog))
     return world, pool, limit
 
 
@@ -98,7 +98,7 @@ def test_each_limit_has_its_slots_by_few_writes(
 def test_a_turn_looks_only_at_what_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
     """One limit of 20/s beside 10 others of 1/h, and beside 1000: as many looks, but for one of each every 5 s.
 
-    That is what the longest sleep of a bucket is good for: 1000 in 5 s, and at most three looks for each such call,
+    That is what the longest sleep of a lane is good for: 1000 in 5 s, and at most three looks for each such call,
     when it is asked, answered and put away.
     """
 
@@ -106,7 +106,7 @@ def test_a_turn_looks_only_at_what_is_due(monkeypatch: pytest.MonkeyPatch) -> No
 
     def looks(others: int) -> int:
         world, (worker,), _ = loaded(others, "1/h", 2)
-        fill(worker, Bucket("busy", Limit.parse("20/s")), range(-400, 0))
+        fill(worker, Lane("busy", Limit.parse("20/s")), range(-400, 0))
         world.run(8)  # the first slot of each is work for all
         looked: list[int] = []
         monkeypatch.setattr(Lists, "to_look_at", property(lambda self: note(looked, original(self))))
@@ -115,9 +115,9 @@ def test_a_turn_looks_only_at_what_is_due(monkeypatch: pytest.MonkeyPatch) -> No
         assert sum(request < 0 and instant >= 8 for instant, request in worker.releases) >= 99
         return sum(looked)
 
-    def note(looked: list[int], buckets: list[Bucket]) -> list[Bucket]:
-        looked.append(len(buckets))
-        return buckets
+    def note(looked: list[int], lanes: list[Lane]) -> list[Lane]:
+        looked.append(len(lanes))
+        return lanes
 
     few, many = looks(10), looks(1000)
 
@@ -130,7 +130,7 @@ def test_a_slot_in_hand_keeps_its_process_from_tasks_of_other_limits() -> None:
     Both fit into each second: 20 of each start, and no slot is missed.
     """
     world, (worker,), _ = loaded(1, "1/s", 100, 1, 1, 0.3)
-    other = Bucket("other", Limit.parse("1000/s"))
+    other = Lane("other", Limit.parse("1000/s"))
     for second in range(1, 21):
         world.at(second - 0.05, partial(worker.scheduler.hold, other, -second))
     world.run(20.95)
@@ -157,7 +157,7 @@ def test_limits_that_began_together_do_not_stay_together() -> None:
     assert limit is not None
     worker = Laborious(world, "w", 1, lambda: 0.0025 * world.random.uniform(0.95, 1.05))
     for number in range(100):
-        fill(worker, Bucket(f"t{number}", limit), range(number * APART, number * APART + 40))
+        fill(worker, Lane(f"t{number}", limit), range(number * APART, number * APART + 40))
     world.run(6)
     missed = worker.scheduler.missed
     world.run(12)

@@ -10,7 +10,7 @@ import pytest
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.limits.timing import HORIZON_S, LONGEST_SLEEP_S
-from celery_global_rate.scheduling.bucket import Bucket
+from celery_global_rate.scheduling.lane import Lane
 from testbed.windows import excess, jain, used
 
 from ..conftest import Figures
@@ -66,7 +66,7 @@ def test_a_cluster_keeps_its_limit_and_uses_it(
     backlog = max(100, int(2 * limit.per_second * 0.1 / count))
     dry = 0
 
-    def top_up(worker: Worker, held: Bucket, first: int) -> None:
+    def top_up(worker: Worker, held: Lane, first: int) -> None:
         nonlocal dry
         dry += first > 0 and not held.held
         missing = backlog - len(held.held)
@@ -74,7 +74,7 @@ def test_a_cluster_keeps_its_limit_and_uses_it(
         world.after(TOP_UP_S, partial(worker.run_soon, partial(top_up, worker, held, first + missing)))
 
     for worker in workers:
-        world.at(chance.uniform(0, TOP_UP_S), partial(top_up, worker, Bucket(replay.NAME, limit), 0))
+        world.at(chance.uniform(0, TOP_UP_S), partial(top_up, worker, Lane(replay.NAME, limit), 0))
     end = WARM_UP_S + seconds
     world.run(end + 0.1)
 
@@ -109,7 +109,7 @@ def test_the_redis_clock_steps_by_an_hour(bucket: replay.Bucket, figures: Figure
     world = real_world(bucket, seed=1)
     workers = [Worker(world, f"w{number}") for number in range(4)]
     for worker in workers:
-        fill(worker, Bucket(replay.NAME, limit), range(2000))
+        fill(worker, Lane(replay.NAME, limit), range(2000))
 
     def step() -> None:
         world.clock_step_us = step_s * 1_000_000
@@ -143,7 +143,7 @@ def test_a_virtual_machine_is_paused(bucket: replay.Bucket, figures: Figures, ra
         bucket.client.flushdb()
         workers = [Worker(world, f"w{number}") for number in range(4)]
         for worker in workers:
-            fill(worker, Bucket(replay.NAME, limit), range(20_000))
+            fill(worker, Lane(replay.NAME, limit), range(20_000))
         for index in range(20):
             world.at(10 * index + world.random.uniform(1, 5), partial(pause, workers[0], 5.0))
         world.run(210.0)

@@ -6,35 +6,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_global_rate.limits.limit import Limit
-from celery_global_rate.scheduling.bucket import Bucket
+from celery_global_rate.scheduling.lane import Lane
 from celery_global_rate.scheduling.sweep import SLICE_S, SWEEP_S, Sweep
 
 LOOK_S = 0.001
 
 
 class Floor:
-    """Buckets of numbers, and a sweep to which each look at one of them takes a millisecond."""
+    """Lanes of numbers, and a sweep to which each look at one of them takes a millisecond."""
 
     def __init__(self, *counts: int) -> None:
         self.now = 100.0
         self.gone: set[int] = set()
         self.looks = 0
-        self.buckets = [Bucket(str(index), Limit.parse("1/h")) for index in range(len(counts))]
-        for bucket, count in zip(self.buckets, counts):
+        self.lanes = [Lane(str(index), Limit.parse("1/h")) for index in range(len(counts))]
+        for lane, count in zip(self.lanes, counts):
             for _ in range(count):
-                self.hold(bucket)
+                self.hold(lane)
         self.sweep = Sweep(
-            lambda: [bucket for bucket in self.buckets if bucket.held],
-            lambda bucket, request: self.look(request),
+            lambda: [lane for lane in self.lanes if lane.held],
+            lambda lane, request: self.look(request),
             lambda: self.now,
         )
 
     @property
     def held(self) -> list[int]:
-        return [request for bucket in self.buckets for request in bucket.held]
+        return [request for lane in self.lanes for request in lane.held]
 
-    def hold(self, bucket: Bucket) -> None:
-        bucket.hold(len(self.held), self.now)
+    def hold(self, lane: Lane) -> None:
+        lane.hold(len(self.held), self.now)
 
     def look(self, request: int) -> bool:
         assert request in self.held
@@ -88,15 +88,15 @@ def test_all_that_is_gone_is_dropped_and_the_order_stays(counts: list[int], data
 def test_requests_that_start_and_come_meanwhile(count: int, data: st.DataObject) -> None:
     """Between slices some start, and are looked at no more, and some come: a later sweep has seen all."""
     floor = Floor(count)
-    (bucket,) = floor.buckets
+    (lane,) = floor.lanes
     floor.gone = data.draw(st.sets(st.integers(0, 60)))
     for _ in range(data.draw(st.integers(0, 10))):
         floor.now = floor.sweep.keep_up(floor.now)
-        for _ in range(data.draw(st.integers(0, min(5, len(bucket.held))))):
-            bucket.held.popleft()
-        bucket.hold(61 + floor.looks, floor.now)
-    before = [request for request in bucket.held if request not in floor.gone]
+        for _ in range(data.draw(st.integers(0, min(5, len(lane.held))))):
+            lane.held.popleft()
+        lane.hold(61 + floor.looks, floor.now)
+    before = [request for request in lane.held if request not in floor.gone]
     floor.whole()
     floor.whole()
 
-    assert list(bucket.held) == before
+    assert list(lane.held) == before

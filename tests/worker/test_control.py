@@ -20,7 +20,7 @@ FIVE = Limit.parse("5/s")
 
 
 def limit_of(worker: Worker) -> Limit | None:
-    limit: Limit | None = worker.step.buckets["proj.task"].bucket.limit
+    limit: Limit | None = worker.step.buckets["proj.task"].lane.limit
     return limit
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from celery_global_rate.limits.limit import Limit
-from celery_global_rate.scheduling.bucket import Bucket
 from celery_global_rate.scheduling.faults import Faults
+from celery_global_rate.scheduling.lane import Lane
 from celery_global_rate.worker.dismissals import LONGEST_PAUSE_S, REST, SLICE_S, Dismissals
 
 
@@ -18,9 +18,9 @@ class Backend:
         self.broken: set[str] = set()
         self.kept: set[str] = set()
         self.calls: list[tuple[float, str]] = []
-        self.bucket = Bucket("task", Limit.parse("1/h"))
+        self.lane = Lane("task", Limit.parse("1/h"))
         faults = Faults(monotonic=lambda: self.now)
-        self.dismissals = Dismissals(lambda: [self.bucket], self.dismiss, Bucket.left, faults, lambda: self.now)
+        self.dismissals = Dismissals(lambda: [self.lane], self.dismiss, Lane.left, faults, lambda: self.now)
 
     def dismiss(self, request: str) -> bool:
         self.calls.append((self.now, request))
@@ -40,12 +40,12 @@ def test_each_is_dismissed_once_and_the_loop_is_left_to_others_meanwhile() -> No
     """40 at a millisecond each: 4 or 5 in a row, and then as long a rest as four times that."""
     backend = Backend(0.001)
     for index in range(40):
-        backend.bucket.leave(str(index))
+        backend.lane.leave(str(index))
     backend.run(1)
     gaps = [later - earlier for (earlier, _), (later, _) in zip(backend.calls, backend.calls[1:])]
 
     assert [request for _, request in backend.calls] == [str(index) for index in range(40)]
-    assert backend.bucket.is_idle
+    assert backend.lane.is_idle
     assert 7 <= sum(gap >= REST * SLICE_S for gap in gaps) <= 9
 
 
@@ -57,9 +57,9 @@ def test_one_that_cannot_be_dismissed_keeps_no_other_and_is_tried_again_ever_les
     backend = Backend(0.001)
     backend.broken = {"1"}
     for request in "012":
-        backend.bucket.leave(request)
+        backend.lane.leave(request)
     backend.run(1)
-    left_after_a_second = [leaving.request for leaving in backend.bucket.leaving]
+    left_after_a_second = [leaving.request for leaving in backend.lane.leaving]
     backend.run(9)
     attempts = Counter(request for _, request in backend.calls)
     backend.broken.clear()
@@ -69,7 +69,7 @@ def test_one_that_cannot_be_dismissed_keeps_no_other_and_is_tried_again_ever_les
     assert left_after_a_second == ["1"]
     assert attempts["0"] == attempts["2"] == 1
     assert 7 <= attempts["1"] <= 9
-    assert backend.bucket.is_idle
+    assert backend.lane.is_idle
     assert backend.calls[-1][0] - back <= LONGEST_PAUSE_S
 
 
@@ -77,7 +77,7 @@ def test_a_slow_backend_has_a_fifth_of_the_loop_at_most() -> None:
     """Two seconds for each: one at a time, and eight seconds for others after it."""
     backend = Backend(2)
     for request in "012":
-        backend.bucket.leave(request)
+        backend.lane.leave(request)
     begin = backend.now
     backend.run(60)
 
@@ -87,9 +87,9 @@ def test_a_slow_backend_has_a_fifth_of_the_loop_at_most() -> None:
 def test_one_that_is_wanted_after_all_comes_back_first_and_does_not_leave_again() -> None:
     backend = Backend(0.001)
     backend.kept = {"0"}
-    backend.bucket.leave("0")
-    backend.bucket.hold("1", backend.now)
+    backend.lane.leave("0")
+    backend.lane.hold("1", backend.now)
     backend.run(1)
 
-    assert list(backend.bucket.held) == ["0", "1"]
-    assert not backend.bucket.leave("0")
+    assert list(backend.lane.held) == ["0", "1"]
+    assert not backend.lane.leave("0")

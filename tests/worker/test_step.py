@@ -39,7 +39,7 @@ def test_the_bucket_of_a_task_stays_the_same_object(worker: Worker) -> None:
     worker.task.rate_limit = "7/s"
 
     assert worker.consumer.bucket_for_task(worker.task) is bucket
-    assert bucket.bucket.limit == Limit.parse("7/s")
+    assert bucket.lane.limit == Limit.parse("7/s")
 
 
 def test_what_is_held_is_requeued_as_soon_as_the_worker_begins_to_end(worker: Worker) -> None:
@@ -145,7 +145,7 @@ def test_an_override_from_before_the_start_is_in_force_and_shown_until_the_worke
         known, shown = worker.step.buckets["proj.task"], worker.task.rate_limit
         declared = worker.step.declared("proj.task")
 
-    assert (known.bucket.limit, shown) == (Limit.parse("5/s"), "5/s")
+    assert (known.lane.limit, shown) == (Limit.parse("5/s"), "5/s")
     assert (declared, worker.task.rate_limit) == (Limit.parse("1/h"), "1/h")
 
 

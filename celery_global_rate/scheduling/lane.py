@@ -16,7 +16,7 @@ from ..limits.timing import HORIZON_S, LONGEST_SLEEP_S, REPLY_TIMEOUT_S
 from .faults import Retry
 from .held_queue import HeldQueue, same_rank
 
-#: Between two calls for a bucket, on average. Shorter than the grace: slots that lie ready are renewed in time.
+#: Between two calls for a lane, on average. Shorter than the grace: slots that lie ready are renewed in time.
 SHORTEST_PAUSE_S = 0.01
 #: A limit that has had slots to spare for this long, in seconds, is far away; so few held requests are enough then.
 FAR_S = 1.0
@@ -49,11 +49,11 @@ class Leaving:
     retry: Retry = field(default_factory=Retry)
 
 
-class Bucket:
+class Lane:
     """Held requests in order, and the slots reserved for them.
 
     Args:
-        name: the bucket's name, by default the task's.
+        name: the lane's name, by default the task's.
         limit: the limit in force, or None to let everything pass.
         rank: of a request; the lowest starts first.
 
@@ -110,7 +110,7 @@ class Bucket:
 
     @property
     def unprovided(self) -> int:
-        """Held requests without a slot in hand; none of them waits for one if the bucket has no limit."""
+        """Held requests without a slot in hand; none of them waits for one if the lane has no limit."""
         return len(self.held) - self.in_hand if self.limit else 0
 
     @property
