@@ -26,3 +26,8 @@ class Bucket:
     window: str
     limit: Limit
     is_crossed: bool = False
+
+
+def own(name: str, limit: Limit | None) -> tuple[Bucket, ...]:
+    """The buckets of a task that has its own limit only, or none."""
+    return (Bucket(name, OWN, limit),) if limit else ()

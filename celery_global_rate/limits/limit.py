@@ -62,6 +62,11 @@ class Limit:
     interval_ps: int = 0
     burst: int = 1
 
+    @property
+    def exact_ps(self) -> int:
+        """The emission interval in picoseconds."""
+        return self.interval_us * PS_PER_US + self.interval_ps
+
     @cached_property
     def interval_s(self) -> float:
         """The emission interval in seconds."""

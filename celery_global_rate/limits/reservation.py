@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .limit import PS_PER_US, Limit
+from .bucket import Bucket
+from .limit import PS_PER_US
 from .redis_clock import LAST_US, RedisClock
 
 #: The most that reserve.lua gives out at once.
@@ -115,11 +116,13 @@ class SlotSource(Protocol):
 
     clock: RedisClock
 
-    def reserve(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
-        """Ask for up to `wanted` slots; `reply` is called once, with None if there was no answer."""
+    def reserve(
+        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[[Reservation | None], None]
+    ) -> None:
+        """Ask for up to `wanted` slots of each bucket; `reply` is called once, with None if there was no answer."""
 
     def together(self) -> AbstractContextManager[None]:
         """What is asked for meanwhile goes out at the end, in one write."""
 
-    def give_back(self, name: str, reservation: Reservation) -> None:
+    def give_back(self, buckets: tuple[Bucket, ...], reservation: Reservation) -> None:
         """Return what is left of a reservation."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
-from ..limits.limit import Limit
 from .run_times import FAR_QUICK_S, QUICK_S, RunTimes
 
 #: Tasks on deck for each process if the limit is out of reach, and at least for all: fewer looks per task.
@@ -204,14 +203,14 @@ class Capacity:
         """Whether a process comes only by our turn in the line."""
         return self._pool.free <= 0 and not self._is_quick
 
-    def claim_s(self, limit: Limit) -> float:
-        """How long before a slot of a limit a process is claimed for it, in seconds.
+    def claim_s(self, usable_s: float) -> float:
+        """How long before a slot a process is claimed for it, in seconds, if it can be used for so long.
 
         The process then comes before the grace of the slot ends, nineteen times of twenty: processes end one after the
         other, and so a wait is seldom longer than three and a half in the mean.
         """
         wait_s = self._pool.line.wait_s
-        return max(wait_s, LONG_WAIT * wait_s - limit.usable_s)
+        return max(wait_s, LONG_WAIT * wait_s - usable_s)
 
     def places(self, waiting: int, of_use: int) -> tuple[int, int]:
         """How many places in the line to have, and how many processes to keep once they come.

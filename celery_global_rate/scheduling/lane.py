@@ -1,4 +1,4 @@
-"""One limit in this worker: what is held for it, what is reserved, and when to ask again."""
+"""What is held for the same limits in this worker, what is reserved for it, and when to ask again."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import attrgetter
 from typing import Any
 
-from ..limits.limit import Limit
+from ..limits.bucket import Bucket
 from ..limits.redis_clock import RedisClock
 from ..limits.reservation import Reservation
 from ..limits.timing import HORIZON_S, LONGEST_SLEEP_S, REPLY_TIMEOUT_S
@@ -30,10 +31,14 @@ TOGETHER_S = 0.25
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A reserve call under way: what it asked for and when (monotonic seconds). Its identity is its generation."""
+    """A reserve call under way: what it asked for, when (monotonic seconds), and of which buckets.
+
+    Its identity is its generation.
+    """
 
     wanted: int
     sent: float
+    buckets: tuple[Bucket, ...]
 
     @property
     def expires(self) -> float:
@@ -53,11 +58,13 @@ class Lane:
     """Held requests in order, and the slots reserved for them.
 
     Args:
-        name: the lane's name, by default the task's.
-        limit: the limit in force, or None to let everything pass.
+        name: as the log shall name it.
+        buckets: those that each request needs a slot of; none to let everything pass.
         rank: of a request; the lowest starts first.
 
     Attributes:
+        limit: of the bucket that sets the next slot, by the last answer; None if there is no bucket.
+        usable_s: how long after its slot a release may begin under each of its limits, in seconds.
         waiting: workers that wait on it, this one among them, by the last answer.
         next_us: the next slot that was free then, on the Redis clock (epoch us).
         floor_us: before it, on the Redis clock (epoch us), nothing is released; 0 for no such time.
@@ -65,9 +72,9 @@ class Lane:
         retrying: held requests that could not be asked or started, and are tried again; those before the queue.
     """
 
-    def __init__(self, name: str, limit: Limit | None, rank: Callable[[Any], int] = same_rank) -> None:
+    def __init__(self, name: str, buckets: tuple[Bucket, ...], rank: Callable[[Any], int] = same_rank) -> None:
         self.name = name
-        self.limit = limit
+        self.bind(buckets)
         self.floor_us = self.next_us = 0
         self.waiting = 1
         self.held = HeldQueue(rank)
@@ -85,6 +92,12 @@ class Lane:
         #: Whether the last answer had a slot at once: the limit is not what this worker waits for. And since when.
         self.has_spare = False
         self._spare_since = 0.0
+
+    def bind(self, buckets: tuple[Bucket, ...]) -> None:
+        """Let these buckets give out the slots from now on."""
+        self.buckets = buckets
+        self.limit = max((bucket.limit for bucket in buckets), key=attrgetter("interval_s"), default=None)
+        self.usable_s = min((bucket.limit.usable_s for bucket in buckets), default=float("inf"))
 
     @property
     def reservation(self) -> Reservation | None:
@@ -156,10 +169,11 @@ class Lane:
             for index in range(reservation.used, reservation.count):
                 yield reservation.slot_us(index)
 
-    def most_slots(self, clock: RedisClock, limit: Limit, now: float) -> int:
+    def most_slots(self, clock: RedisClock, now: float) -> int:
         """How many slots an answer can have at the most, by the last one: those up to the horizon, and a burst."""
         is_ready = not self.ahead_s(clock, now)
-        return (limit.burst if is_ready else 1) + int(HORIZON_S / limit.interval_s)
+        limits = [bucket.limit for bucket in self.buckets]
+        return min((limit.burst if is_ready else 1) + int(HORIZON_S / limit.interval_s) for limit in limits)
 
     def ahead_s(self, clock: RedisClock, now: float) -> float:
         """How far ahead the next slot lies that the last answer left, in seconds, up to H; 0 if it lies ready."""
@@ -169,7 +183,7 @@ class Lane:
         """A call for so many slots begins."""
         self.asked_at = now
         self._paced_at = max(self._paced_at, now - SHORTEST_PAUSE_S) + SHORTEST_PAUSE_S
-        self.call = Call(wanted, now)
+        self.call = Call(wanted, now, self.buckets)
         return self.call
 
     def hold(self, request: Any, now: float) -> None:

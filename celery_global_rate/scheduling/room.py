@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 
-from ..limits.limit import US_PER_S, Limit
+from ..limits.limit import US_PER_S
 from ..limits.redis_clock import RedisClock
 from ..limits.timing import HORIZON_S
 from .capacity import Capacity
@@ -38,7 +38,7 @@ class Room:
         if not self._is_alone:
             self._dues_us = sorted(due_us for lane in self._lists.in_hand for due_us in lane.dues_us)
 
-    def to_ask_for(self, lane: Lane, limit: Limit, now: float) -> int:
+    def to_ask_for(self, lane: Lane, now: float) -> int:
         """For how many more slots of a lane a process will be there in time.
 
         A slot can be used until its grace ends, so that is when processes count, those whose task will probably end
@@ -51,23 +51,24 @@ class Room:
         them are due together than can be released while they can be used: limits that began together would have their
         slots at the same instants forever, and lose all but the first of them.
         """
-        capacity, committed = self._capacity, self._lists.totals.committed
+        assert lane.limit is not None
+        capacity, committed, usable_s = self._capacity, self._lists.totals.committed, lane.usable_s
         if 0 < lane.committed >= capacity.slots(ENOUGH_S):
             return 0
         ahead_s = lane.ahead_s(self._clock, now)
-        deviations = 0.3 + (1.7 * min(1.0, ahead_s / limit.usable_s) if lane.waiting > 1 else 0.0)
-        within_s = ahead_s + limit.usable_s
+        deviations = 0.3 + (1.7 * min(1.0, ahead_s / usable_s) if lane.waiting > 1 else 0.0)
+        within_s = ahead_s + usable_s
         room = capacity.slots(within_s, deviations) - committed
         if self._is_alone:
             return room
-        dues_us, at_us, usable_us = self._dues_us, self._clock.now_us(now + ahead_s), limit.usable_s * US_PER_S
+        dues_us, at_us, usable_us = self._dues_us, self._clock.now_us(now + ahead_s), usable_s * US_PER_S
         end = bisect_right(dues_us, at_us + usable_us)
         room += len(dues_us) - end
-        room = min(room, capacity.slots(HORIZON_S + limit.usable_s, deviations) - committed)
+        room = min(room, capacity.slots(HORIZON_S + usable_s, deviations) - committed)
         place = bisect_right(dues_us, at_us)
         together = max(end - place, place - bisect_left(dues_us, at_us - usable_us))
-        for_loop = int(PART * limit.usable_s / capacity.loop_s) - together
-        return room if for_loop > limit.usable_s / limit.interval_s + 1 else min(room, for_loop)
+        for_loop = int(PART * usable_s / capacity.loop_s) - together
+        return room if for_loop > usable_s / lane.limit.interval_s + 1 else min(room, for_loop)
 
     def asked(self, lane: Lane, now: float) -> None:
         """A slot is asked for: it will be due when the next one was, by the last answer."""
@@ -86,8 +87,7 @@ class Room:
         """
         of_use, claim_at = 0, float("inf")
         for lane in self._lists.claimants:
-            assert lane.limit is not None
-            claim_s = self._capacity.claim_s(lane.limit)
+            claim_s = self._capacity.claim_s(lane.usable_s)
             by_us = self._clock.now_us(now + claim_s)
             of_use += self._of_use(lane, by_us, now)
             next_at = self._clock.reached(lane.first_after(by_us)) - claim_s

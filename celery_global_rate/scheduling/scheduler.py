@@ -8,7 +8,7 @@ from functools import partial
 from operator import le
 from typing import Any
 
-from ..limits.limit import Limit
+from ..limits.bucket import Bucket
 from ..limits.reservation import Reservation, SlotSource
 from ..limits.timing import HORIZON_S
 from .capacity import FULL_POOL_POLL_S, Capacity, Pool
@@ -113,12 +113,13 @@ class Scheduler:
         if len(lane.held) <= lane.most_covered:
             self._cover_held()
 
-    def configure(self, lane: Lane, limit: Limit | None, floor_us: int = 0) -> None:
-        """Put a limit and a floor in force: held requests follow them, and start if the limit is None."""
-        if (limit, floor_us) == (lane.limit, lane.floor_us):
+    def configure(self, lane: Lane, buckets: tuple[Bucket, ...], floor_us: int = 0) -> None:
+        """Put limits and a floor in force: held requests follow them, and start if there is no limit."""
+        if (buckets, floor_us) == (lane.buckets, lane.floor_us):
             return
         self._let_go(lane)
-        lane.limit, lane.floor_us = limit, floor_us
+        lane.bind(buckets)
+        lane.floor_us = floor_us
         lane.ask_at = self._monotonic()
         self._lists.touched[lane] = None
         self.pump()
@@ -227,7 +228,7 @@ class Scheduler:
             is_ready = next_at <= now
         else:
             is_ready = lane.reservation is not None and self._due_at(lane) <= now
-            next_at = min(self._next_look(lane, lane.limit, now), back_at)
+            next_at = min(self._next_look(lane, now), back_at)
         if self._lists.put(lane, now, is_ready, next_at):
             self._is_asking = True
 
@@ -246,7 +247,7 @@ class Scheduler:
         if lane.limit is None:
             self._pass_on(lane)
             return
-        clock, usable_s, room = self._limiter.clock, lane.limit.usable_s, None
+        clock, usable_s, room = self._limiter.clock, lane.usable_s, None
         while (room is None or room > 0) and (reservation := lane.reservation) is not None:
             if not self._is_wanted(lane):
                 self._let_go(lane)
@@ -326,14 +327,14 @@ class Scheduler:
             lane.held.popleft()
         return False
 
-    def _next_look(self, lane: Lane, limit: Limit, now: float) -> float:
+    def _next_look(self, lane: Lane, now: float) -> float:
         """The monotonic instant at which a limited lane has something to do, unless something happens before."""
         at = lane.call.expires if lane.call else lane.ask_at
         if at <= now:
             at = float("inf")  # it wants slots, or nothing
         if lane.reservation:
             due_at = self._due_at(lane)
-            pressing_at = due_at if lane.has_spare else due_at + limit.usable_s * PRESSING
+            pressing_at = due_at if lane.has_spare else due_at + lane.usable_s * PRESSING
             steps = (due_at, pressing_at, now + FULL_POOL_POLL_S)
             at = min(at, next(instant for instant in steps if instant > now))
         return at
@@ -366,10 +367,9 @@ class Scheduler:
         self._is_asking = False
 
     def _ask(self, lane: Lane) -> None:
-        limit, now = lane.limit, self._monotonic()
-        assert limit is not None
-        room = self._room.to_ask_for(lane, limit, now)
-        wanted = min(lane.unprovided, room, lane.most_slots(self._limiter.clock, limit, now))
+        now = self._monotonic()
+        room = self._room.to_ask_for(lane, now)
+        wanted = min(lane.unprovided, room, lane.most_slots(self._limiter.clock, now))
         if wanted <= 0:
             self._is_starved = self._is_starved or not lane.committed
             return
@@ -379,7 +379,7 @@ class Scheduler:
             self._calls += 1
             self._room.asked(lane, now)
             call = lane.asks(wanted, now)
-            self._limiter.reserve(lane.name, limit, wanted, partial(self._reply, lane, call))
+            self._limiter.reserve(lane.name, call.buckets, wanted, partial(self._reply, lane, call))
         self._settle(lane)
 
     def _reply(self, lane: Lane, call: Call, reservation: Reservation | None) -> None:
@@ -387,7 +387,7 @@ class Scheduler:
         # Late if this worker was stopped between sending and reading; otherwise given up, or the limit has changed.
         if now > call.expires or lane.call is not call:
             if reservation is not None and reservation.count:
-                self._faults.guard("giving slots back", self._limiter.give_back, lane.name, reservation)
+                self._faults.guard("giving slots back", self._limiter.give_back, call.buckets, reservation)
             reservation = None
         if lane.call is not call:
             return
@@ -407,4 +407,4 @@ class Scheduler:
 
     def _let_go(self, lane: Lane) -> None:
         for reservation in lane.let_go():
-            self._faults.guard("giving slots back", self._limiter.give_back, lane.name, reservation)
+            self._faults.guard("giving slots back", self._limiter.give_back, lane.buckets, reservation)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError, TimeoutError
 
-from ..limits.limit import Limit
+from ..limits.bucket import Bucket
 from ..limits.redis_clock import RedisClock
 from ..limits.reservation import Reservation
 from ..limits.timing import REPLY_TIMEOUT_S, SILENCE_S
@@ -103,12 +103,14 @@ class Limiter:
         self._overrides = overrides
         self._try_at: dict[str, float] = {}
 
-    def reserve(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
-        """Ask for slots of a limit.
+    def reserve(
+        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[[Reservation | None], None]
+    ) -> None:
+        """Ask for slots.
 
         Args:
-            name: the bucket.
-            limit: the limit in force here.
+            name: of the lane that asks.
+            buckets: those that each slot is of, at the limits in force here.
             wanted: how many slots the caller could use before the horizon, at least 1.
             reply: called once with the reservation, or with None if Redis gave no answer.
         """
@@ -117,32 +119,42 @@ class Limiter:
         if (silent_s := self._connection.silent_s) > SILENCE_S:
             self._connection.lose(TimeoutError(f"no answer for {silent_s:.1f} s"))
         if self._outage.counts(name):
-            self._try(name, limit)
-            is_open = self._overrides.is_open(name, self.clock.now_us(time.monotonic()))
-            reply(self._policy.reserve(name, limit, wanted) if is_open else None)
+            self._try(name, buckets)
+            now_us = self.clock.now_us(time.monotonic())
+            is_open = all(self._overrides.is_open(bucket.name, now_us) for bucket in buckets)
+            reply(self._policy.reserve(buckets, wanted) if is_open else None)
         elif silent_s > REPLY_TIMEOUT_S:
             reply(None)
         else:
-            self._ask(name, limit, wanted, reply)
+            self._ask(name, buckets, wanted, reply)
 
     def together(self) -> AbstractContextManager[None]:
         """What is asked for meanwhile goes out at the end, in one write."""
         return self._connection.together()
 
-    def _try(self, name: str, limit: Limit) -> None:
+    def _try(self, name: str, buckets: tuple[Bucket, ...]) -> None:
         """See whether Redis is back. What it grants comes too late for this call, and is given back."""
         now = time.monotonic()
         if now >= self._try_at.get(name, now):
             self._try_at[name] = now + REPLY_TIMEOUT_S
-            self._ask(name, limit, 1, lambda it: self._give_back(name, it) if it and it.count else None)
+            self._ask(name, buckets, 1, lambda it: self._give_back(buckets, it) if it and it.count else None)
 
-    def _ask(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
-        override, awake_us = self._overrides.text(name), self._outage.awake_us
-        arguments = reserve_call(self._prefix, name, limit, wanted, self._worker, override, awake_us)
-        ReserveCall(self._connection, arguments, partial(self._answered, name, reply)).send()
+    def _ask(
+        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[[Reservation | None], None]
+    ) -> None:
+        (bucket,) = buckets
+        override, awake_us = self._overrides.text(bucket.name), self._outage.awake_us
+        arguments = reserve_call(self._prefix, bucket.name, bucket.limit, wanted, self._worker, override, awake_us)
+        ReserveCall(self._connection, arguments, partial(self._answered, name, buckets, reply)).send()
 
     def _answered(
-        self, name: str, reply: Callable[[Reservation | None], None], answer: object, sent: float, read: float
+        self,
+        name: str,
+        buckets: tuple[Bucket, ...],
+        reply: Callable[[Reservation | None], None],
+        answer: object,
+        sent: float,
+        read: float,
     ) -> None:
         if not isinstance(answer, Reservation):
             self._refused(name, answer)
@@ -152,7 +164,7 @@ class Limiter:
         if read - sent <= REPLY_TIMEOUT_S:  # a later one says nothing about the clock worth knowing
             self.clock.observe(answer.now_us, sent, read)
         self._outage.took(read - sent)
-        is_readable = not answer.override or self._overrides.learn(name, answer.override)
+        is_readable = not answer.override or self._overrides.learn(buckets[0].name, answer.override)
         reply(answer if is_readable else None)
 
     def _refused(self, name: str, error: object) -> None:
@@ -161,19 +173,19 @@ class Limiter:
         if isinstance(error, ReadOnlyError):  # a failover: the server's name leads to another one by now
             self._connection.lose(error)
 
-    def give_back(self, name: str, reservation: Reservation) -> None:
+    def give_back(self, buckets: tuple[Bucket, ...], reservation: Reservation) -> None:
         """Return what is left of a reservation. Nobody waits for the answer, and nothing is sent twice.
 
         The whole script is sent, not its digest: this may be the last call of the worker, and a reply that asks for the
         script would come too late.
         """
         if reservation.seq:
-            self._give_back(name, reservation)
+            self._give_back(buckets, reservation)
         else:
-            self._policy.give_back(name, reservation)
+            self._policy.give_back(buckets, reservation)
 
-    def _give_back(self, name: str, reservation: Reservation) -> None:
-        arguments = give_back_call(self._prefix, name, reservation)
+    def _give_back(self, buckets: tuple[Bucket, ...], reservation: Reservation) -> None:
+        arguments = give_back_call(self._prefix, buckets[0].name, reservation)
         self._connection.send(("EVAL", GIVE_BACK.source, *arguments), lambda answer: None)
 
 

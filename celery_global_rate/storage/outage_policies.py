@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from ..limits.limit import PS_PER_US, Limit
+from ..limits.bucket import Bucket
+from ..limits.limit import PS_PER_US
 from ..limits.redis_clock import RedisClock
 from ..limits.reservation import Reservation
 from ..limits.timing import HORIZON_S
@@ -33,10 +34,10 @@ class Policy(Protocol):
     def begin(self) -> None:
         """An outage begins."""
 
-    def reserve(self, name: str, limit: Limit, wanted: int) -> Reservation | None:
-        """Up to `wanted` slots of a limit, or None if nothing may start."""
+    def reserve(self, buckets: tuple[Bucket, ...], wanted: int) -> Reservation | None:
+        """Up to `wanted` slots of each bucket, or None if nothing may start."""
 
-    def give_back(self, name: str, reservation: Reservation) -> None:
+    def give_back(self, buckets: tuple[Bucket, ...], reservation: Reservation) -> None:
         """Take back what is left of a reservation."""
 
 
@@ -48,10 +49,10 @@ class Hold:
     def begin(self) -> None:
         """Nothing is to be done."""
 
-    def reserve(self, name: str, limit: Limit, wanted: int) -> None:
+    def reserve(self, buckets: tuple[Bucket, ...], wanted: int) -> None:
         """No slots."""
 
-    def give_back(self, name: str, reservation: Reservation) -> None:
+    def give_back(self, buckets: tuple[Bucket, ...], reservation: Reservation) -> None:
         """There are none."""
 
 
@@ -73,12 +74,12 @@ class Open:
             now = time.monotonic()
             self._clock.observe(int(time.time() * 1e6), now, now)
 
-    def reserve(self, name: str, limit: Limit, wanted: int) -> Reservation:
+    def reserve(self, buckets: tuple[Bucket, ...], wanted: int) -> Reservation:
         """All that is wanted, at once."""
         now_us = math.floor(self._clock.now_us(time.monotonic()))
         return Reservation(now_us, now_us, 0, 0, 0, wanted, 0, 1)
 
-    def give_back(self, name: str, reservation: Reservation) -> None:
+    def give_back(self, buckets: tuple[Bucket, ...], reservation: Reservation) -> None:
         """There are always more."""
 
 
@@ -98,7 +99,8 @@ class Share:
         self._worker_count = worker_count
         self._clock = clock
         self._chance = chance
-        self._next_us: dict[str, int] = {}
+        #: By the names and windows of buckets.
+        self._next_us: dict[tuple[str, str], int] = {}
 
     @property
     def text(self) -> str:
@@ -111,25 +113,34 @@ class Share:
         """Draw first slots again."""
         self._next_us.clear()
 
-    def reserve(self, name: str, limit: Limit, wanted: int) -> Reservation | None:
-        """The next slots of this worker's own, up to the horizon."""
+    def reserve(self, buckets: tuple[Bucket, ...], wanted: int) -> Reservation | None:
+        """The next slots of this worker's own, up to the horizon: those of the bucket that is slowest here."""
         workers = self._worker_count.most
         if not workers:
             return None
-        interval_ps = workers * (limit.interval_us * PS_PER_US + limit.interval_ps)
+        intervals_ps = {bucket: workers * bucket.limit.exact_ps for bucket in buckets}
+        interval_ps = max(intervals_ps.values())
         now_us = math.floor(self._clock.now_us(time.monotonic()))
-        drawn_us = now_us + math.ceil(self._chance() * interval_ps / PS_PER_US)
-        first_us = max(now_us, self._next_us.get(name, drawn_us))
+        first_us = max(now_us, *(self._next(bucket, now_us, intervals_ps[bucket]) for bucket in buckets))
         free = (now_us + int(HORIZON_S * 1e6) - first_us) * PS_PER_US // interval_ps + 1
         granted = Reservation(
             now_us, first_us, 0, *divmod(interval_ps, PS_PER_US), min(wanted, max(0, free)), seq=0, waiting=1
         )
-        self._next_us[name] = granted.slot_us(granted.count)
+        if granted.count:
+            for bucket, own_ps in intervals_ps.items():
+                self._next_us[bucket.name, bucket.window] = granted.end_us - -own_ps // PS_PER_US
         return granted
 
-    def give_back(self, name: str, reservation: Reservation) -> None:
+    def _next(self, bucket: Bucket, now_us: int, interval_ps: int) -> int:
+        """This worker's next slot of a bucket; the first one is drawn."""
+        drawn_us = now_us + math.ceil(self._chance() * interval_ps / PS_PER_US)
+        return self._next_us.setdefault((bucket.name, bucket.window), drawn_us)
+
+    def give_back(self, buckets: tuple[Bucket, ...], reservation: Reservation) -> None:
         """The next slot is the first that is left."""
-        self._next_us[name] = min(reservation.due_us, self._next_us.get(name, reservation.due_us))
+        for bucket in buckets:
+            next_us = self._next_us.get((bucket.name, bucket.window), reservation.due_us)
+            self._next_us[bucket.name, bucket.window] = min(reservation.due_us, next_us)
 
 
 #: How the policy of each name is made, of the workers that share the limits, the clock and what draws from [0, 1).

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from ..limits.bucket import Bucket, own
 from ..limits.limit import Limit
 from ..limits.override import LimitOverride, Override
 from ..limits.redis_clock import RedisClock
@@ -26,7 +27,7 @@ class Overrides:
     def __init__(
         self,
         clock: RedisClock,
-        configure: Callable[[Lane, Limit | None, int], None],
+        configure: Callable[[Lane, tuple[Bucket, ...], int], None],
         changed: Callable[[str], None],
     ) -> None:
         self._clock = clock
@@ -85,7 +86,7 @@ class Overrides:
             limit, floor_us = override.limit_at(now_us, declared), override.floor_us
             if (limit_override := override.limit_override_at(now_us)) and limit_override.until_us is not None:
                 self._ends[lane.name] = limit_override.until_us
-        self._put_in_force(lane, limit, floor_us)
+        self._put_in_force(lane, own(lane.name, limit), floor_us)
 
     def keep_up(self, now: float) -> float:
         """Go back to the declared limit when an override has ended; returns the monotonic instant of the next end."""

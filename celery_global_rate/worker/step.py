@@ -27,6 +27,7 @@ from ..broker.queues import Queues
 from ..broker.redis import LostConnections, acknowledge_in_turn, keep_client
 from ..broker.shutdown import requeue_held
 from ..declared_limits import Declared, has_own_strategy
+from ..limits.bucket import own
 from ..limits.limit import Limit
 from ..scheduling.lane import Lane
 from ..settings import Settings
@@ -200,7 +201,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             if limit is None and self.engine.overrides.get(task.name) is None:
                 return None
             known = self.buckets[task.name] = TaskBucket(
-                self._queues, self.engine, Lane(task.name, limit, attrgetter("rank"))
+                self._queues, self.engine, Lane(task.name, own(task.name, limit), attrgetter("rank"))
             )
         known.declared = limit
         self.engine.configure(known.lane, limit)

@@ -318,7 +318,7 @@ def afterwards(self: Task, run_time_s: float) -> None:
 
 
 if SETUP.get("extension"):
-    from celery_global_rate.limits.limit import Limit
+    from celery_global_rate.limits.bucket import Bucket
     from celery_global_rate.limits.reservation import Reservation
     from celery_global_rate.scheduling.lane import Lane
     from celery_global_rate.storage.limiter import Limiter
@@ -326,18 +326,18 @@ if SETUP.get("extension"):
     _reserve, _give_back = Limiter.reserve, Limiter.give_back
 
     def reserve(
-        self: Limiter, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]
+        self: Limiter, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[[Reservation | None], None]
     ) -> None:
         def counted(reservation: Reservation | None) -> None:
             if reservation is not None and reservation.count:
                 record("granted", name, str(reservation.count))
             reply(reservation)
 
-        _reserve(self, name, limit, wanted, counted)
+        _reserve(self, name, buckets, wanted, counted)
 
-    def give_back(self: Limiter, name: str, reservation: Reservation) -> None:
-        record("returned", name, str(reservation.left))
-        _give_back(self, name, reservation)
+    def give_back(self: Limiter, buckets: tuple[Bucket, ...], reservation: Reservation) -> None:
+        record("returned", buckets[0].name, str(reservation.left))
+        _give_back(self, buckets, reservation)
 
     Limiter.reserve, Limiter.give_back = reserve, give_back  # type: ignore[method-assign]
     _missed = Lane.missed

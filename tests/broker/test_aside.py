@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_global_rate.broker.aside import LOOK_S, SOONEST_S, Aside
+from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.redis_clock import RedisClock
 from celery_global_rate.scheduling.lane import Lane
@@ -52,7 +53,7 @@ class World:
 
     def hold(self, queue: str | None, count: int, rate: str = "1/m") -> int:
         """Messages come, as many as the queue may bring; returns what may be lent then."""
-        lane = self.lanes.setdefault(rate, Lane(rate, Limit.parse(rate)))
+        lane = self.lanes.setdefault(rate, Lane(rate, own(rate, Limit.parse(rate))))
         for _ in range(count):
             if queue in self.queues.aside:
                 break
@@ -126,7 +127,7 @@ def test_a_limit_that_releases_a_quarter_in_half_a_second_keeps_its_queue(rate: 
 def test_workers_that_share_a_limit_release_their_share_of_it() -> None:
     """18/s, of which half are for another worker."""
     world = World("a", "b")
-    world.lanes["18/s"] = Lane("18/s", Limit.parse("18/s"))
+    world.lanes["18/s"] = Lane("18/s", own("18/s", Limit.parse("18/s")))
     world.lanes["18/s"].waiting = 2
     world.hold("a", 50, "18/s")
 

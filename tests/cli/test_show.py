@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from celery_global_rate.cli.show import COLUMNS, SHOWN, WIDTH, Holding, Look, Row, effective_rate, table
 from celery_global_rate.declared_limits import NOT_LIMITED
+from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.override import LimitOverride, Origin, Pause
 from celery_global_rate.limits.redis_clock import RedisClock
@@ -82,7 +83,7 @@ def test_held_tasks_are_expected_after_their_slots_and_the_shares_of_others() ->
     """Three in hand of 10/s, the next at once; then, with two workers that wait, each 0.2 s later."""
     clock = RedisClock()
     clock.observe(NOW_US, 100.0, 100.0)
-    bucket = Lane("t", Limit(100_000))
+    bucket = Lane("t", own("t", Limit(100_000)))
     bucket.reservations.append(Reservation(NOW_US, NOW_US, 0, 100_000, 0, 3, 1, 2))
     bucket.waiting = 2
     for number in range(30):
@@ -98,7 +99,7 @@ def test_held_tasks_of_a_paused_bucket_are_expected_at_its_end_or_never() -> Non
     clock = RedisClock()
     clock.observe(NOW_US, 100.0, 100.0)
     for floor_us, limit in ((NOW_US + 5_000_000, Limit(100_000)), (NOW_US + 5_000_000, None)):
-        bucket = Lane("t", limit)
+        bucket = Lane("t", own("t", limit))
         bucket.floor_us = floor_us
         bucket.hold(SimpleNamespace(id="1", held_since=0.0), 100.0)
 

@@ -16,6 +16,7 @@ import redis
 from redis.exceptions import RedisError
 
 from celery_global_rate.cli.check import Reference
+from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.override import set_limit
 from celery_global_rate.limits.redis_clock import RedisClock
@@ -106,7 +107,7 @@ def failures(url: str, admin: redis.Redis) -> list[str]:
 
         def reserve() -> Reservation | None:
             known = len(answers)
-            limiter.reserve("limited", LIMIT, 3, answers.append)
+            limiter.reserve("limited", own("limited", LIMIT), 3, answers.append)
             wire.loop.run_until(lambda: len(answers) > known)
             return answers[-1]
 
@@ -124,7 +125,7 @@ def failures(url: str, admin: redis.Redis) -> list[str]:
         expect("reserve", first and first.count and second)
         if second and second.count:
             before = given()
-            limiter.give_back("limited", second)
+            limiter.give_back(own("limited", LIMIT), second)
             expect("give back", happens(lambda: given() == before - second.left))
         members.beat(0.0)
         expect("beat", happens(lambda: members.most == 1))

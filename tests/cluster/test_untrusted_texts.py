@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
+from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.override import LONGEST, LONGEST_REASON, Override, parse_rate, set_limit
 from celery_global_rate.limits.redis_clock import RedisClock
@@ -42,7 +43,7 @@ def test_a_name_is_one_key_and_one_field(redis_server: Server, redis_client: red
         wire.open()
         news.attach(wire.loop.hub)
         wire.loop.run_for(0.1)
-        limiter.reserve(name, Limit(10_000), 1, answers.append)
+        limiter.reserve(name, own(name, Limit(10_000)), 1, answers.append)
         wire.loop.run_until(lambda: answers)
         with BlockingStore(wire.settings) as store:
             store.change(name, set_limit(Limit(10_000), "100/s", None), "me\n}", "test", "why\n\0{}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.scheduling.lane import Lane
 from celery_global_rate.scheduling.run_times import RunTimes
@@ -148,7 +149,11 @@ def busy(
     for worker in pool:
         if knows:
             worker.scheduler._capacity._run_times = Knowing(worker)
-        fill(worker, Lane("t", limit), range(int(3 * end * min(rate, processes * workers / mean_s) / workers) + 100))
+        fill(
+            worker,
+            Lane("t", own("t", limit)),
+            range(int(3 * end * min(rate, processes * workers / mean_s) / workers) + 100),
+        )
     world.run(WARM_UP_S)
     before = world.calls
     world.run(end)

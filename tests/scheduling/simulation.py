@@ -13,6 +13,7 @@ from typing import Any
 
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
+from celery_global_rate.limits.bucket import Bucket
 from celery_global_rate.limits.limit import PS_PER_US, Limit
 from celery_global_rate.limits.redis_clock import RedisClock
 from celery_global_rate.limits.reservation import Reservation
@@ -216,12 +217,14 @@ class Worker:
 
     # the limiter
 
-    def reserve(self, name: str, limit: Limit, wanted: int, reply: Callable[[Reservation | None], None]) -> None:
+    def reserve(
+        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[[Reservation | None], None]
+    ) -> None:
         self.world.calls += 1
         sent = self.monotonic()
 
         def arrive() -> None:
-            reservation = self.world.reserve(name, limit, wanted, self.name, self.world.redis_us)
+            reservation = self.world.reserve(name, buckets[0].limit, wanted, self.name, self.world.redis_us)
             self.world.after(self.latency(), partial(self.run_soon, partial(answer, reservation)))
 
         def answer(reservation: Reservation) -> None:
@@ -238,7 +241,8 @@ class Worker:
         yield
         self.world.writes += self.world.calls > before
 
-    def give_back(self, name: str, reservation: Reservation) -> None:
+    def give_back(self, buckets: tuple[Bucket, ...], reservation: Reservation) -> None:
+        name = buckets[0].name
         self.world.after(self.latency(), lambda: self.world.give_back(name, reservation, self.world.redis_us))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from celery_global_rate.limits.bucket import Bucket, own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.scheduling.faults import FIRST_PAUSE_S, LOGGED_AGAIN_S, LONGEST_PAUSE_S, Faults, Retry
 from celery_global_rate.scheduling.lane import Lane
@@ -70,7 +71,7 @@ class Faulty(Worker):
         self.fail("start", request[0])
         super().start(request)
 
-    def reserve(self, name: str, limit: Limit, wanted: int, reply: Callable[..., None]) -> None:
+    def reserve(self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[..., None]) -> None:
         self.fail("reserve", name)
 
         def answer(reservation: Any) -> None:
@@ -79,11 +80,11 @@ class Faulty(Worker):
                 reservation = "no reservation at all"
             reply(reservation)
 
-        super().reserve(name, limit, wanted, answer)
+        super().reserve(name, buckets, wanted, answer)
 
-    def give_back(self, name: str, reservation: Any) -> None:
-        self.fail("give_back", name)
-        super().give_back(name, reservation)
+    def give_back(self, buckets: tuple[Bucket, ...], reservation: Any) -> None:
+        self.fail("give_back", buckets[0].name)
+        super().give_back(buckets, reservation)
 
     def run_soon(self, event: Callable[[], None]) -> None:
         def guarded() -> None:
@@ -105,7 +106,7 @@ def loaded(place: str) -> tuple[World, Faulty, Limit]:
     limit = Limit.parse("50/s")
     assert limit is not None
     for name in (BROKEN, SOUND):
-        fill(worker, Lane(name, limit), [(name, number) for number in range(2000)])  # type: ignore[arg-type]
+        fill(worker, Lane(name, own(name, limit)), [(name, number) for number in range(2000)])  # type: ignore[arg-type]
     worker.place = place
     if place == "clock":
         reached = worker.clock.reached
@@ -155,7 +156,7 @@ def test_an_error_stays_where_it_happened(place: str, lasts: bool, caplog: pytes
 
 def reconfigure(worker: Faulty, limit: Limit | None) -> None:
     """Change the limit of the first lane, with slots in hand."""
-    worker.scheduler.configure(worker.scheduler.busy[BROKEN], limit)
+    worker.scheduler.configure(worker.scheduler.busy[BROKEN], own(BROKEN, limit))
 
 
 def test_a_request_that_cannot_be_started_lets_the_others_pass_and_comes_again() -> None:
@@ -170,7 +171,7 @@ def test_a_request_that_cannot_be_started_lets_the_others_pass_and_comes_again()
         start(request)
 
     worker.start = fail_or_start  # type: ignore[method-assign]
-    lane = Lane("t", Limit.parse("10/s"))
+    lane = Lane("t", own("t", Limit.parse("10/s")))
     fill(worker, lane, range(10))
     world.run(6)
 
@@ -187,7 +188,7 @@ def test_what_is_put_off_is_held_and_goes_with_the_others() -> None:
     world = model_world()
     worker = Faulty(world, "w", 4)
     worker.is_gone = lambda request: (_ for _ in ()).throw(PlantedError)  # type: ignore[method-assign]
-    lane = Lane("t", Limit.parse("10/s"))
+    lane = Lane("t", own("t", Limit.parse("10/s")))
     fill(worker, lane, range(5))
     world.run(0.5)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.scheduling.agenda import FEWEST, STALE, Agenda
 from celery_global_rate.scheduling.lane import Lane
@@ -50,7 +51,7 @@ def test_an_agenda_gives_the_earliest_first() -> None:
 @given(st.lists(st.tuples(st.integers(0, 5), st.one_of(st.none(), st.integers(0, 5))), max_size=100))
 def test_ordered_buckets_are_a_sorted_list(steps: list[tuple[int, int | None]]) -> None:
     """Against a list that is sorted by number after each step; one that stays at its number keeps its place."""
-    lanes = [Lane(str(index), Limit.parse("1/s")) for index in range(6)]
+    lanes = [Lane(str(index), own(str(index), Limit.parse("1/s"))) for index in range(6)]
     ordered = Ordered()
     model: list[tuple[int, int]] = []
     for index, number in steps:
@@ -71,7 +72,7 @@ def test_ordered_buckets_are_a_sorted_list(steps: list[tuple[int, int | None]]) 
 @given(st.lists(st.tuples(st.integers(0, 3), st.lists(st.integers(0, 9), min_size=5, max_size=5)), max_size=50))
 def test_totals_are_sums(steps: list[tuple[int, list[int]]]) -> None:
     """Against the sums over all shares; an empty lane is dropped."""
-    lanes = [Lane(str(index), None) for index in range(4)]
+    lanes = [Lane(str(index), ()) for index in range(4)]
     totals, model = Totals(), dict.fromkeys(range(4), Share(0, 0, 0, 0, 0))
     for index, numbers in steps:
         model[index] = Share(*numbers)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.scheduling.lane import Lane
 from celery_global_rate.scheduling.lists import Lists
@@ -41,7 +42,7 @@ def loaded(
     ]
     for worker in pool:
         for number in range(count):
-            fill(worker, Lane(f"t{number}", limit), range(number * APART, number * APART + backlog))
+            fill(worker, Lane(f"t{number}", own(f"t{number}", limit)), range(number * APART, number * APART + backlog))
     return world, pool, limit
 
 
@@ -106,7 +107,7 @@ def test_a_turn_looks_only_at_what_is_due(monkeypatch: pytest.MonkeyPatch) -> No
 
     def looks(others: int) -> int:
         world, (worker,), _ = loaded(others, "1/h", 2)
-        fill(worker, Lane("busy", Limit.parse("20/s")), range(-400, 0))
+        fill(worker, Lane("busy", own("busy", Limit.parse("20/s"))), range(-400, 0))
         world.run(8)  # the first slot of each is work for all
         looked: list[int] = []
         monkeypatch.setattr(Lists, "to_look_at", property(lambda self: note(looked, original(self))))
@@ -130,7 +131,7 @@ def test_a_slot_in_hand_keeps_its_process_from_tasks_of_other_limits() -> None:
     Both fit into each second: 20 of each start, and no slot is missed.
     """
     world, (worker,), _ = loaded(1, "1/s", 100, 1, 1, 0.3)
-    other = Lane("other", Limit.parse("1000/s"))
+    other = Lane("other", own("other", Limit.parse("1000/s")))
     for second in range(1, 21):
         world.at(second - 0.05, partial(worker.scheduler.hold, other, -second))
     world.run(20.95)
@@ -157,7 +158,7 @@ def test_limits_that_began_together_do_not_stay_together() -> None:
     assert limit is not None
     worker = Laborious(world, "w", 1, lambda: 0.0025 * world.random.uniform(0.95, 1.05))
     for number in range(100):
-        fill(worker, Lane(f"t{number}", limit), range(number * APART, number * APART + 40))
+        fill(worker, Lane(f"t{number}", own(f"t{number}", limit)), range(number * APART, number * APART + 40))
     world.run(6)
     missed = worker.scheduler.missed
     world.run(12)

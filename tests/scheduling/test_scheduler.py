@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.timing import HORIZON_S
 from celery_global_rate.scheduling.lane import FEW, SHORTEST_PAUSE_S, Lane
@@ -52,7 +53,7 @@ def test_whatever_happens_to_the_workers(limit: Limit, count: int, seed: int, ru
     workers = [
         Worker(world, f"w{n}", chance.randint(1, 4), lambda: run_time * chance.random(), latency) for n in range(count)
     ]
-    lanes = {worker.name: Lane("t", limit) for worker in workers}
+    lanes = {worker.name: Lane("t", own("t", limit)) for worker in workers}
     arrivals: dict[str, list[int]] = {worker.name: [] for worker in workers}
 
     def arrive(worker: Worker, request: int) -> None:
@@ -104,7 +105,7 @@ def test_no_slot_is_left_while_a_worker_has_work_and_a_free_process(rate: str, c
         Worker(world, f"w{n}", 2, lambda: 0.0007, lateness=lambda: world.random.uniform(0, 0.002)) for n in range(count)
     ]
     for worker in workers:
-        fill(worker, Lane("t", limit), range(int((seconds + 2) * limit.per_second)))
+        fill(worker, Lane("t", own("t", limit)), range(int((seconds + 2) * limit.per_second)))
     world.run(seconds + 2)
 
     instants = releases(workers)
@@ -121,7 +122,7 @@ def test_no_hand_over_begins_at_the_end_of_the_grace(late_ms: int, missed: int) 
     """
     world = model_world()
     worker = Worker(world, "w", 2, lateness=lambda: 0.0)
-    fill(worker, Lane("t", Limit.parse("10/s")), range(2))
+    fill(worker, Lane("t", own("t", Limit.parse("10/s"))), range(2))
     world.run(0.09)
     worker.stop(0.01 + late_ms / 1000)
     world.run(1)
@@ -142,8 +143,8 @@ def test_slots_are_not_reserved_for_a_pool_that_cannot_start_anything() -> None:
     world = model_world()
     run_times = iter([4.0, 4.0] + [0.001] * 8)
     worker = Worker(world, "w", 2, lambda: next(run_times))
-    fill(worker, Lane("free", None), range(-2, 0))
-    fill(worker, Lane("t", limit), range(8))
+    fill(worker, Lane("free", ()), range(-2, 0))
+    fill(worker, Lane("t", own("t", limit)), range(8))
     world.run(3.9)
     calls_while_busy = world.calls
     world.run(10)
@@ -170,7 +171,7 @@ def test_tasks_without_a_limit_that_fill_the_pool_share_it(rate: str, run_time: 
     world = model_world()
     worker = Worker(world, "w", 2, lambda: run_time)
     worker.crowd(6)
-    fill(worker, Lane("t", limit), range(10_000))
+    fill(worker, Lane("t", own("t", limit)), range(10_000))
     world.run(60)
 
     starts = [instant for instant, _ in worker.releases]
@@ -205,7 +206,7 @@ def test_a_limited_task_takes_its_turn_as_if_it_had_gone_to_the_pool_when_it_cam
     world = model_world(1)
     worker = Worker(world, "w", processes, lambda: run_time * world.random.uniform(0.95, 1.05))
     worker.crowd(24)
-    fill(worker, Lane("t", limit), range(7000))
+    fill(worker, Lane("t", own("t", limit)), range(7000))
     begin, end = 3 + 8 * run_time, 60
     world.run(end)
 
@@ -219,7 +220,7 @@ def test_after_a_rest_all_that_is_held_needs_a_prefetch_slot() -> None:
     """A far limit lends little after a second of work; a burst after five seconds of idling waits for its slots."""
     world = model_world()
     worker = Worker(world, "w", 1, lambda: 1.0)
-    lane = Lane("t", Limit.parse("100/s", 50))
+    lane = Lane("t", own("t", Limit.parse("100/s", 50)))
     fill(worker, lane, range(2))
     world.run(7)
     fill(worker, lane, range(2, 62))
@@ -235,7 +236,7 @@ def test_a_limit_out_of_reach_keeps_the_pool_busy_with_few_looks() -> None:
     """Two processes, tasks of 2 ms: nearly 1000 starts a second, at most eight on deck, less than a call in 10 ms."""
     world = model_world()
     worker = Worker(world, "w", 2, lambda: 0.002)
-    fill(worker, Lane("t", Limit.parse("100000/s")), range(10_000))
+    fill(worker, Lane("t", own("t", Limit.parse("100000/s"))), range(10_000))
     decks, calls = [], []
     for step in range(1, 4000):
         world.run(step / 1000)
@@ -253,7 +254,7 @@ def test_tasks_of_20_ms_wait_on_deck_only_behind_a_limit_out_of_reach(factor: fl
     """Eight processes, 400/s: one task a process there, and none where slots are what the pool waits for."""
     world = model_world()
     worker = Worker(world, "w", 8, lambda: 0.02 * world.random.uniform(0.95, 1.05))
-    fill(worker, Lane("t", Limit.parse(400 * factor)), range(10_000))
+    fill(worker, Lane("t", own("t", Limit.parse(400 * factor))), range(10_000))
     decks = []
     for step in range(2000, 4000):
         world.run(step / 1000)
@@ -269,7 +270,7 @@ def test_a_stream_of_quick_tasks_is_no_rest_and_needs_few_calls() -> None:
     """
     world = model_world()
     worker = Worker(world, "w", 8, lambda: 0.0005)
-    lane = Lane("t", Limit.parse("100000/s"))
+    lane = Lane("t", own("t", Limit.parse("100000/s")))
     for number in range(2600):
         world.at(number * 0.0015, partial(worker.run_soon, partial(worker.scheduler.hold, lane, number)))
     world.run(2.5)
@@ -287,7 +288,7 @@ def test_a_burst_is_saved_while_idle_and_spent_at_once() -> None:
     assert limit is not None
     world = model_world()
     worker = Worker(world, "w", 60, lambda: 1.0)
-    fill(worker, Lane("t", limit), range(60))
+    fill(worker, Lane("t", own("t", limit)), range(60))
     world.run(1)
 
     instants = releases([worker])
@@ -300,14 +301,14 @@ def test_held_requests_follow_a_new_limit_and_none_releases_them() -> None:
     """From 1/h to 100/s, the next start comes at once; without a limit, all others do."""
     world = model_world()
     worker = Worker(world, "w", 4)
-    lane = Lane("t", Limit.parse("1/h"))
+    lane = Lane("t", own("t", Limit.parse("1/h")))
     fill(worker, lane, range(100))
     world.run(2)
     under_the_old = len(worker.releases)
-    worker.scheduler.configure(lane, Limit.parse("100/s"))
+    worker.scheduler.configure(lane, own("t", Limit.parse("100/s")))
     world.run(2.5)
     under_the_new = len(worker.releases)
-    worker.scheduler.configure(lane, None)
+    worker.scheduler.configure(lane, ())
     released_at_once = len(worker.releases) - under_the_new
     world.run(2.6)
 
@@ -321,11 +322,11 @@ def test_the_same_limit_again_changes_nothing() -> None:
     """Set ten times a second for 5 s, 100/s stays 100/s (stock Celery multiplies it)."""
     world = model_world()
     worker = Worker(world, "w")
-    lane, limit = Lane("t", Limit.parse("100/s")), Limit.parse("100/s")
+    lane, limit = Lane("t", own("t", Limit.parse("100/s"))), Limit.parse("100/s")
     assert limit is not None
     fill(worker, lane, range(2000))
     for tenth in range(100):
-        world.at(tenth / 10, partial(worker.scheduler.configure, lane, Limit.parse("100/s")))
+        world.at(tenth / 10, partial(worker.scheduler.configure, lane, own("t", Limit.parse("100/s"))))
     world.run(10)
 
     assert excess_of([worker], limit) <= 0
@@ -337,12 +338,12 @@ def test_slots_in_hand_are_given_back_when_the_requests_go() -> None:
     limit = Limit.parse("1/m")
     world = model_world()
     first, second = Worker(world, "w1"), Worker(world, "w2")
-    fill(first, Lane("t", limit), range(2))
+    fill(first, Lane("t", own("t", limit)), range(2))
     world.run(59.95)
     assert len(first.releases) == 1
 
     first.scheduler.clear()
-    fill(second, Lane("t", limit), range(1))
+    fill(second, Lane("t", own("t", limit)), range(1))
     world.run(66)
     assert [round(instant) for instant in releases([first, second])] == [0, 60]
 
@@ -356,7 +357,7 @@ def test_a_late_answer_is_not_used() -> None:
     assert limit is not None
     world = model_world()
     worker = Worker(world, "w", latency=lambda: 0.01)
-    fill(worker, Lane("t", limit), range(5))
+    fill(worker, Lane("t", own("t", limit)), range(5))
     world.at(0.005, partial(worker.stop, 30))
     world.run(40)
 
@@ -369,7 +370,7 @@ def test_revoked_requests_spend_no_slot() -> None:
     """At 1/s, three revoked ones before a live one: it starts with the next slot, not with the fourth."""
     world = model_world()
     worker = Worker(world, "w")
-    fill(worker, Lane("t", Limit.parse("1/s")), range(5))
+    fill(worker, Lane("t", own("t", Limit.parse("1/s"))), range(5))
     world.run(0.5)
     worker.revoked.update([1, 2, 3])
     world.run(3)
@@ -381,7 +382,7 @@ def test_revoked_requests_spend_no_slot() -> None:
 def test_an_idle_bucket_makes_no_calls() -> None:
     world = model_world()
     worker = Worker(world, "w")
-    fill(worker, Lane("t", Limit.parse("10/s")), range(3))
+    fill(worker, Lane("t", own("t", Limit.parse("10/s"))), range(3))
     world.run(2)
     calls = world.calls
     world.run(1000)
@@ -396,7 +397,7 @@ def test_calls_do_not_depend_on_rate_and_backlog() -> None:
             world = model_world()
             workers = [Worker(world, f"w{n}", 2, lambda: 0.0007) for n in range(2)]
             for worker in workers:
-                fill(worker, Lane("t", Limit.parse(rate)), range(backlog))
+                fill(worker, Lane("t", own("t", Limit.parse(rate))), range(backlog))
             world.run(10)
 
             assert 10 <= world.calls / 10 / len(workers) <= 20
@@ -407,7 +408,7 @@ def test_two_buckets_share_a_pool() -> None:
     world = model_world()
     worker = Worker(world, "w", 1, lambda: 0.02)
     for name, requests in (("a", range(1000)), ("b", range(1000, 2000))):
-        fill(worker, Lane(name, Limit.parse("1000/s")), requests)
+        fill(worker, Lane(name, own(name, Limit.parse("1000/s"))), requests)
     world.run(10)
 
     of_a = sum(request < 1000 for _, request in worker.releases)
@@ -421,7 +422,7 @@ def test_a_clock_that_steps_back_stalls_a_worker_no_longer_than_its_patience() -
     assert limit is not None
     world = model_world()
     worker = Worker(world, "w")
-    fill(worker, Lane("t", limit), range(400))
+    fill(worker, Lane("t", own("t", limit)), range(400))
     world.run(5)
     world.clock_step_us = -3_600_000_000
     world.run(10)
@@ -437,7 +438,7 @@ def test_runs_are_reproducible() -> None:
         world = model_world(seed=7)
         workers = [Worker(world, f"w{n}", latency=lambda: world.random.random() / 100) for n in range(3)]
         for worker in workers:
-            fill(worker, Lane("t", Limit.parse("50/s")), range(100))
+            fill(worker, Lane("t", own("t", Limit.parse("50/s"))), range(100))
         world.run(3)
         return releases(workers)
 

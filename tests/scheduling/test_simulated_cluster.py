@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.limits.timing import HORIZON_S, LONGEST_SLEEP_S
@@ -74,7 +75,7 @@ def test_a_cluster_keeps_its_limit_and_uses_it(
         world.after(TOP_UP_S, partial(worker.run_soon, partial(top_up, worker, held, first + missing)))
 
     for worker in workers:
-        world.at(chance.uniform(0, TOP_UP_S), partial(top_up, worker, Lane(replay.NAME, limit), 0))
+        world.at(chance.uniform(0, TOP_UP_S), partial(top_up, worker, Lane(replay.NAME, own(replay.NAME, limit)), 0))
     end = WARM_UP_S + seconds
     world.run(end + 0.1)
 
@@ -109,7 +110,7 @@ def test_the_redis_clock_steps_by_an_hour(bucket: replay.Bucket, figures: Figure
     world = real_world(bucket, seed=1)
     workers = [Worker(world, f"w{number}") for number in range(4)]
     for worker in workers:
-        fill(worker, Lane(replay.NAME, limit), range(2000))
+        fill(worker, Lane(replay.NAME, own(replay.NAME, limit)), range(2000))
 
     def step() -> None:
         world.clock_step_us = step_s * 1_000_000
@@ -143,7 +144,7 @@ def test_a_virtual_machine_is_paused(bucket: replay.Bucket, figures: Figures, ra
         bucket.client.flushdb()
         workers = [Worker(world, f"w{number}") for number in range(4)]
         for worker in workers:
-            fill(worker, Lane(replay.NAME, limit), range(20_000))
+            fill(worker, Lane(replay.NAME, own(replay.NAME, limit)), range(20_000))
         for index in range(20):
             world.at(10 * index + world.random.uniform(1, 5), partial(pause, workers[0], 5.0))
         world.run(210.0)

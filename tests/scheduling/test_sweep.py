@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.scheduling.lane import Lane
 from celery_global_rate.scheduling.sweep import SLICE_S, SWEEP_S, Sweep
@@ -19,7 +20,7 @@ class Floor:
         self.now = 100.0
         self.gone: set[int] = set()
         self.looks = 0
-        self.lanes = [Lane(str(index), Limit.parse("1/h")) for index in range(len(counts))]
+        self.lanes = [Lane(str(index), own(str(index), Limit.parse("1/h"))) for index in range(len(counts))]
         for lane, count in zip(self.lanes, counts):
             for _ in range(count):
                 self.hold(lane)

@@ -9,6 +9,7 @@ import pytest
 import redis
 from redis.exceptions import ResponseError, TimeoutError
 
+from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.redis_clock import RedisClock
 from celery_global_rate.limits.reservation import Reservation
@@ -63,7 +64,7 @@ class Client(Wire):
     def reserve(self, wanted: int = 1, limit: Limit = LIMIT) -> Reservation | None:
         """Ask for slots and wait for the reply."""
         known = len(self.replies)
-        self.limiter.reserve(NAME, limit, wanted, self.replies.append)
+        self.limiter.reserve(NAME, own(NAME, limit), wanted, self.replies.append)
         self.loop.run_until(lambda: len(self.replies) > known)
         return self.replies[-1]
 
@@ -101,7 +102,7 @@ def test_it_reserves_slots_in_a_row(client: Client, redis_client: redis.Redis) -
 
 def test_replies_come_in_the_order_of_the_calls(client: Client) -> None:
     for _ in range(50):
-        client.limiter.reserve(NAME, Limit(1), 1, client.replies.append)
+        client.limiter.reserve(NAME, own(NAME, Limit(1)), 1, client.replies.append)
     client.loop.run_until(lambda: len(client.replies) == 50)
 
     serials = [reservation.seq for reservation in client.replies if reservation]
@@ -135,7 +136,7 @@ def test_what_is_given_back_is_free_again(client: Client) -> None:
     """Three of eight slots used: the next reservation begins with the fourth."""
     first = client.granted(8)
     first.used = 3
-    client.limiter.give_back(NAME, first)
+    client.limiter.give_back(own(NAME, LIMIT), first)
     second = client.granted(8)
 
     assert second.first_us == first.slot_us(3)
@@ -156,7 +157,7 @@ def test_a_redis_that_forgot_the_scripts_is_told_again(client: Client, redis_cli
     client.granted()
     redis_client.script_flush()
     for _ in range(3):
-        client.limiter.reserve(NAME, LIMIT, 1, client.replies.append)
+        client.limiter.reserve(NAME, own(NAME, LIMIT), 1, client.replies.append)
     client.loop.run_until(lambda: len(client.replies) == 4)
     client.loop.run_for(0.02)
 
@@ -165,7 +166,7 @@ def test_a_redis_that_forgot_the_scripts_is_told_again(client: Client, redis_cli
     redis_client.script_flush()
     reservation = client.granted(2)
     redis_client.script_flush()
-    client.limiter.give_back(NAME, reservation)
+    client.limiter.give_back(own(NAME, LIMIT), reservation)
     assert client.granted().first_us == reservation.first_us
 
 
@@ -194,7 +195,7 @@ def test_all_that_were_refused_have_slots_again_at_once(client: Client, redis_cl
 
     def ask() -> None:
         for name in names:
-            client.limiter.reserve(name, LIMIT, 1, lambda reservation: None)
+            client.limiter.reserve(name, own(name, LIMIT), 1, lambda reservation: None)
 
     client.loop.tick(0.02, ask)
     client.loop.run_until(lambda: all(map(client.outage.counts, names)))
@@ -207,7 +208,7 @@ def test_all_that_were_refused_have_slots_again_at_once(client: Client, redis_cl
 
 def test_an_answer_that_comes_after_the_giving_up_is_not_delivered(client: Client) -> None:
     """It lies in the socket unread while the connection is given up: one reply, None, and nothing later."""
-    client.limiter.reserve(NAME, LIMIT, 1, client.replies.append)
+    client.limiter.reserve(NAME, own(NAME, LIMIT), 1, client.replies.append)
     while not client.arrived():
         time.sleep(0.001)
     client.connection.lose(TimeoutError("given up"))
@@ -233,7 +234,7 @@ def test_what_was_given_back_just_before_a_detach_is_free(
         client.send("PING")
         while not client.arrived():
             time.sleep(0.001)
-    client.limiter.give_back(NAME, reservation)
+    client.limiter.give_back(own(NAME, LIMIT), reservation)
     client.detach()
     deadline = time.monotonic() + 2
     while redis_client.hget(key, "slot") != str(reservation.first_us - 10_000):
@@ -246,11 +247,11 @@ def test_what_was_given_back_just_before_a_detach_is_free(
 
 def test_a_worker_that_was_busy_itself_reads_before_it_blames_redis(client: Client) -> None:
     """The loop stands still for longer than SILENCE_S with an answer in the socket: the connection stays."""
-    client.limiter.reserve(NAME, LIMIT, 1, client.replies.append)
+    client.limiter.reserve(NAME, own(NAME, LIMIT), 1, client.replies.append)
     while not client.arrived():
         time.sleep(0.001)
     time.sleep(SILENCE_S + 0.05)
-    client.limiter.reserve(NAME, LIMIT, 1, client.replies.append)
+    client.limiter.reserve(NAME, own(NAME, LIMIT), 1, client.replies.append)
     client.loop.run_until(lambda: len(client.replies) == 2)
 
     assert len(client.changes) == 1
@@ -276,7 +277,7 @@ def test_a_hung_redis_blocks_nothing(own_redis: Redis) -> None:
         def reserve() -> None:
             nonlocal longest_s
             sent.append(time.monotonic())
-            client.limiter.reserve(NAME, LIMIT, 1, remember(len(sent) - 1))
+            client.limiter.reserve(NAME, own(NAME, LIMIT), 1, remember(len(sent) - 1))
             longest_s = max(longest_s, time.monotonic() - sent[-1])
 
         own_redis.suspend()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.redis_clock import RedisClock
 from celery_global_rate.limits.reservation import Reservation
@@ -44,7 +45,7 @@ class Worker:
         self.slots_us: list[int] = []
 
     def reserve(self, limit: Limit, wanted: int = 10) -> Reservation:
-        granted = self.share.reserve(NAME, limit, wanted)
+        granted = self.share.reserve(own(NAME, limit), wanted)
         assert granted is not None
         self.slots_us += [granted.slot_us(index) for index in range(granted.count)]
         return granted
@@ -53,12 +54,12 @@ class Worker:
 def test_without_a_count_nothing_starts() -> None:
     share = Share(Members(0), Still(), lambda: 0.0)
 
-    assert share.reserve(NAME, Limit(1), 1) is None
+    assert share.reserve(own(NAME, Limit(1)), 1) is None
     assert "held until it has reported how many" in share.text
 
 
 def test_with_hold_nothing_starts() -> None:
-    assert Hold().reserve(NAME, Limit(1), 1) is None  # type: ignore[func-returns-value]  # this is the promise
+    assert Hold().reserve(own(NAME, Limit(1)), 1) is None  # type: ignore[func-returns-value]  # this is the promise
 
 
 @given(INTERVALS, st.integers(1, 1_000_000))
@@ -67,7 +68,7 @@ def test_with_open_all_that_is_wanted_is_due_at_once(limit: Limit, wanted: int) 
     clock = RedisClock()
     policy = Open(clock)
     policy.begin()
-    granted = policy.reserve(NAME, limit, wanted)
+    granted = policy.reserve(own(NAME, limit), wanted)
 
     assert (granted.count, granted.seq) == (wanted, 0)
     assert granted.has_spare
@@ -126,7 +127,7 @@ def test_what_is_given_back_comes_again() -> None:
     worker = Worker(1)
     granted = worker.reserve(Limit(10_000), 3)
     granted.used = 1
-    worker.share.give_back(NAME, granted)
+    worker.share.give_back(own(NAME, Limit(10_000)), granted)
 
     assert worker.reserve(Limit(10_000), 1).first_us == granted.slot_us(1)
 
@@ -135,6 +136,6 @@ def test_buckets_have_shares_of_their_own() -> None:
     worker = Worker(1)
     worker.reserve(Limit(10_000), 3)
 
-    other = worker.share.reserve("tasks.other", Limit(10_000), 1)
+    other = worker.share.reserve(own("tasks.other", Limit(10_000)), 1)
     assert other is not None
     assert other.first_us == worker.clock.us

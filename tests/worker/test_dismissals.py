@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.scheduling.faults import Faults
 from celery_global_rate.scheduling.lane import Lane
@@ -18,7 +19,7 @@ class Backend:
         self.broken: set[str] = set()
         self.kept: set[str] = set()
         self.calls: list[tuple[float, str]] = []
-        self.lane = Lane("task", Limit.parse("1/h"))
+        self.lane = Lane("task", own("task", Limit.parse("1/h")))
         faults = Faults(monotonic=lambda: self.now)
         self.dismissals = Dismissals(lambda: [self.lane], self.dismiss, Lane.left, faults, lambda: self.now)
 
