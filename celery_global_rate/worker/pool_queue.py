@@ -120,10 +120,12 @@ class PoolQueue:
         most: how many of ours may wait there.
 
     Attributes:
+        in_front: always 0: no process is kept, so nobody has to be let past.
         wait_s: always 0: what is released is in the queue at once.
         ready: never called; the scheduler looks again by itself.
     """
 
+    in_front = 0
     wait_s = 0.0
 
     def __init__(self, free: Callable[[], int], on_deck: Callable[[], int], most: Callable[[], int]) -> None:
@@ -131,21 +133,18 @@ class PoolQueue:
         self._free = free
         self._on_deck = on_deck
         self._most = most
-        self._places = self._wanted = 0
+        self._places = 0
 
     @property
     def turns(self) -> int:
-        """How many tasks may go into the queue now."""
-        return min(self._wanted, self._room)
-
-    @property
-    def in_front(self) -> int:
-        """How many could, if they had a slot."""
-        return min(self._places, self._room)
+        """How many tasks may go into the queue in their slots, which nobody has to announce."""
+        if self._free() >= 0:  # nobody waits there while a process is free
+            return 0
+        return max(0, min(self._places, self._most() - self._on_deck()))
 
     def line_up(self, places: int, wanted: int) -> None:
-        """Have so many places, and go into the queue with what is wanted at once."""
-        self._places, self._wanted = places, wanted
+        """Have so many places. Nothing is claimed ahead of a slot, so what is wanted by now makes no difference."""
+        self._places = places
 
     def take(self) -> None:
         """Use the turn for the task that is released next."""
@@ -155,9 +154,4 @@ class PoolQueue:
 
     def clear(self) -> None:
         """Forget the places."""
-        self._places = self._wanted = 0
-
-    @property
-    def _room(self) -> int:
-        """How many of ours may still go into the queue; nobody waits there while a process is free."""
-        return max(0, self._most() - self._on_deck()) if self._free() < 0 else 0
+        self._places = 0

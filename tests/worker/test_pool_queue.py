@@ -132,19 +132,21 @@ def test_after_a_reconnect_nothing_of_before_counts() -> None:
 
 
 def test_a_queue_inside_the_pool_takes_so_many_and_only_where_others_wait() -> None:
-    """(free, on deck, wanted): the turns, of places for five, where two may wait there."""
+    """(free, on deck): the turns, of places for five, where two may wait there.
+
+    A slot finds its turn although it was not announced: there is nothing to claim, and a look later it may be over.
+    """
     free, on_deck = 0, 0
     queue = PoolQueue(lambda: free, lambda: on_deck, lambda: 2)
+    queue.line_up(5, 0)
     turns = {}
-    for free, on_deck, wanted in ((0, 0, 1), (-1, 0, 1), (-1, 0, 4), (-2, 1, 4), (-3, 2, 4), (-1, 0, 0)):
-        queue.line_up(5, wanted)
-        turns[free, on_deck, wanted] = queue.turns, queue.in_front
+    for free, on_deck in ((0, 0), (-1, 0), (-2, 1), (-3, 2), (1, 0)):
+        turns[free, on_deck] = queue.turns
+    free, on_deck = -2, 0
+    queue.line_up(1, 1)
+    for_one = queue.turns
+    queue.clear()
 
-    assert turns == {
-        (0, 0, 1): (0, 0),
-        (-1, 0, 1): (1, 2),
-        (-1, 0, 4): (2, 2),
-        (-2, 1, 4): (1, 1),
-        (-3, 2, 4): (0, 0),
-        (-1, 0, 0): (0, 2),
-    }
+    assert turns == {(0, 0): 0, (-1, 0): 2, (-2, 1): 1, (-3, 2): 0, (1, 0): 0}
+    assert for_one == 1
+    assert queue.turns == 0
