@@ -10,8 +10,9 @@ from celery.app import utils
 from celery.exceptions import ImproperlyConfigured
 from celery.signals import worker_init
 
-from .declared_limits import declared_limit
-from .limits.limit import Limit
+from .declared_limits import declared_limits
+from .limits.limit import Limit, Limits
+from .named_buckets import check_against_tasks, read_named_buckets
 from .settings import URL, Settings
 from .worker.step import GlobalRateLimit
 
@@ -37,11 +38,13 @@ def check(app: Any, url: str | None = None) -> None:
     except ValueError as exc:
         raise ImproperlyConfigured(f"task_default_rate_limit: {exc}") from None
     app.finalize(auto=True)
+    declared: dict[str, Limits] = {}
     for name in sorted(app.tasks):
         try:
-            declared_limit(app, app.tasks[name])
+            declared[name] = declared_limits(app, app.tasks[name])
         except ValueError as exc:
             raise ImproperlyConfigured(f"task {name}: {exc}") from None
+    check_against_tasks(read_named_buckets(app.conf), declared, declared.__getitem__)
 
 
 def on_worker_init(sender: Any, **kwargs: Any) -> None:

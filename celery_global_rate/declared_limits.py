@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from celery.utils.functional import firstmethod
 
-from .limits.limit import Limit
+from .limits.limit import Limit, Limits
+from .named_buckets import NamedBucket
 
 #: What `'*'` says, of the first annotation that has it; as Celery itself looks it up.
 annotation_for_all = firstmethod("annotate_any")
@@ -15,8 +17,8 @@ CELERYS_STRATEGY = "celery.worker.strategy:default"
 NOT_LIMITED = "not limited: it has its own Strategy, and only Celery's is known to ask for a limit"
 
 
-def declared_limit(app: Any, task: Any) -> Limit | None:
-    """The limit that a task declares: its own attribute, an annotation, or the default of the application.
+def declared_limits(app: Any, task: Any) -> Limits:
+    """What a task declares, one limit or none: its own attribute, an annotation, or the default of the application.
 
     Celery's own tasks, such as `celery.chord_unlock`, have a limit only if they are named: a default, or a base
     class, that is meant for the tasks of the application would stall every chord.
@@ -24,7 +26,14 @@ def declared_limit(app: Any, task: Any) -> Limit | None:
     Raises:
         ValueError: the rate or burst is invalid.
     """
-    return _limit(app, task, getattr(task, "rate_limit", None))
+    return _limits(app, task, getattr(task, "rate_limit", None))
+
+
+def declared_bursts(app: Any, named: Mapping[str, NamedBucket], name: str) -> list[int | None]:
+    """The bursts of the limits that a task or a named bucket has or may be given: a rate is set without its burst."""
+    if name in named:
+        return [limit.burst for limit in named[name].limits]
+    return [getattr(app.tasks[name], "rate_burst", None)]
 
 
 def has_own_strategy(task: Any) -> bool:
@@ -52,13 +61,13 @@ class Declared:
         #: By the names of tasks: the task, what it declares and what its attribute was made to show.
         self._shown: dict[str, tuple[Any, Any, str | None]] = {}
 
-    def limit(self, task: Any) -> Limit | None:
-        """The limit that a task declares, whatever it shows.
+    def limits(self, task: Any) -> Limits:
+        """What a task declares, one limit or none, whatever it shows.
 
         Raises:
             ValueError: the rate or burst is invalid.
         """
-        return _limit(self._app, task, self._rate(task))
+        return _limits(self._app, task, self._rate(task))
 
     def show(self, task: Any, rate: str | None) -> None:
         """Let the attribute of a task show another rate; None for no limit."""
@@ -83,10 +92,11 @@ class Declared:
         return declared if known is task and shown == rate else rate
 
 
-def _limit(app: Any, task: Any, rate: Any) -> Limit | None:
+def _limits(app: Any, task: Any, rate: Any) -> Limits:
     if task.name.startswith("celery."):
         for_all = annotation_for_all(app.annotations) or {}
         of_base = getattr(app.Task, "rate_limit", None)
         if rate in (app.conf.task_default_rate_limit, for_all.get("rate_limit"), of_base):
-            return None
-    return Limit.parse(rate, getattr(task, "rate_burst", None))
+            return ()
+    limit = Limit.parse(rate, getattr(task, "rate_burst", None))
+    return (limit,) if limit else ()

@@ -23,8 +23,9 @@ OPTION = "--global-rate-url"
 URL, OPTIONS = "global_rate_url", "global_rate_redis_options"
 PREFIX, MAX_HELD = "global_rate_key_prefix", "global_rate_max_held"
 CONSUMER_TIMEOUT, ON_OUTAGE = "global_rate_consumer_timeout", "global_rate_on_outage"
+BUCKETS = "global_rate_buckets"
 PROVIDER = "credential_provider"
-KNOWN = (URL, OPTIONS, PREFIX, MAX_HELD, CONSUMER_TIMEOUT, ON_OUTAGE)
+KNOWN = (URL, OPTIONS, PREFIX, MAX_HELD, CONSUMER_TIMEOUT, ON_OUTAGE, BUCKETS)
 
 DEFAULT_PREFIX = "global-rate:v1:"
 DEFAULT_MAX_HELD = 100

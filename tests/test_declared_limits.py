@@ -11,7 +11,7 @@ from celery import Celery, Task, _state
 from celery.exceptions import ImproperlyConfigured
 
 from celery_global_rate.activation import check
-from celery_global_rate.declared_limits import Declared, declared_limit
+from celery_global_rate.declared_limits import Declared, declared_limits
 from celery_global_rate.limits.limit import Limit
 
 
@@ -43,7 +43,7 @@ def limit_of(app: Celery, **options: Any) -> Limit | None:
         """Nothing."""
 
     app.finalize()
-    return declared_limit(app, app.tasks["proj.send"])
+    return next(iter(declared_limits(app, app.tasks["proj.send"])), None)
 
 
 def test_a_task_without_a_rate_has_no_limit() -> None:
@@ -68,7 +68,7 @@ def test_a_task_that_is_a_class_declares_a_rate() -> None:
     app = application()
     app.register_task(Send())
 
-    assert declared_limit(app, app.tasks["proj.class"]) == Limit.parse("5/s")
+    assert declared_limits(app, app.tasks["proj.class"]) == (Limit.parse("5/s"),)
 
 
 NAMED = {"proj.send": {"rate_limit": "10/s", "rate_burst": 4}}
@@ -119,8 +119,8 @@ def test_tasks_of_celery_itself_have_a_limit_only_where_they_are_named(conf: Any
     app = application(**conf)
     app.finalize()
 
-    assert declared_limit(app, app.tasks["celery.chord_unlock"]) == expected
-    assert declared_limit(app, app.tasks["celery.backend_cleanup"]) is None
+    assert declared_limits(app, app.tasks["celery.chord_unlock"]) == ((expected,) if expected else ())
+    assert declared_limits(app, app.tasks["celery.backend_cleanup"]) == ()
 
 
 @pytest.mark.parametrize("way", ["argument", "name", "attribute"])
@@ -131,7 +131,7 @@ def test_a_base_class_for_all_tasks_does_not_limit_those_of_celery_itself(way: s
     app.conf.task_annotations = {"celery.group": {"rate_limit": "5/s"}}
 
     assert limit_of(app) == Limit.parse("2/s", 3)
-    limited = {name for name in app.tasks if name.startswith("celery.") and declared_limit(app, app.tasks[name])}
+    limited = {name for name in app.tasks if name.startswith("celery.") and declared_limits(app, app.tasks[name])}
     assert limited == {"celery.group"}
 
 
@@ -143,13 +143,13 @@ def test_a_task_that_shows_another_rate_declares_what_it_did() -> None:
     for rate in ("7/s", None, "100/d"):
         declared.show(task, rate)
         assert task.rate_limit == rate
-        assert declared.limit(task) == five
+        assert declared.limits(task) == (five,)
     declared.restore_all()
     assert task.rate_limit == "5/s"
 
     declared.show(task, "7/s")
     task.rate_limit = "6/s"  # by the application
-    assert declared.limit(task) == Limit.parse("6/s")
+    assert declared.limits(task) == (Limit.parse("6/s"),)
     declared.restore(task)
     assert task.rate_limit == "6/s"
 

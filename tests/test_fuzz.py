@@ -151,8 +151,8 @@ def an_override(chance: random.Random) -> str:
     clock.observe(int(now_us), 0.0, 0.1)
     for us in (override.floor_us, override.limit_override.until_us if override.limit_override else None):
         assert us is None or math.isfinite(clock.reached(us))
-    limit = override.limit_at(now_us, None)
-    assert limit is None or limit.interval_s > 0
+    limits = override.limits_at(now_us, ())
+    assert all(limit.interval_s > 0 for limit in limits)
     override.pause_at(now_us)
     assert "\n" not in override.origin.by + override.origin.reason
     return "accepted"

@@ -16,7 +16,7 @@ from celery import _state
 from benchmarks.figures import BEGIN, END, PAGE, page, section
 from celery_global_rate import GlobalRateLimit
 from celery_global_rate.activation import check
-from celery_global_rate.declared_limits import declared_limit
+from celery_global_rate.declared_limits import declared_limits
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.settings import KNOWN
 from testbed.server import root
@@ -58,7 +58,7 @@ def test_its_application_runs_as_printed(tmp_path: Path, monkeypatch: pytest.Mon
     names = runpy.run_path(str(path), run_name="proj")
     app = names["app"]
     check(app)
-    limit = declared_limit(app, app.tasks["proj.send"])
+    (limit,) = declared_limits(app, app.tasks["proj.send"])
 
     assert block.startswith("# proj.py\n")
     assert GlobalRateLimit in app.steps["consumer"]

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
+from ..limits.limit import spelled
 from ..limits.redis_clock import RedisClock
 from ..scheduling.lane import Lane
 
@@ -112,13 +113,14 @@ class Aside:
             self._look_at = now + LOOK_S
         return self._look_at
 
-    def why(self, lane: Lane) -> dict[str, str]:
-        """Which of the queues that have brought what a lane holds are aside, and why."""
+    def why(self, lanes: Iterable[Lane]) -> dict[str, str]:
+        """Which of the queues that have brought what some lanes hold are aside, and why."""
         count: Counter[str | None] = sum(map(_count, self._busy()), Counter())
+        theirs: Counter[str | None] = sum(map(_count, lanes), Counter())
         return {
             name: f"put aside: {count[name]} of its tasks are held, and {self._most} is the most "
             f"(global_rate_max_held); consumed again at {self.again_at}"
-            for name in sorted(self.names.intersection(_count(lane)))
+            for name in sorted(self.names.intersection(theirs))
         }
 
     @property
@@ -169,7 +171,7 @@ class Aside:
             return
         self._logged.add(name)
         most_first = sorted((lane for lane in held if held[lane][name]), key=lambda lane: -held[lane][name])
-        why = [f"{lane.name} at {lane.limit or 'none'}" for lane in most_first[:NAMED]]
+        why = [f"{lane.name} at {spelled(lane.limits)}" for lane in most_first[:NAMED]]
         logger.info(
             "global-rate: queue %s is put aside whenever %d of its tasks are held (global_rate_max_held), and consumed "
             "again when a quarter of them has gone, so that other queues go on: %s%s",

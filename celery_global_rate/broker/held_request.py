@@ -40,6 +40,11 @@ class HeldRequest:
         return self.request.id  # type: ignore[no-any-return]
 
     @property
+    def task_name(self) -> str:
+        """The name of its task; the request's own may be a shadow."""
+        return self.request.task.name  # type: ignore[no-any-return]
+
+    @property
     def message(self) -> Any:
         """kombu's message, which is not acknowledged."""
         return self.request.message

@@ -13,7 +13,9 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import ResponseError
 
-from ..declared_limits import NOT_LIMITED, declared_limit, has_own_strategy
+from ..declared_limits import NOT_LIMITED, declared_limits, has_own_strategy
+from ..limits.limit import spelled
+from ..named_buckets import read_named_buckets
 from ..settings import Settings
 from ..storage.cause import cause
 from ..storage.server_info import Server
@@ -33,6 +35,7 @@ class Reference:
         server: what the Redis reports about itself.
         round_trip_s: the median of a few, in seconds.
         error: why the Redis does not answer, else None.
+        digests: of the named buckets, by their names.
     """
 
     redis: str
@@ -41,9 +44,10 @@ class Reference:
     server: Server = field(default_factory=Server)
     round_trip_s: float = 0.0
     error: str | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def ask(cls, settings: Settings) -> Reference:
+    def ask(cls, settings: Settings, digests: Mapping[str, str]) -> Reference:
         """Ask the Redis. That it does not answer is a result, too."""
         connection = settings.connection()
         known = (settings.address, settings.database, settings.key_prefix)
@@ -62,10 +66,10 @@ class Reference:
             server = Server.parse(command("INFO")[0])
             round_trip_s = statistics.median(command("PING")[1] for _ in range(PINGS))
         except Exception as exc:  # whatever it is
-            return cls(*known, error=cause(exc))
+            return cls(*known, error=cause(exc), digests=digests)
         finally:
             connection.disconnect()
-        return cls(*known, server, round_trip_s)
+        return cls(*known, server, round_trip_s, digests=digests)
 
     @property
     def keeps_limits(self) -> bool:
@@ -89,6 +93,8 @@ class Reference:
             found.append(f"another Redis: {entry['redis']}")
         if "prefix" in entry and entry["prefix"] != self.prefix:
             found.append(f"another prefix: {entry['prefix']}")
+        if different := sorted(_differing(self.digests, entry.get("buckets", {}))):
+            found.append(f"another configuration of {', '.join(different)}: check global_rate_buckets")
         if entry.get("outage"):
             found.append(f"no answer from its Redis ({entry['outage']})")
         return found
@@ -98,6 +104,11 @@ class Reference:
         if entry["run_id"] and self.server.run_id and not entry["outage"]:
             return (entry["run_id"], entry["database"]) == (self.server.run_id, self.database)
         return bool(entry["redis"] == self.redis)
+
+
+def _differing(here: Mapping[str, str], there: Mapping[str, str]) -> set[str]:
+    """The named buckets that only one side has, or that differ."""
+    return {name for name in {*here, *there} if here.get(name) != there.get(name)}
 
 
 def ask_workers(app: Celery, timeout_s: float) -> list[tuple[str, dict[str, Any]]]:
@@ -133,7 +144,8 @@ def compare_workers(app: Celery, url: str | None, timeout_s: float) -> tuple[lis
     Raises:
         ImproperlyConfigured: a setting here is invalid.
     """
-    reference = Reference.ask(Settings.from_app(app, url))
+    digests = {name: bucket.digest for name, bucket in read_named_buckets(app.conf).items()}
+    reference = Reference.ask(Settings.from_app(app, url), digests)
     here = [("Redis", str(reference)), ("prefix", reference.prefix)]
     here += [("warning", f"this Redis {warning}") for warning in reference.server.warnings]
     here += [("warning", warning) for warning in _unlimited(app)]
@@ -162,8 +174,8 @@ def _unlimited(app: Celery) -> list[str]:
     app.loader.import_default_modules()
     app.finalize(auto=True)
     own = [name for name in sorted(app.tasks) if has_own_strategy(app.tasks[name])]
-    declared = {name: declared_limit(app, app.tasks[name]) for name in own}
-    return [f"{name} declares {limit} and is {NOT_LIMITED}" for name, limit in declared.items() if limit]
+    declared = {name: declared_limits(app, app.tasks[name]) for name in own}
+    return [f"{name} declares {spelled(it)} and is {NOT_LIMITED}" for name, it in declared.items() if it]
 
 
 def _aligned(rows: list[tuple[str, str]]) -> list[str]:

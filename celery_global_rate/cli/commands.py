@@ -12,7 +12,8 @@ from celery.exceptions import ImproperlyConfigured
 
 from ..declared_limits import NOT_LIMITED
 from ..limits import duration
-from ..limits.override import DECLARED, LONGEST_REASON, RESUME, Override, parse_rate, pause, reset, set_limit
+from ..limits.limit import spelled
+from ..limits.override import DECLARED, LONGEST_REASON, RESUME, Override, parse_rates, pause, reset, set_limits
 from ..storage.blocking_store import ERRORS, BlockingStore
 from ..storage.cause import cause
 from ..worker.status import describe
@@ -38,7 +39,7 @@ REASON = click.option(
     "--reason", default="", metavar="TEXT", callback=_short, help="Reason, shown by `show`, `history` and workers."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-ALL = click.option("--all", "for_all", is_flag=True, help="All tasks that have a limit or an override.")
+ALL = click.option("--all", "for_all", is_flag=True, help="All named buckets, and tasks with a limit or an override.")
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click alone
@@ -99,11 +100,12 @@ def change(
 def _in_force(context: Context, name: str, override: Override, now_us: float) -> str:
     if context.is_unlimited(name):
         return NOT_LIMITED
-    declared = context.declared(name) or "no limit"
+    declared = spelled(context.declared(name)) if context.declared(name) else "no limit"
     limit_override, paused = override.limit_override_at(now_us), override.pause_at(now_us)
     parts = [f"{declared} as declared"]
     if limit_override:
-        parts.insert(0, f"{limit_override.limit or 'no limit'} by override{_left(limit_override.until_us, now_us)}")
+        limits = spelled(limit_override.limits) if limit_override.limits else "no limit"
+        parts.insert(0, f"{limits} by override{_left(limit_override.until_us, now_us)}")
     if override.what in ("set", "reset") and override.limit_override and override.limit_override.replaced != DECLARED:
         parts.append(f"before {override.limit_override.replaced}")
     if paused:
@@ -131,17 +133,20 @@ def set_command(
     expires: float | None,
     reason: str,
 ) -> None:
-    """Override the limit of TASK: 100/m, 5/s, 20/h, 1000/d, or none for no limit.
+    """Override the limit of TASK: 100/m, 5/s, 20/h, 1000/d, 5/30s, or none for no limit.
+
+    TASK may be a named bucket. If it has several rates, write as many, in that order: 20/s,2000/h.
 
     It applies to the whole cluster, including workers that start later, until `reset` or --expires.
     """
     context.require_limits(task)
     try:
-        limit, text = parse_rate(rate, burst or getattr(context.app.tasks[task], "rate_burst", None))
+        limits, text = parse_rates(rate, context.bursts(task, burst))
     except ValueError as exc:
         raise click.ClickException(str(exc)) from None
     until_us = None if expires is None else store.now_us() + int(expires * 1e6)
-    change(context, store, [task], lambda name: set_limit(limit, text, context.declared(name), until_us), "set", reason)
+    new = set_limits(limits, text, context.declared(task), until_us)
+    change(context, store, [task], lambda name: new, "set", reason)
 
 
 @click.command(name="reset")

@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
-from ..declared_limits import NOT_LIMITED, declared_limit, has_own_strategy
-from ..limits.limit import Limit
+from ..declared_limits import NOT_LIMITED, declared_bursts, declared_limits, has_own_strategy
+from ..limits.bucket import OWN
+from ..limits.limit import Limits
+from ..named_buckets import read_named_buckets
 from ..settings import Settings
 
 
@@ -27,27 +29,41 @@ class Context:
         self.settings = Settings.from_app(app, url)
         app.loader.import_default_modules()
         app.finalize(auto=True)
+        self.named = read_named_buckets(app.conf)
         self.by = f"{_user()}@{socket.gethostname()}"
 
-    def declared(self, name: str) -> Limit | None:
-        """The limit that a task declares; None also for a task that no longer exists."""
+    def declared(self, name: str) -> Limits:
+        """What a task or a named bucket declares; nothing for one that no longer exists."""
+        if name in self.named:
+            return self.named[name].limits
         if name not in self.app.tasks:
-            return None
+            return ()
         try:
-            return declared_limit(self.app, self.app.tasks[name])
+            return declared_limits(self.app, self.app.tasks[name])
         except ValueError as exc:
             raise click.ClickException(f"task {name}: {exc}") from None
+
+    def bursts(self, name: str, burst: int | None) -> list[int | None]:
+        """Of the limits that a task or a named bucket has or may be given, unless another one is told."""
+        declared = declared_bursts(self.app, self.named, name)
+        if burst is not None and len(declared) > 1:
+            raise click.UsageError(f"{name} has several limits: --burst is for one")
+        return declared if burst is None else [burst]
+
+    def windows(self, name: str) -> tuple[str, ...]:
+        """The windows of the limits that a task or a named bucket has or may be given."""
+        return self.named[name].windows if name in self.named else (OWN,)
 
     def is_unlimited(self, name: str) -> bool:
         """Whether a task has its own strategy, so that no limit applies to it."""
         return name in self.app.tasks and has_own_strategy(self.app.tasks[name])
 
     def limited(self, overrides: Mapping[str, object]) -> list[str]:
-        """The tasks that have a limit or an override."""
-        return sorted({name for name in self.app.tasks if self.declared(name)} | set(overrides))
+        """The named buckets, and the tasks that have a limit or an override."""
+        return sorted({name for name in self.app.tasks if self.declared(name)} | set(self.named) | set(overrides))
 
     def chosen(self, name: str | None, for_all: bool, overrides: Mapping[str, object]) -> list[str]:
-        """The tasks that a command is for.
+        """The tasks and named buckets that a command is for.
 
         All are those that have a limit or an override. A task with its own strategy is one of them only if it has an
         override, which an earlier version wrote.
@@ -60,9 +76,10 @@ class Context:
         return [name]
 
     def require(self, name: str) -> None:
-        """Refuse an unknown task."""
-        if name not in self.app.tasks:
-            known = ", ".join(name for name in sorted(self.app.tasks) if not name.startswith("celery.")) or "none"
+        """Refuse what is neither a task nor a named bucket."""
+        if name not in self.app.tasks and name not in self.named:
+            tasks = (name for name in sorted(self.app.tasks) if not name.startswith("celery."))
+            known = ", ".join([*sorted(self.named), *tasks]) or "none"
             raise click.ClickException(f"unknown task {name}: this application has {known}")
 
     def require_limits(self, name: str) -> None:

@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError
 
 from ..declared_limits import NOT_LIMITED
 from ..limits.duration import format_duration
-from ..limits.limit import PERIODS_S, Limit
+from ..limits.limit import PERIODS_S, Limit, Limits, spelled
 from ..limits.override import LimitOverride, Origin, Override, Pause
 from ..storage.blocking_store import BlockingStore, State
 from .context import Context
@@ -40,12 +40,12 @@ class Look:
     """What was found about one bucket.
 
     Attributes:
-        name: of the bucket.
-        declared: the limit that its task declares.
+        name: of the task or named bucket.
+        declared: what it declares.
         limit_override: an operator's limit that is in force, or None.
         pause: one that is in force, or None.
         held: what workers hold; None if it is not known.
-        before, state: in Redis, twice.
+        before, states: in Redis, twice, for each limit.
         sampled_s: the time between, in seconds.
         now_us: the Redis clock the second time, epoch us.
         is_unlimited: whether the task has its own strategy, so that nothing is in force.
@@ -53,12 +53,12 @@ class Look:
     """
 
     name: str
-    declared: Limit | None
+    declared: Limits
     limit_override: LimitOverride | None
     pause: Pause | None
     held: Holding | None
-    before: State
-    state: State
+    before: Sequence[State]
+    states: Sequence[State]
     sampled_s: float
     now_us: int
     is_unlimited: bool
@@ -67,21 +67,28 @@ class Look:
     @property
     def in_force(self) -> str:
         """The limit in force, for people."""
-        return str((None if self.is_unlimited else self._limit) or "none")
+        return spelled(() if self.is_unlimited else self._limits)
 
     @property
     def rate(self) -> float:
         """Slots per second."""
-        return effective_rate(None if self.pause else self._limit, self.before, self.state, self.sampled_s)
+        limit = self._limits[0] if len(self._limits) == 1 and not self.pause else None
+        return effective_rate(limit, self.before[0], self.states[0], self.sampled_s)
 
     @property
     def next_us(self) -> int | None:
         """The next slot on the Redis clock, epoch us; None if nothing is known of it."""
         if self.pause:
             return self.pause.until_us
-        if self._limit is None or self.state.last_us is None:
+        known = [(state.last_us, limit) for state, limit in zip(self.states, self._limits) if state.last_us is not None]
+        if not known:
             return None
-        return max(self.state.last_us + round(self._limit.interval_s * 1e6), self.now_us)
+        return max(self.now_us, *(last_us + round(limit.interval_s * 1e6) for last_us, limit in known))
+
+    @property
+    def waiting(self) -> int:
+        """Workers that wait: each does at the limit that binds."""
+        return max(state.waiting for state in self.states)
 
     @property
     def next_slot(self) -> str:
@@ -106,8 +113,8 @@ class Look:
         return "; ".join(notes)
 
     @property
-    def _limit(self) -> Limit | None:
-        return self.limit_override.limit if self.limit_override else self.declared
+    def _limits(self) -> Limits:
+        return self.limit_override.limits if self.limit_override else self.declared
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,7 @@ class Column:
 
 COLUMNS = (
     Column("task", lambda it: it.name, "TASK"),
-    Column("declared", lambda it: str(it.declared or "none"), "DECLARED"),
+    Column("declared", lambda it: spelled(it.declared), "DECLARED"),
     Column(
         "in_force",
         lambda it: it.in_force,
@@ -149,7 +156,7 @@ COLUMNS = (
         "held", lambda it: it.held and it.held.tasks, "HELD", lambda it: "?" if it.held is None else str(it.held.tasks)
     ),
     Column("queues_aside", lambda it: it.held and dict(it.held.aside)),
-    Column("waiting_workers", lambda it: it.state.waiting, "WAITING"),
+    Column("waiting_workers", lambda it: it.waiting, "WAITING"),
     Column("next_slot_us", lambda it: it.next_us, "NEXT SLOT", lambda it: it.next_slot),
 )
 #: Those that people see.
@@ -184,26 +191,32 @@ def rows(context: Context, store: BlockingStore, names: Sequence[str] | None, ti
     Args:
         context: the application.
         store: where the limits are kept.
-        names: the buckets; None for all that have a limit or an override.
+        names: tasks and named buckets; None for all that have a limit or an override.
         timeout_s: how long to wait for workers, in seconds; 0 does not ask them.
     """
     texts = store.overrides()
     chosen = context.limited(texts) if names is None else names
-    before, begin = store.states(chosen), time.monotonic()
+    windows = {name: context.windows(name) for name in chosen}
+    before, begin = store.states(windows), time.monotonic()
     held = _held(context.app, timeout_s) if timeout_s else None
     time.sleep(max(0.0, SAMPLE_S - (time.monotonic() - begin)))
-    states, sampled_s, now_us = store.states(chosen), time.monotonic() - begin, store.now_us()
+    after, sampled_s, now_us = store.states(windows), time.monotonic() - begin, store.now_us()
     found = []
-    for name, state in states.items():
+    for name, states in after.items():
         override, problem = _read(texts.get(name))
+        declared = context.declared(name)
+        limit_override = override.limit_override_at(now_us) if override else None
+        if limit_override and not limit_override.fits(declared):
+            problem = f"{limit_override.rate} was set, which is another number of limits: it has no effect"
+            limit_override = None
         look = Look(
             name,
-            context.declared(name),
-            override.limit_override_at(now_us) if override else None,
+            declared,
+            limit_override,
             override.pause_at(now_us) if override else None,
             None if held is None else held[name],
             before[name],
-            state,
+            states,
             sampled_s,
             now_us,
             context.is_unlimited(name),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -12,6 +13,7 @@ PS_PER_US = 1_000_000
 US_PER_S = 1_000_000
 
 PERIODS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_PERIOD = re.compile(r"([1-9]\d{0,8})?([smhd])")
 
 SHORTEST_GRACE_S = 0.025
 LONGEST_GRACE_S = 1.0
@@ -30,19 +32,21 @@ class Spelling:
 
     Attributes:
         periods: the letters of `PERIODS_S` that may follow the slash.
+        has_counts: whether a number may stand before such a letter.
         remedy: what to write instead, for an error.
     """
 
     periods: str
+    has_counts: bool
     remedy: str
 
 
 #: Celery's own periods. No others: a stock worker must understand every rate that a task declares.
 AS_DECLARED = Spelling(
-    "smh", "use N/s, N/m or N/h with a positive number N, a number of starts per second, or None for no limit"
+    "smh", False, "use N/s, N/m or N/h with a positive number N, a number of starts per second, or None for no limit"
 )
-#: What an operator may write, which no stock worker reads.
-AS_OVERRIDE = Spelling("smhd", "use N/s, N/m, N/h or N/d with a positive number N, or none for no limit")
+#: What an operator may write, and a named bucket: no stock worker reads it.
+AS_OVERRIDE = Spelling("smhd", True, "use N/s, N/m, N/h, N/d or N/30s with a positive number N, or none for no limit")
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,8 @@ class Limit:
         """Read a rate as a task, an annotation or a setting spells it, or an operator.
 
         Args:
-            rate: ``"100/m"``, a number of starts per second, or None, 0, or an empty string for no limit.
+            rate: ``"100/m"``, ``"5/30s"`` if the spelling has counts, a number of starts per second, or None, 0, or an
+                empty string for no limit.
             burst: slots in a full bucket, a whole number from 1 to a million, or None for 1.
             spelling: how it may be written.
 
@@ -122,6 +127,15 @@ class Limit:
         return text + (f", burst {self.burst}" if self.burst > 1 else "")
 
 
+#: What a task or a named bucket declares, and what is in force for it; empty for no limit.
+Limits = tuple[Limit, ...]
+
+
+def spelled(limits: Limits) -> str:
+    """Limits as people read them."""
+    return " and ".join(map(str, limits)) or "none"
+
+
 def _per_second(rate: object, spelling: Spelling) -> Fraction:
     if rate is None or rate is False or rate == "":
         return Fraction(0)
@@ -132,11 +146,12 @@ def _per_second(rate: object, spelling: Spelling) -> Fraction:
     try:
         if isinstance(count, bool) or not isinstance(count, (str, Real)):
             raise TypeError
-        if period not in set(spelling.periods):
+        parts = _PERIOD.fullmatch(period)
+        if parts is None or parts[2] not in spelling.periods or (parts[1] and not spelling.has_counts):
             raise ValueError
         # By way of float, as Celery reads it; str() brings back the digits that were written: 0.1 is a tenth.
         per_period = Fraction(str(float(count)))
-        per_s = per_period / PERIODS_S[period]
+        per_s = per_period / (int(parts[1] or 1) * PERIODS_S[parts[2]])
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"rate {rate!r:.80} cannot be read: {spelling.remedy}") from None
     if per_s < 0:

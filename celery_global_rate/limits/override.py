@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .limit import AS_OVERRIDE, LARGEST_BURST, LONGEST_FILL_US, PS_PER_US, Limit
+from .limit import AS_OVERRIDE, LARGEST_BURST, LONGEST_FILL_US, PS_PER_US, Limit, Limits, spelled
 from .redis_clock import LAST_US
 
 #: How operators say that there is no limit. Celery takes 0 and an empty text.
@@ -56,10 +57,10 @@ class Origin:
 
 @dataclass(frozen=True)
 class LimitOverride:
-    """A limit that takes precedence over the declared one.
+    """Limits that take precedence over the declared ones.
 
     Attributes:
-        limit: the limit, or None for no limit.
+        limits: one for each that is declared, in that order; none for no limit.
         rate: as it was set; `declared` if the declared limit is in force again.
         until_us: when it ends, on the Redis clock, epoch us; None if it does not end by itself.
         declared: what the task declared when it was set.
@@ -67,30 +68,38 @@ class LimitOverride:
         origin: who set it.
     """
 
-    limit: Limit | None
+    limits: Limits
     rate: str
     until_us: int | None
     declared: str
     replaced: str
     origin: Origin
 
+    def fits(self, declared: Limits) -> bool:
+        """Whether there is one for each limit that is declared. A deploy may have changed how many there are."""
+        return not self.limits or len(self.limits) == max(1, len(declared))
+
     @classmethod
     def of(cls, entry: dict[str, Any]) -> LimitOverride:
         """Read it from a part of an override."""
-        limit = None
-        if "us" in entry:
-            us = _whole(entry["us"], LONGEST_FILL_US)
-            ps = _whole(entry["ps"], PS_PER_US - 1, least=0 if us else 1)
-            limit = Limit(us, ps, _whole(entry["burst"], LARGEST_BURST, least=1))
+        numbers = [str(entry[key]).split(",") for key in ("us", "ps", "burst")] if "us" in entry else [[], [], []]
+        if len({len(column) for column in numbers}) > 1:
+            raise ValueError("its limits are not complete")
         until = entry.get("until")
         return cls(
-            limit,
+            tuple(_limit(*row) for row in zip(*numbers)),
             str(entry["rate"]),
             _whole(until) if until else None,
             str(entry.get("declared", "")),
             str(entry.get("replaced", "")),
             Origin.of(entry),
         )
+
+
+def _limit(us: str, ps: str, burst: str) -> Limit:
+    interval_us = _whole(us, LONGEST_FILL_US)
+    interval_ps = _whole(ps, PS_PER_US - 1, least=0 if interval_us else 1)
+    return Limit(interval_us, interval_ps, _whole(burst, LARGEST_BURST, least=1))
 
 
 @dataclass(frozen=True)
@@ -180,10 +189,10 @@ class Override:
         pause = self.pause
         return pause if pause and (pause.until_us is None or pause.until_us > now_us) else None
 
-    def limit_at(self, now_us: float, declared: Limit | None) -> Limit | None:
-        """The limit in force at an instant of the Redis clock (epoch us)."""
+    def limits_at(self, now_us: float, declared: Limits) -> Limits:
+        """The limits in force at an instant of the Redis clock (epoch us)."""
         limit_override = self.limit_override_at(now_us)
-        return limit_override.limit if limit_override else declared
+        return limit_override.limits if limit_override and limit_override.fits(declared) else declared
 
 
 def parse_rate(rate: object, burst: int | None = None) -> tuple[Limit | None, str]:
@@ -205,19 +214,45 @@ def parse_rate(rate: object, burst: int | None = None) -> tuple[Limit | None, st
     return limit, str(limit) if limit else "none"
 
 
-def set_limit(limit: Limit | None, rate: str, declared: Limit | None, until_us: int | None = None) -> dict[str, Any]:
-    """The change that puts a limit in force, for `set_override.lua`."""
-    entry = {"rate": rate, "declared": str(declared or "none")}
-    if limit:
-        entry.update(us=str(limit.interval_us), ps=str(limit.interval_ps), burst=str(limit.burst))
+def parse_rates(rates: object, bursts: Sequence[int | None]) -> tuple[Limits, str]:
+    """Read rates as operators write them: as many as are declared, in that order, with commas between them.
+
+    Args:
+        rates: `"20/s,2000/h"`, or what `parse_rate` takes if there is one.
+        bursts: for each of them, slots in a full bucket, or None for 1.
+
+    Returns:
+        The limits, and the rates as an override spells them.
+
+    Raises:
+        ValueError: a rate is invalid, or there are too few or too many.
+    """
+    parts = [part.strip() for part in rates.split(",")] if isinstance(rates, str) and len(bursts) > 1 else [rates]
+    found = (parse_rate(part, burst)[0] for part, burst in zip(parts, bursts))
+    limits = tuple(limit for limit in found if limit)
+    if (limits and len(limits) != len(bursts)) or len(parts) > len(bursts):
+        raise ValueError(f"{rates!r:.80}: {len(bursts)} rates are declared: write as many, or none for no limit")
+    return limits, spelled(limits)
+
+
+def set_limits(limits: Limits, rate: str, declared: Limits, until_us: int | None = None) -> dict[str, Any]:
+    """The change that puts limits in force, for `set_override.lua`."""
+    entry = {"rate": rate, "declared": spelled(declared)}
+    if limits:
+        us, ps, bursts = zip(*((limit.interval_us, limit.interval_ps, limit.burst) for limit in limits))
+        entry.update(us=_listed(us), ps=_listed(ps), burst=_listed(bursts))
     if until_us is not None:
         entry["until"] = str(until_us)
     return {"what": "set", "limit": entry}
 
 
-def reset(declared: Limit | None) -> dict[str, Any]:
-    """The change that puts the declared limit in force again."""
-    return {"what": "reset", "limit": {"rate": DECLARED, "declared": str(declared or "none")}}
+def _listed(numbers: Iterable[int]) -> str:
+    return ",".join(map(str, numbers))
+
+
+def reset(declared: Limits) -> dict[str, Any]:
+    """The change that puts the declared limits in force again."""
+    return {"what": "reset", "limit": {"rate": DECLARED, "declared": spelled(declared)}}
 
 
 def pause(until_us: int | None = None) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from operator import attrgetter
 from typing import Any
 
 from ..limits.bucket import Bucket
+from ..limits.limit import Limits
 from ..limits.redis_clock import RedisClock
 from ..limits.reservation import Reservation
 from ..limits.timing import HORIZON_S, LONGEST_SLEEP_S, REPLY_TIMEOUT_S
@@ -63,7 +63,8 @@ class Lane:
         rank: of a request; the lowest starts first.
 
     Attributes:
-        limit: of the bucket that sets the next slot, by the last answer; None if there is no bucket.
+        binding: the bucket that sets the next slot, by the last answer; None if there is no bucket.
+        limit: its limit.
         usable_s: how long after its slot a release may begin under each of its limits, in seconds.
         waiting: workers that wait on it, this one among them, by the last answer.
         next_us: the next slot that was free then, on the Redis clock (epoch us).
@@ -96,7 +97,8 @@ class Lane:
     def bind(self, buckets: tuple[Bucket, ...]) -> None:
         """Let these buckets give out the slots from now on."""
         self.buckets = buckets
-        self.limit = max((bucket.limit for bucket in buckets), key=attrgetter("interval_s"), default=None)
+        slowest = max(buckets, key=lambda bucket: bucket.limit.interval_s, default=None)
+        self.binding, self.limit = slowest, slowest.limit if slowest else None
         self.usable_s = min((bucket.limit.usable_s for bucket in buckets), default=float("inf"))
 
     @property
@@ -110,6 +112,16 @@ class Lane:
     def in_hand(self) -> int:
         """Slots reserved and not used."""
         return sum(reservation.left for reservation in self.reservations)
+
+    @property
+    def limits(self) -> Limits:
+        """Those that its requests pass."""
+        return tuple(bucket.limit for bucket in self.buckets)
+
+    @property
+    def held_by(self) -> str:
+        """The name of the task, or named bucket, whose limit holds its requests."""
+        return self.binding.name if self.binding else self.name
 
     @property
     def held_count(self) -> int:

@@ -124,6 +124,16 @@ class Scheduler:
         self._lists.touched[lane] = None
         self.pump()
 
+    def take_out(self, is_meant: Callable[[Any], bool]) -> list[Any]:
+        """Take requests out of their lanes, to be held in others."""
+        taken = []
+        for lane in self.busy.values():
+            if meant := [request for request in lane.held if is_meant(request)]:
+                lane.held.remove(meant)
+                self._lists.touched[lane] = None
+                taken += meant
+        return taken
+
     def let_go(self) -> None:
         """Give all slots in hand back."""
         for lane in self.busy.values():

@@ -95,7 +95,7 @@ class BlockingStore:
 
         Args:
             name: of the bucket.
-            change: as made by `override.set_limit` and the like.
+            change: as made by `override.set_limits` and the like.
             by: the operator.
             source: the command.
             reason: why.
@@ -118,16 +118,21 @@ class BlockingStore:
                 found.append(Override.parse(text))
         return found
 
-    def states(self, names: Sequence[str]) -> dict[str, State]:
-        """The present states of some buckets, in one round trip."""
+    def states(self, windows: Mapping[str, Sequence[str]]) -> dict[str, list[State]]:
+        """The present states of some buckets, in one round trip.
+
+        Args:
+            windows: of the limits of each name.
+        """
         now_us = self.now_us()
-        for name in names:
-            self._connection.send_command("HMGET", bucket_key(self._prefix, name), "slot", "given")
-            self._connection.send_command("ZCOUNT", waiting_key(self._prefix, name), now_us, "+inf")
-        found = {}
-        for name in names:
+        found: dict[str, list[State]] = {name: [] for name in windows}
+        buckets = [(name, window) for name in windows for window in windows[name]]
+        for bucket in buckets:
+            self._connection.send_command("HMGET", bucket_key(self._prefix, *bucket), "slot", "given")
+            self._connection.send_command("ZCOUNT", waiting_key(self._prefix, *bucket), now_us, "+inf")
+        for name, _ in buckets:
             slot, given = self._connection.read_response()
-            found[name] = State(int(slot) if slot else None, int(given or 0), self._connection.read_response())
+            found[name].append(State(int(slot) if slot else None, int(given or 0), self._connection.read_response()))
         return found
 
     def now_us(self) -> int:

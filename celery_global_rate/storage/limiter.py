@@ -144,7 +144,7 @@ class Limiter:
     ) -> None:
         (bucket,) = buckets
         override, awake_us = self._overrides.text(bucket.name), self._outage.awake_us
-        arguments = reserve_call(self._prefix, bucket.name, bucket.limit, wanted, self._worker, override, awake_us)
+        arguments = reserve_call(self._prefix, bucket, wanted, self._worker, override, awake_us)
         ReserveCall(self._connection, arguments, partial(self._answered, name, buckets, reply)).send()
 
     def _answered(
@@ -185,7 +185,7 @@ class Limiter:
             self._policy.give_back(buckets, reservation)
 
     def _give_back(self, buckets: tuple[Bucket, ...], reservation: Reservation) -> None:
-        arguments = give_back_call(self._prefix, buckets[0].name, reservation)
+        arguments = give_back_call(self._prefix, buckets[0], reservation)
         self._connection.send(("EVAL", GIVE_BACK.source, *arguments), lambda answer: None)
 
 

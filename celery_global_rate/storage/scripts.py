@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from ..limits.limit import LONGEST_FILL_US, Limit
+from ..limits.bucket import OWN, Bucket
+from ..limits.limit import LONGEST_FILL_US
 from ..limits.reservation import Reservation
 from ..limits.timing import HORIZON_S, LONGEST_SLEEP_S
 
@@ -36,14 +37,14 @@ SYNC_OVERRIDES = Script("sync_overrides")
 HEARTBEAT = Script("heartbeat")
 
 
-def bucket_key(prefix: str, name: str) -> str:
+def bucket_key(prefix: str, name: str, window: str = OWN) -> str:
     """The key of a bucket. The prefix is a hash tag, so that all keys of a prefix live in one slot of a Cluster."""
-    return f"{{{prefix}}}:bucket:{name}"
+    return f"{{{prefix}}}:limit:{name}:{window}" if window else f"{{{prefix}}}:bucket:{name}"
 
 
-def waiting_key(prefix: str, name: str) -> str:
+def waiting_key(prefix: str, name: str, window: str = OWN) -> str:
     """The key of the workers that wait on a bucket."""
-    return f"{{{prefix}}}:waiting:{name}"
+    return f"{{{prefix}}}:limit-waiting:{name}:{window}" if window else f"{{{prefix}}}:waiting:{name}"
 
 
 def overrides_key(prefix: str) -> str:
@@ -75,19 +76,20 @@ def members_key(prefix: str) -> str:
 
 
 def reserve_call(
-    prefix: str, name: str, limit: Limit, wanted: int, worker: str, override: str, awake_us: int = LONGEST_FILL_US
+    prefix: str, bucket: Bucket, wanted: int, worker: str, override: str, awake_us: int = LONGEST_FILL_US
 ) -> list[str | int]:
     """Keys and arguments of reserve.lua, after the script itself."""
-    interval = limit.interval_us, limit.interval_ps
-    horizon_us, patience_us = int(HORIZON_S * 1e6), int(LONGEST_SLEEP_S * 1e6)
-    keys = bucket_key(prefix, name), waiting_key(prefix, name), overrides_key(prefix), era_key(prefix)
-    return [len(keys), *keys, *interval, limit.burst, wanted, horizon_us, patience_us, worker, name, override, awake_us]
+    name, window, limit = bucket.name, bucket.window, bucket.limit
+    keys = bucket_key(prefix, name, window), waiting_key(prefix, name, window), overrides_key(prefix), era_key(prefix)
+    times = int(HORIZON_S * 1e6), int(LONGEST_SLEEP_S * 1e6)
+    numbers = limit.interval_us, limit.interval_ps, limit.burst, wanted, *times
+    return [len(keys), *keys, *numbers, worker, name, override, awake_us]
 
 
-def give_back_call(prefix: str, name: str, reservation: Reservation) -> list[str | int]:
+def give_back_call(prefix: str, bucket: Bucket, reservation: Reservation) -> list[str | int]:
     """Keys and arguments of give_back.lua, after the script itself."""
     interval = reservation.interval_us, reservation.interval_ps
-    return [1, bucket_key(prefix, name), *interval, reservation.left, reservation.seq]
+    return [1, bucket_key(prefix, bucket.name, bucket.window), *interval, reservation.left, reservation.seq]
 
 
 def set_override_call(

@@ -7,20 +7,22 @@ must know them as well. A worker without it does what Celery does.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from celery.worker.control import Panel, control_command, inspect_command, nok, ok
 
-from ..declared_limits import NOT_LIMITED, has_own_strategy
-from ..limits.limit import Limit
-from ..limits.override import DECLARED, parse_rate, reset, set_limit
+from ..declared_limits import NOT_LIMITED
+from ..limits.limit import Limits, spelled
+from ..limits.override import DECLARED, parse_rates, reset, set_limits
 from ..limits.timing import REPLY_TIMEOUT_S
+from ..named_buckets import NamedBucket
 from ..storage.blocking_store import ERRORS, BlockingStore
 from ..storage.cause import cause
 from . import status
 from .engine import Engine
 from .pidbox import Broadcast
-from .task_bucket import TaskBucket
 
 OFF = "global-rate is off in this worker"
 _celery_rate_limit = Panel.data["rate_limit"]
@@ -32,10 +34,16 @@ class LimitingStep(Protocol):
     hostname: str
     engine: Engine
     broadcast: Broadcast
-    buckets: dict[str, TaskBucket]
+    named: Mapping[str, NamedBucket]
 
-    def declared(self, name: str) -> Limit | None:
-        """The limit that a task declares."""
+    def declared(self, name: str) -> Limits:
+        """What a task or a named bucket declares."""
+
+    def bursts(self, name: str) -> list[int | None]:
+        """Of the limits that a task or a named bucket has or may be given."""
+
+    def is_unlimited(self, name: str) -> bool:
+        """Whether it is a task whose messages something else takes than Celery's own strategy."""
 
 
 @control_command(  # type: ignore[untyped-decorator]
@@ -47,15 +55,14 @@ def rate_limit(state: Any, task_name: str, rate_limit: Any, **kwargs: Any) -> An
     step = _step(state)
     if step is None:
         return _celery_rate_limit(state, task_name, rate_limit, **kwargs)
-    if refusal := _refusal(state, task_name):
+    if refusal := _refusal(step, state, task_name):
         return refusal
-    burst = getattr(state.app.tasks[task_name], "rate_burst", None)
     try:
-        limit, rate = parse_rate(rate_limit, burst)
+        limits, rates = parse_rates(rate_limit, step.bursts(task_name))
     except ValueError as exc:
         return nok(f"Invalid rate limit string: {exc}")
-    done = "new rate limit set successfully" if limit else "rate limit disabled successfully"
-    return _change(step, task_name, set_limit(limit, rate, step.declared(task_name)), "control rate_limit", done)
+    done = "new rate limit set successfully" if limits else "rate limit disabled successfully"
+    return _change(step, task_name, set_limits(limits, rates, step.declared(task_name)), "control rate_limit", done)
 
 
 @control_command(args=[("task_name", str)], signature="<task_name>")  # type: ignore[untyped-decorator]
@@ -64,7 +71,7 @@ def rate_limit_reset(state: Any, task_name: str, **kwargs: Any) -> Any:
     step = _step(state)
     if step is None:
         return nok(OFF)
-    if refusal := _refusal(state, task_name):
+    if refusal := _refusal(step, state, task_name):
         return refusal
     declared = step.declared(task_name)
     return _change(step, task_name, reset(declared), "control rate_limit_reset", "rate limit reset successfully")
@@ -79,14 +86,8 @@ def rate_limits(state: Any, **kwargs: Any) -> Any:
     now_us = step.engine.limiter.clock.now_us(time.monotonic())
     overrides = step.engine.overrides
     return {
-        name: status.limits(
-            known.lane,
-            known.declared,
-            overrides.get(name),
-            now_us,
-            is_unlimited=has_own_strategy(state.app.tasks[name]),
-        )
-        for name, known in sorted(step.buckets.items())
+        name: status.limits(declared, overrides.get(name), now_us, is_unlimited=step.is_unlimited(name))
+        for name, declared in sorted(step.engine.lanes.declared.items())
     }
 
 
@@ -97,11 +98,13 @@ def rate_held(state: Any, **kwargs: Any) -> Any:
     if step is None:
         return nok(OFF)
     clock, now = step.engine.limiter.clock, time.monotonic()
-    why = step.engine.aside.why
+    lanes = defaultdict(list)
+    for lane in list(step.engine.scheduler.busy.values()):  # at once: the loop may be in another thread
+        if lane.held_count:
+            lanes[lane.held_by].append(lane)
     return {
-        name: {**status.held(known.lane, clock, now), "queues_aside": why(known.lane)}
-        for name, known in sorted(step.buckets.items())
-        if known.lane.held_count
+        name: {**status.held(lanes[name], clock, now), "queues_aside": step.engine.aside.why(lanes[name])}
+        for name in sorted(lanes)
     }
 
 
@@ -110,12 +113,11 @@ def _step(state: Any) -> LimitingStep | None:
     return step
 
 
-def _refusal(state: Any, name: str) -> Any:
+def _refusal(step: LimitingStep, state: Any, name: str) -> Any:
     """The reply for a task whose rate cannot be changed."""
-    task = state.app.tasks.get(name)
-    if task is None:
+    if name not in step.named and name not in state.app.tasks:
         return nok("unknown task")
-    return nok(f"{name} is {NOT_LIMITED}") if has_own_strategy(task) else None
+    return nok(f"{name} is {NOT_LIMITED}") if step.is_unlimited(name) else None
 
 
 def _change(step: LimitingStep, name: str, change: dict[str, Any], source: str, done: str) -> Any:
@@ -133,10 +135,9 @@ def _change(step: LimitingStep, name: str, change: dict[str, Any], source: str, 
     engine.obey(name, override)
     limit_override = override.limit_override
     if limit_override is None or limit_override.rate != change["limit"]["rate"]:
-        in_force = (
-            step.declared(name) if limit_override is None or limit_override.rate == DECLARED else limit_override.rate
-        )
-        return nok(f"received too late: a newer override exists, and {in_force or 'no limit'} is in force")
+        rate = limit_override.rate if limit_override else DECLARED
+        in_force = spelled(step.declared(name)) if rate == DECLARED else rate
+        return nok(f"received too late: a newer override exists, and {in_force} is in force")
     before = limit_override.declared if limit_override.replaced == DECLARED else limit_override.replaced
     in_force = limit_override.declared if limit_override.rate == DECLARED else limit_override.rate
     return ok(f"{done} for the whole cluster: {in_force}, before {before}")

@@ -6,7 +6,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,10 +14,11 @@ from ..broker.ack_deadline import AckDeadline
 from ..broker.aside import Aside, ConsumedQueues
 from ..broker.held_request import HeldRequest
 from ..broker.prefetch import Credit, Renew
-from ..limits.limit import Limit
+from ..limits.limit import Limits
 from ..limits.override import Override
 from ..limits.redis_clock import RedisClock
 from ..limits.timing import REPLY_TIMEOUT_S
+from ..named_buckets import NamedBucket
 from ..scheduling.capacity import WorkerPool
 from ..scheduling.faults import FIRST_PAUSE_S, Faults
 from ..scheduling.lane import Lane
@@ -34,6 +35,7 @@ from ..storage.scripts import news_channel
 from ..version import __version__
 from .chores import Chores
 from .dismissals import Dismissals
+from .lanes import Lanes
 from .loop import Alarm, Waker
 from .override_feed import OverrideFeed
 from .overrides import Overrides
@@ -54,6 +56,8 @@ class Engine:
         renewal: returns for a QoS how its consumer is restarted, or None if its prefetch count follows each change.
         ack_deadline: the broker's.
         recoverable: errors of the broker, which must reach the worker if we run in its own loop.
+        named: the named buckets of the application.
+        tasks: the names of all tasks.
         on_override: called with the name of a bucket that has a new override.
     """
 
@@ -67,6 +71,8 @@ class Engine:
         renewal: Callable[[Any], Renew | None],
         ack_deadline: AckDeadline,
         recoverable: tuple[type[BaseException], ...],
+        named: Mapping[str, NamedBucket],
+        tasks: Callable[[], Iterable[str]],
         on_override: Callable[[str], None],
     ) -> None:
         self.settings = settings
@@ -84,7 +90,8 @@ class Engine:
         self._heartbeat = Heartbeat(self._connection, prefix, worker, channel, self._alarm.set)
         policy = POLICIES[settings.on_outage](self._heartbeat, clock, random.random)
         self._outage = Outage(settings.address, policy, self._recovered)
-        self.overrides = Overrides(clock, lambda *in_force: self.scheduler.configure(*in_force), on_override)
+        self.overrides = Overrides(clock, on_override)
+        self.lanes = Lanes(named, tasks, self.overrides, lambda *in_force: self.scheduler.configure(*in_force))
         self.limiter = Limiter(self._connection, prefix, worker, clock, self._outage, policy, self.overrides)
         self._feed = OverrideFeed(
             settings.connection, self._waker, self._connection, prefix, channel, self.overrides, self._heartbeat
@@ -156,15 +163,19 @@ class Engine:
         """The worker ends."""
         self._waker.close()
 
-    def hold(self, lane: Lane, request: HeldRequest) -> None:
-        """Take a request into a lane."""
+    def hold(self, request: HeldRequest) -> None:
+        """Take a request in."""
         self._last_held = time.monotonic()
         self._faults.guard("showing a held task", self._pool.show, request)
-        self._run(self._hold, lane, request)
+        self._run(self._hold, request)
 
-    def configure(self, lane: Lane, declared: Limit | None) -> None:
-        """Put the limit in force that an operator has set, or else the one that its task declares."""
-        self._run(self.overrides.configure, lane, declared)
+    def declare(self, task: str, limits: Limits) -> None:
+        """Put the limit in force that an operator has set for a task, or else the one that it declares."""
+        self._run(self._declare, task, limits)
+
+    def refresh(self, name: str) -> None:
+        """The same for a named bucket."""
+        self._run(self.lanes.refresh, name)
 
     def clear(self) -> None:
         """Forget what is held; the broker delivers it again. Done when this returns."""
@@ -214,6 +225,7 @@ class Engine:
             "on_outage": self.settings.on_outage,
             "workers": self._heartbeat.most,
             "prefix": self.settings.key_prefix,
+            "buckets": {name: bucket.digest for name, bucket in self.lanes.named.items()},
             "held": self.scheduler.held,
             "missed_slots": self.scheduler.missed,
             "prefetch_lent": self._credit.lent,
@@ -245,11 +257,19 @@ class Engine:
         else:
             self._waker.call(partial(action, *args))
 
-    def _hold(self, lane: Lane, request: HeldRequest) -> None:
+    def _declare(self, task: str, limits: Limits) -> None:
+        if self.lanes.declare(task, limits):
+            for request in self.scheduler.take_out(lambda held: held.task_name == task):
+                self.scheduler.hold(self._lane(request), request)
+
+    def _lane(self, request: HeldRequest) -> Lane:
+        return self.lanes.lane(request.task_name, request.queue_name)
+
+    def _hold(self, request: HeldRequest) -> None:
         self._faults.guard("lending prefetch slots", self._credit.received)
         self._faults.guard("putting queues aside", self.aside.received)
         self._faults.guard("keeping held messages", self._ack_deadline.hold, request)
-        self.scheduler.hold(lane, request)
+        self.scheduler.hold(self._lane(request), request)
         self._alarm.set(time.monotonic() + SWEEP_S)
 
     def _learn(self, name: str, override: str) -> None:

@@ -6,11 +6,9 @@ import logging
 import time
 from collections.abc import Callable
 
-from ..limits.bucket import Bucket, own
-from ..limits.limit import Limit
+from ..limits.limit import Limits
 from ..limits.override import LimitOverride, Override
 from ..limits.redis_clock import RedisClock
-from ..scheduling.lane import Lane
 
 logger = logging.getLogger(__name__)
 
@@ -20,18 +18,11 @@ class Overrides:
 
     Args:
         clock: the worker's view of the Redis clock.
-        configure: puts a limit and a floor in force in a lane.
         changed: called with the name of a bucket that has to be configured again.
     """
 
-    def __init__(
-        self,
-        clock: RedisClock,
-        configure: Callable[[Lane, tuple[Bucket, ...], int], None],
-        changed: Callable[[str], None],
-    ) -> None:
+    def __init__(self, clock: RedisClock, changed: Callable[[str], None]) -> None:
         self._clock = clock
-        self._put_in_force = configure
         self._changed = changed
         self._overrides: dict[str, Override] = {}
         self._unread: set[str] = set()
@@ -74,23 +65,27 @@ class Overrides:
             return None
         self._overrides[name] = override
         self._unread.discard(name)
+        self._ends.pop(name, None)
+        if override.limit_override and override.limit_override.until_us is not None:
+            self._ends[name] = override.limit_override.until_us
         self._changed(name)
         return override
 
-    def configure(self, lane: Lane, declared: Limit | None) -> None:
-        """Put in force what was set for a lane, or else what its task declares."""
-        self._ends.pop(lane.name, None)
-        limit, floor_us = declared, 0
-        if override := self.get(lane.name):
-            now_us = self._clock.now_us(time.monotonic())
-            limit, floor_us = override.limit_at(now_us, declared), override.floor_us
-            if (limit_override := override.limit_override_at(now_us)) and limit_override.until_us is not None:
-                self._ends[lane.name] = limit_override.until_us
-        self._put_in_force(lane, own(lane.name, limit), floor_us)
+    def in_force(self, name: str, declared: Limits) -> tuple[Limits, int]:
+        """The limits of a name: those that were set for it, or else what it declares.
+
+        Returns:
+            The limits, and before when nothing is released (Redis clock, epoch us; 0 for no such time).
+        """
+        override = self.get(name)
+        if override is None:
+            return declared, 0
+        return override.limits_at(self._clock.now_us(time.monotonic()), declared), override.floor_us
 
     def keep_up(self, now: float) -> float:
         """Go back to the declared limit when an override has ended; returns the monotonic instant of the next end."""
         for name in [name for name, until_us in self._ends.items() if self._clock.reached(until_us) <= now]:
+            del self._ends[name]
             self._changed(name)
         return min(map(self._clock.reached, self._ends.values()), default=float("inf"))
 
@@ -98,7 +93,7 @@ class Overrides:
         """The override of a bucket."""
         return self._overrides.get(name)
 
-    def in_force(self, name: str) -> LimitOverride | None:
+    def limit_override(self, name: str) -> LimitOverride | None:
         """The overriding limit of a bucket, if one is in force now."""
         override = self.get(name)
         return override.limit_override_at(self._clock.now_us(time.monotonic())) if override else None

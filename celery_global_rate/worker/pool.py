@@ -151,6 +151,13 @@ class CeleryPool:
                 self._withdraw(held)
             raise
 
+    def pass_on(self, request: Any) -> None:
+        """Start a request of Celery's that no limit is for, as Celery does where a task has no bucket."""
+        state.task_reserved(request)
+        for callback in self._consumer.on_task_message:
+            callback(request)
+        self._consumer.on_task_request(request)
+
     def _on_accepted(self, request: Any, celerys: Callable[..., None], pid: int, time_accepted: float) -> None:
         _unwrap(request, "on_accepted")
         self._waiting.pop(request, None)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain, count, islice
+from operator import itemgetter
 from typing import Any, Protocol
 
 from ..declared_limits import NOT_LIMITED
 from ..limits.duration import format_duration
-from ..limits.limit import Limit
+from ..limits.limit import Limits, spelled
 from ..limits.override import LimitOverride, Origin, Override, Pause
 from ..limits.redis_clock import RedisClock
+from ..named_buckets import NamedBucket, matches
 from ..scheduling.lane import Lane
 
 logger = logging.getLogger(__name__)
@@ -30,26 +32,25 @@ class OverridesInForce(Protocol):
         """The override of a bucket."""
 
 
-def announce(
-    declared: Mapping[str, Limit | None], unlimited: set[str], overrides: OverridesInForce, now_us: float
-) -> None:
+def announce(declared: Mapping[str, Limits], unlimited: set[str], overrides: OverridesInForce, now_us: float) -> None:
     """Log what is limited, and what operators have set.
 
     Args:
-        declared: the limit that each task declares.
-        unlimited: those of them that have their own strategy.
+        declared: what each task and named bucket declares.
+        unlimited: the tasks among them that have their own strategy.
         overrides: what operators have set for them.
         now_us: the Redis clock, epoch us.
     """
     names = sorted(name for name, limit in declared.items() if limit and name not in unlimited)
     for name in names[:NAMED]:
-        logger.info("global-rate: %s at %s", name, declared[name])
+        logger.info("global-rate: %s at %s", name, spelled(declared[name]))
     if not names:
         logger.info("global-rate: no task has a limit")
     elif len(names) > NAMED:
         logger.info("global-rate: and %d more", len(names) - NAMED)
     for name in sorted(unlimited):
-        logger.warning("global-rate: %s declares %s and is %s", name, declared[name] or "no limit", NOT_LIMITED)
+        limits = spelled(declared[name]) if declared[name] else "no limit"
+        logger.warning("global-rate: %s declares %s and is %s", name, limits, NOT_LIMITED)
     for name in sorted(declared):
         if override := overrides.get(name):
             if limit_override := override.limit_override_at(now_us):
@@ -58,9 +59,33 @@ def announce(
                 _announce_pause(name, pause, now_us)
 
 
-def _announce_limit(name: str, declared: Limit | None, limit_override: LimitOverride, now_us: float) -> None:
-    rate, until_us, here = limit_override.rate, limit_override.until_us, str(declared or "none")
+def announce_named(named: Iterable[NamedBucket], tasks: Iterable[str]) -> None:
+    """Log what each named bucket is for, and warn of a task that it names in vain.
+
+    Args:
+        named: the named buckets.
+        tasks: the names of all tasks here.
+    """
+    for bucket in named:
+        logger.info("global-rate: bucket %s", bucket)
+        for pattern in bucket.tasks:
+            if not any(matches(task, pattern) for task in tasks):
+                logger.warning("global-rate: bucket %s: no task of this worker matches %r", bucket.name, pattern)
+
+
+def _announce_limit(name: str, declared: Limits, limit_override: LimitOverride, now_us: float) -> None:
+    rate, until_us, here = limit_override.rate, limit_override.until_us, spelled(declared)
     end = "" if until_us is None else f", for another {format_duration((until_us - now_us) / 1e6)}"
+    if not limit_override.fits(declared):
+        logger.warning(
+            "global-rate: %s declares %s, and %s was set for it: another number of limits, which has no effect until "
+            "`celery global-rate set %s` or `reset` writes another override",
+            name,
+            here,
+            rate,
+            name,
+        )
+        return
     logger.info("global-rate: %s is limited to %s %s%s", name, rate, describe(limit_override.origin, now_us), end)
     if limit_override.declared != here:
         logger.warning(
@@ -95,27 +120,24 @@ def describe(origin: Origin, now_us: float) -> str:
     return f"{by}{format_duration((now_us - origin.when_us) / 1e6)} ago{why}"
 
 
-def limits(
-    lane: Lane, declared: Limit | None, override: Override | None, now_us: float, *, is_unlimited: bool
-) -> dict[str, Any]:
-    """The limit of a task, as a worker reports it to `inspect rate_limits`.
+def limits(declared: Limits, override: Override | None, now_us: float, *, is_unlimited: bool) -> dict[str, Any]:
+    """The limits of a task or a named bucket, as a worker reports them to `inspect rate_limits`.
 
     Args:
-        lane: of a task.
-        declared: the limit that the task declares.
+        declared: what it declares.
         override: what operators have set for it.
         now_us: the Redis clock, epoch us.
         is_unlimited: whether the task has its own strategy.
     """
     answer: dict[str, Any] = {
-        "declared": str(declared or "none"),
-        "in_force": str(lane.limit or "none"),
+        "declared": spelled(declared),
+        "in_force": spelled(override.limits_at(now_us, declared) if override else declared),
         "source": "declared",
         "paused": False,
     }
     if is_unlimited:
         answer.update(in_force="none", source=NOT_LIMITED)
-    elif override and (limit_override := override.limit_override_at(now_us)):
+    elif override and (limit_override := override.limit_override_at(now_us)) and limit_override.fits(declared):
         answer["source"] = limit_override.origin.source
         answer.update(_origin_facts(limit_override.origin, now_us), until_s=_left_s(limit_override.until_us, now_us))
     if override and (pause := override.pause_at(now_us)):
@@ -131,26 +153,29 @@ def _left_s(until_us: int | None, now_us: float) -> int | None:
     return None if until_us is None else round((until_us - now_us) / 1e6)
 
 
-def held(lane: Lane, clock: RedisClock, now: float) -> dict[str, Any]:
-    """What is held in a lane, as a worker reports it to `inspect rate_held`.
+def held(lanes: Collection[Lane], clock: RedisClock, now: float) -> dict[str, Any]:
+    """What is held for the limits of one name, as a worker reports it to `inspect rate_held`.
 
     Args:
-        lane: of a task.
+        lanes: those that wait for them.
         clock: the worker's view of the Redis clock.
         now: monotonic seconds.
     """
-    opens = lane.opens(clock)
-    tasks = []
-    for request, at in zip(islice(chain(lane.retrying, lane.held), LISTED), _starts(lane, clock, now)):
-        expected_s = max(at, opens) - now
-        tasks.append(
-            {
-                "id": request.id,
-                "held_s": round(time.time() - request.held_since, 3),
-                "expected_s": round(max(0.0, expected_s), 3) if expected_s < float("inf") else None,
-            }
-        )
-    return {"count": lane.held_count, "tasks": tasks}
+    expected = []
+    for lane in lanes:
+        opens = lane.opens(clock)
+        for request, at in zip(islice(chain(lane.retrying, lane.held), LISTED), _starts(lane, clock, now)):
+            expected.append((max(at, opens) - now, request))
+    expected.sort(key=itemgetter(0))
+    tasks = [
+        {
+            "id": request.id,
+            "held_s": round(time.time() - request.held_since, 3),
+            "expected_s": round(max(0.0, expected_s), 3) if expected_s < float("inf") else None,
+        }
+        for expected_s, request in expected[:LISTED]
+    ]
+    return {"count": sum(lane.held_count for lane in lanes), "tasks": tasks}
 
 
 def _starts(lane: Lane, clock: RedisClock, now: float) -> Iterator[float]:

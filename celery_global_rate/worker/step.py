@@ -14,7 +14,6 @@ import time
 import uuid
 from collections.abc import Callable
 from functools import partial
-from operator import attrgetter
 from typing import Any
 
 from celery import bootsteps
@@ -26,10 +25,9 @@ from ..broker.prefetch import renewal
 from ..broker.queues import Queues
 from ..broker.redis import LostConnections, acknowledge_in_turn, keep_client
 from ..broker.shutdown import requeue_held
-from ..declared_limits import Declared, has_own_strategy
-from ..limits.bucket import own
-from ..limits.limit import Limit
-from ..scheduling.lane import Lane
+from ..declared_limits import Declared, declared_bursts, has_own_strategy
+from ..limits.limit import Limits
+from ..named_buckets import read_named_buckets
 from ..settings import Settings
 from . import control  # noqa: F401  (commands)
 from .engine import Engine
@@ -37,7 +35,7 @@ from .gc_freeze import leave_to_fork, replaces_processes
 from .loop import HubThread
 from .pidbox import Broadcast
 from .pool import CeleryPool
-from .status import announce
+from .status import announce, announce_named
 from .task_bucket import TaskBucket
 
 logger = logging.getLogger(__name__)
@@ -66,10 +64,12 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         """Take the seam. Buckets that Celery has built already are replaced by ours."""
         self._app = consumer.app
         self._declared = Declared(consumer.app)
+        #: By their names.
+        self.named = read_named_buckets(consumer.app.conf)
         self.hostname: str = consumer.hostname
         self._celery_buckets = consumer.task_buckets
-        #: By the names of their tasks: of all that have a limit, had one, or have an override.
-        self.buckets: dict[str, TaskBucket] = {}
+        #: By the names of their tasks: of all that have a limit, had one, may have one, or have an override.
+        self._buckets: dict[str, TaskBucket] = {}
         self._thread = None if consumer.hub else HubThread("global-rate")
         self._queues = Queues(consumer)
         self.engine = self._build_engine(consumer)
@@ -95,6 +95,8 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             partial(renewal, consumer),
             self._ack_deadline,
             () if self._thread else consumer.connection_errors + consumer.channel_errors,
+            self.named,
+            lambda: self._app.tasks,
             self._on_override,
         )
 
@@ -106,9 +108,10 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
 
     def _announce(self) -> None:
         now_us = self.engine.limiter.clock.now_us(time.monotonic())
-        declared = {name: known.declared for name, known in self.buckets.items()}
-        unlimited = {name for name in declared if has_own_strategy(self._app.tasks[name])}
+        declared = self.engine.lanes.declared
+        unlimited = {name for name in declared if self.is_unlimited(name)}
         announce(declared, unlimited, self.engine.overrides, now_us)
+        announce_named(self.named.values(), self._app.tasks)
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
         """Move into the event loop: at start, and again after each reconnect to the broker."""
@@ -189,30 +192,35 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         """What `celery inspect stats` shows."""
         return {"global_rate": self.engine.info()}
 
-    def declared(self, name: str) -> Limit | None:
-        """The limit that a task declares."""
-        return self._declared.limit(self._app.tasks[name])
+    def declared(self, name: str) -> Limits:
+        """What a task or a named bucket declares."""
+        return self.named[name].limits if name in self.named else self._declared.limits(self._app.tasks[name])
+
+    def bursts(self, name: str) -> list[int | None]:
+        """Of the limits that a task or a named bucket has or may be given."""
+        return declared_bursts(self._app, self.named, name)
+
+    def is_unlimited(self, name: str) -> bool:
+        """Whether it is a task whose messages something else takes than Celery's own strategy."""
+        return name not in self.named and has_own_strategy(self._app.tasks[name])
 
     def _bucket_for_task(self, task: Any) -> TaskBucket | None:
-        """In Celery's place: the bucket of a task, or None for one that never had a limit."""
-        limit = self._declared.limit(task)
-        known = self.buckets.get(task.name)
-        if known is None:
-            if limit is None and self.engine.overrides.get(task.name) is None:
-                return None
-            known = self.buckets[task.name] = TaskBucket(
-                self._queues, self.engine, Lane(task.name, own(task.name, limit), attrgetter("rank"))
-            )
-        known.declared = limit
-        self.engine.configure(known.lane, limit)
-        if limit_override := self.engine.overrides.in_force(task.name):
-            self._declared.show(task, limit_override.rate if limit_override.limit else None)
-        else:
-            self._declared.restore(task)
-        return known
+        """In Celery's place: the bucket of a task, or None for one that no limit can be for."""
+        engine, name = self.engine, task.name
+        limits = self._declared.limits(task)
+        if limits or name in engine.lanes.declared or engine.overrides.get(name) is not None:
+            engine.declare(name, limits)
+            if limit_override := engine.overrides.limit_override(name):
+                self._declared.show(task, limit_override.rate if limit_override.limits else None)
+            else:
+                self._declared.restore(task)
+        elif not engine.lanes.may_pass(name):
+            return self._buckets.get(name)
+        return self._buckets.setdefault(name, TaskBucket(self._queues, engine, self._pool.pass_on))
 
     def _on_override(self, name: str) -> None:
         """An operator has changed the override of a bucket, or an override has ended."""
-        task = self._app.tasks.get(name)
-        if task is not None:
+        if name in self.named:
+            self.engine.refresh(name)
+        elif (task := self._app.tasks.get(name)) is not None:
             self._celery_buckets[name] = self._bucket_for_task(task)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..broker.queues import Queues
-from ..limits.limit import Limit
-from ..scheduling.lane import Lane
 from .engine import Engine
 
 
@@ -15,26 +14,30 @@ class TaskBucket:
 
     Strategies and timers of ETA tasks keep a reference, so a new limit changes this object and never replaces it.
 
-    Attributes:
-        lane: where its requests are held.
-        declared: the limit that the task declares.
+    Args:
+        queues: know where a message came from.
+        engine: holds what has to wait.
+        pass_on: takes a request that no limit is for.
     """
 
     #: Celery's own drain looks in here and finds nothing.
     contents: tuple[Any, ...] = ()
 
-    def __init__(self, queues: Queues, engine: Engine, lane: Lane) -> None:
+    def __init__(self, queues: Queues, engine: Engine, pass_on: Callable[[Any], None]) -> None:
         self._queues = queues
         self._engine = engine
-        self.lane = lane
-        self.declared: Limit | None = None
+        self._pass_on = pass_on
 
     def __bool__(self) -> bool:
         return True  # Celery tests `if bucket:`
 
     def add(self, item: tuple[Any, int]) -> None:
         """Take a request that was received, or whose ETA has come."""
-        self._engine.hold(self.lane, self._queues.hold(item[0]))
+        request = self._queues.hold(item[0])
+        if self._engine.lanes.names(request.task_name, request.queue_name):
+            self._engine.hold(request)
+        else:
+            self._pass_on(request.request)
 
     def pop(self) -> Any:
         """Nothing, ever."""

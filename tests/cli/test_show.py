@@ -33,8 +33,8 @@ def test_no_line_is_wider_than_a_terminal(rows: list[Row]) -> None:
 
 ANN = Origin(NOW_US - 3_600_000_000, "ann", "global-rate set", "they called")
 STATE = State(NOW_US, 5, 2)
-DECLARED = Look("t", Limit.parse("1/m"), None, None, None, STATE, STATE, 1.0, NOW_US, False, "")
-SET = LimitOverride(Limit.parse("5/s"), "5/s", None, "1/m", "declared", ANN)
+DECLARED = Look("t", (Limit(60_000_000),), None, None, None, [STATE], [STATE], 1.0, NOW_US, False, "")
+SET = LimitOverride((Limit(200_000),), "5/s", None, "1/m", "declared", ANN)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_held_tasks_are_expected_after_their_slots_and_the_shares_of_others() ->
     bucket.waiting = 2
     for number in range(30):
         bucket.hold(SimpleNamespace(id=str(number), held_since=0.0), 100.0)
-    shown = report.held(bucket, clock, 100.0)
+    shown = report.held([bucket], clock, 100.0)
 
     assert shown["count"] == 30
     assert [task["expected_s"] for task in shown["tasks"][:6]] == [0.0, 0.1, 0.2, 0.4, 0.6, 0.8]
@@ -103,7 +103,7 @@ def test_held_tasks_of_a_paused_bucket_are_expected_at_its_end_or_never() -> Non
         bucket.floor_us = floor_us
         bucket.hold(SimpleNamespace(id="1", held_since=0.0), 100.0)
 
-        assert report.held(bucket, clock, 100.0)["tasks"][0]["expected_s"] == 5.0
+        assert report.held([bucket], clock, 100.0)["tasks"][0]["expected_s"] == 5.0
 
 
 def rate(limit: str, before: tuple[float, int], after: tuple[float, int], waiting: int = 1) -> float:

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from celery_global_rate.cli.check import Reference
 from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
-from celery_global_rate.limits.override import set_limit
+from celery_global_rate.limits.override import set_limits
 from celery_global_rate.limits.redis_clock import RedisClock
 from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.settings import Settings
@@ -94,7 +94,7 @@ def failures(url: str, admin: redis.Redis) -> list[str]:
     with Wire(url) as wire:
         wire.settings = Settings(url, {}, PREFIX, 100)
         clock = RedisClock()
-        overrides = Overrides(clock, lambda *in_force: None, lambda name: None)
+        overrides = Overrides(clock, lambda name: None)
         limiter = Limiter(wire.connection, PREFIX, "w", clock, Outage(url, Hold(), lambda: None), Hold(), overrides)
         channel = news_channel(PREFIX, 1)
         members = Heartbeat(wire.connection, PREFIX, "w", channel, lambda at: None)
@@ -135,12 +135,12 @@ def failures(url: str, admin: redis.Redis) -> list[str]:
         expect("leave", not admin.zcard(f"{{{PREFIX}}}:workers"))
         try:
             with BlockingStore(wire.settings) as store:
-                _, override = store.change("limited", set_limit(LIMIT, "100/s", None, None), "test", "test")
+                _, override = store.change("limited", set_limits((LIMIT,), "100/s", (), None), "test", "test")
                 expect("set", override)
                 expect("news", happens(lambda: overrides.get("limited")))
                 expect("overrides", "limited" in store.overrides())
                 expect("history", store.history("limited"))
-                expect("states", store.states(["limited"])["limited"].given >= 0)
+                expect("states", store.states({"limited": [""]})["limited"][0].given >= 0)
         except RedisError as exc:
             failed.append(f"{type(exc).__name__}: {exc}")
             overrides.learn("limited", "1:a:0:{}")
@@ -154,7 +154,7 @@ def failures(url: str, admin: redis.Redis) -> list[str]:
         admin.hset(f"{{{PREFIX}}}:bucket:limited", mapping={"slot": (seconds + 3600) * 10**6, "slot_ps": 0, "lead": 0})
         expect("a clock that stepped back", reserve())
         news.detach()
-    reference = Reference.ask(wire.settings)
+    reference = Reference.ask(wire.settings, {})
     expect("check", reference.error is None)
     return failed
 

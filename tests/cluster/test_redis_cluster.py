@@ -12,8 +12,9 @@ import pytest
 import redis
 from celery import Celery
 
+from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
-from celery_global_rate.limits.override import set_limit
+from celery_global_rate.limits.override import set_limits
 from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.limits.timing import HORIZON_S
 from celery_global_rate.settings import Settings
@@ -139,7 +140,7 @@ def test_a_replica_that_lags_and_takes_over_at_once(nodes: RedisCluster, figures
 
     def reserve(node: Node) -> None:
         calls.append(time.monotonic())
-        answer = node.command("EVAL", RESERVE.source, *reserve_call(PREFIX, "limited", LIMIT, 100, "w", ""))
+        answer = node.command("EVAL", RESERVE.source, *reserve_call(PREFIX, own("limited", LIMIT)[0], 100, "w", ""))
         reservation = Reservation(*answer)
         slots.extend(reservation.slot_us(index) / 1e6 for index in range(reservation.count))
 
@@ -173,7 +174,7 @@ def test_workers_reach_the_rate_and_learn_overrides(nodes: RedisCluster, empty_r
         cluster.start(1, conf={"global_rate_url": second})
         run = backlog(cluster, owner.client(), 1, 6)
         with BlockingStore(settings(nodes.url)) as store:
-            assert store.states(["limited"])["limited"].given > 600
+            assert store.states({"limited": [""]})["limited"][0].given > 600
         cluster.send("limited", 1500)
         answers = cluster.app.control.rate_limit("limited", "200/s", reply=True, timeout=2, limit=2)
         changed = time.monotonic()
@@ -247,7 +248,7 @@ def under_load(
         run = judge(cluster, LIMIT, 2, settled + RECOVERY_S, end, 0)
         releases = [instant for instant in cluster.instants("release") if instant >= begin]
         with BlockingStore(settings(nodes.url)) as store:
-            store.change("limited", set_limit(None, "none", LIMIT, None), "the test", "test")
+            store.change("limited", set_limits((), "none", (LIMIT,), None), "the test", "test")
         heard = lambda: all("limited: set none" in cluster.log(name) for name in cluster.workers)  # noqa: E731
         cluster.wait(heard, HEARD_S, "an override was not heard of")
     gaps = [(later, later - earlier) for earlier, later in zip(releases, releases[1:]) if later - earlier > GAP_S]

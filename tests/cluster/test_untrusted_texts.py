@@ -7,7 +7,7 @@ import redis
 
 from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
-from celery_global_rate.limits.override import LONGEST, LONGEST_REASON, Override, parse_rate, set_limit
+from celery_global_rate.limits.override import LONGEST, LONGEST_REASON, Override, parse_rate, set_limits
 from celery_global_rate.limits.redis_clock import RedisClock
 from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.settings import Settings
@@ -35,7 +35,7 @@ def test_a_name_is_one_key_and_one_field(redis_server: Server, redis_client: red
     answers: list[Reservation | None] = []
     with Wire(f"{redis_server.url}/9") as wire:
         wire.settings = Settings(f"{redis_server.url}/9", {}, PREFIX, 100)
-        overrides = Overrides(clock := RedisClock(), lambda *in_force: None, heard.append)
+        overrides = Overrides(clock := RedisClock(), heard.append)
         limiter = Limiter(wire.connection, PREFIX, "w", clock, Outage("", Hold(), lambda: None), Hold(), overrides)
         channel = news_channel(PREFIX, 9)
         members = Heartbeat(wire.connection, PREFIX, "w", channel, lambda at: None)
@@ -46,7 +46,7 @@ def test_a_name_is_one_key_and_one_field(redis_server: Server, redis_client: red
         limiter.reserve(name, own(name, Limit(10_000)), 1, answers.append)
         wire.loop.run_until(lambda: answers)
         with BlockingStore(wire.settings) as store:
-            store.change(name, set_limit(Limit(10_000), "100/s", None), "me\n}", "test", "why\n\0{}")
+            store.change(name, set_limits((Limit(10_000),), "100/s", ()), "me\n}", "test", "why\n\0{}")
             wire.loop.run_until(lambda: heard)
             kept, history = store.overrides(), store.history(name)
         news.detach()

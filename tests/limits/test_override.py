@@ -46,7 +46,7 @@ def test_what_an_operator_may_write(rate: object, limit: Limit | None, spelled: 
 
 @pytest.mark.parametrize("rate", ["abc", "-5/s", "nan/s", "inf/s", "10/x", "1/s/s", True, [], "1e999/s", "1/w"])
 def test_an_invalid_rate_is_refused(rate: object) -> None:
-    with pytest.raises(ValueError, match="use N/s, N/m, N/h or N/d"):
+    with pytest.raises(ValueError, match="use N/s, N/m, N/h, N/d or N/30s"):
         parse_rate(rate)
 
 
@@ -60,20 +60,20 @@ def test_an_order_is_in_force_until_its_end() -> None:
     limit = {"rate": "1/s", "us": str(SECOND), "ps": "0", "burst": "1", "when": str(NOW_US), "until": str(NOW_US + 5)}
     found = override(limit=limit)
 
-    assert found.limit_at(NOW_US + 4, PER_10_MS) == PER_S
-    assert found.limit_at(NOW_US + 5, PER_10_MS) == PER_10_MS
-    assert found.limit_at(float("-inf"), PER_10_MS) == PER_S  # a worker that does not know the clock yet
+    assert found.limits_at(NOW_US + 4, (PER_10_MS,)) == (PER_S,)
+    assert found.limits_at(NOW_US + 5, (PER_10_MS,)) == (PER_10_MS,)
+    assert found.limits_at(float("-inf"), (PER_10_MS,)) == (PER_S,)  # a worker that does not know the clock yet
 
 
 def test_no_limit_is_an_order_and_declared_is_none() -> None:
     none = override(limit={"rate": "none", "when": "1"})
     declared = override(limit={"rate": "declared", "when": "1"})
 
-    assert none.limit_at(NOW_US, PER_S) is None
+    assert none.limits_at(NOW_US, (PER_S,)) == ()
     assert none.limit_override_at(NOW_US) is not None
-    assert declared.limit_at(NOW_US, PER_S) == PER_S
+    assert declared.limits_at(NOW_US, (PER_S,)) == (PER_S,)
     assert declared.limit_override_at(NOW_US) is None
-    assert override().limit_at(NOW_US, PER_S) == PER_S
+    assert override().limits_at(NOW_US, (PER_S,)) == (PER_S,)
 
 
 def test_a_reason_fits_into_a_line() -> None:
@@ -128,7 +128,7 @@ KEYS = st.sampled_from(["what", "when", "limit", "pause", "rate", "us", "ps", "b
 def test_whatever_is_in_a_record_it_is_read_or_a_value_error(content: dict[str, object]) -> None:
     with suppress(ValueError):
         found = Override.parse(f"1:a:0:{json.dumps(content)}")
-        found.limit_at(NOW_US, PER_S)
+        found.limits_at(NOW_US, (PER_S,))
         found.pause_at(NOW_US)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import redis
 
+from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.storage.scripts import (
@@ -66,14 +67,14 @@ class Bucket:
         override: str = "",
         awake_us: int = NOW,
     ) -> Reservation:
-        count, *call = reserve_call(PREFIX, NAME, limit, wanted, worker, override, awake_us)
+        count, *call = reserve_call(PREFIX, own(NAME, limit)[0], wanted, worker, override, awake_us)
         call[-6:-4] = self.horizon_us, self.patience_us
         keys, args = call[: int(count)], call[int(count) :]
         return Reservation(*self._reserve(keys, args if now_us is None else [*args, now_us]))
 
     def give_back(self, now_us: int | None, reservation: Reservation) -> bool:
         """Give the slots back that are left."""
-        count, *call = give_back_call(PREFIX, NAME, reservation)
+        count, *call = give_back_call(PREFIX, own(NAME, Limit(1))[0], reservation)
         keys, args = call[: int(count)], call[int(count) :]
         return bool(self._give_back(keys, args if now_us is None else [*args, now_us]))
 

@@ -152,7 +152,7 @@ class Fleet:
         members = Heartbeat(wire.connection, PREFIX, f"w{len(self.members)}", channel, lambda at: None)
         self.members.append(members)
         if self._hears:
-            overrides = Overrides(RedisClock(), lambda *in_force: None, lambda name: None)
+            overrides = Overrides(RedisClock(), lambda name: None)
             news = OverrideFeed(
                 wire.settings.connection, wire.waker, wire.connection, PREFIX, channel, overrides, members
             )

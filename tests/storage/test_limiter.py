@@ -58,7 +58,7 @@ class Client(Wire):
         self.reports = self.outage.reports
         self.heard: list[str] = []
         clock = RedisClock()
-        self.overrides = Overrides(clock, lambda *in_force: None, self.heard.append)
+        self.overrides = Overrides(clock, self.heard.append)
         self.limiter = Limiter(self.connection, PREFIX, "worker", clock, self.outage, Hold(), self.overrides)
 
     def reserve(self, wanted: int = 1, limit: Limit = LIMIT) -> Reservation | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from celery_global_rate.limits.limit import Limit
-from celery_global_rate.limits.override import RESUME, Override, parse_rate, pause, reset, set_limit
+from celery_global_rate.limits.override import RESUME, Override, parse_rates, pause, reset, set_limits
 from celery_global_rate.storage.scripts import era_key, history_key, overrides_key
 
 from .replay import CHANNEL, HORIZON_US, NAME, NOW, PREFIX, Bucket, slot, slots
@@ -16,8 +16,7 @@ FOREVER_US = 9_000_000_000_000_000
 
 
 def limited(rate: str) -> dict[str, object]:
-    limit, text = parse_rate(rate)
-    return set_limit(limit, text, PER_S)
+    return set_limits(*parse_rates(rate, [None]), (PER_S,))
 
 
 def text(version: int, id: str = "x", floor_us: int = 0) -> str:
@@ -33,7 +32,7 @@ def stored(bucket: Bucket) -> str | None:
 
 
 def test_a_change_becomes_a_record_with_all_that_was_said(bucket: Bucket) -> None:
-    is_new, written = bucket.set(NOW, set_limit(Limit(50_000, 7, 3), "20/s", PER_S, NOW + SECOND), "id1")
+    is_new, written = bucket.set(NOW, set_limits((Limit(50_000, 7, 3),), "20/s", (PER_S,), NOW + SECOND), "id1")
     override = Override.parse(written)
     limit_override = override.limit_override
 
@@ -43,8 +42,8 @@ def test_a_change_becomes_a_record_with_all_that_was_said(bucket: Bucket) -> Non
     assert (override.origin.by, override.origin.source, override.origin.reason) == ("me", "test", "why")
     assert override.origin.when_us == NOW
     assert limit_override is not None
-    assert (limit_override.limit, limit_override.rate, limit_override.until_us) == (
-        Limit(50_000, 7, 3),
+    assert (limit_override.limits, limit_override.rate, limit_override.until_us) == (
+        (Limit(50_000, 7, 3),),
         "20/s",
         NOW + SECOND,
     )
@@ -68,21 +67,21 @@ def test_the_version_is_the_clock_and_always_higher_than_before(bucket: Bucket) 
 def test_a_record_tells_what_it_replaced(bucket: Bucket) -> None:
     bucket.set(NOW, limited("2/s"), "a")
     second = Override.parse(bucket.set(NOW + 1, limited("none"), "b")[1])
-    third = Override.parse(bucket.set(NOW + 2, reset(PER_S), "c")[1])
+    third = Override.parse(bucket.set(NOW + 2, reset((PER_S,)), "c")[1])
 
     assert second.limit_override is not None
     assert third.limit_override is not None
-    assert (second.limit_override.replaced, second.limit_override.limit) == ("2/s", None)
+    assert (second.limit_override.replaced, second.limit_override.limits) == ("2/s", ())
     assert (third.limit_override.replaced, third.limit_override.rate) == ("none", "declared")
-    assert third.limit_at(NOW, PER_10_MS) == PER_10_MS
-    assert second.limit_at(NOW, PER_10_MS) is None
+    assert third.limits_at(NOW, (PER_10_MS,)) == (PER_10_MS,)
+    assert second.limits_at(NOW, (PER_10_MS,)) == ()
 
 
 def test_an_order_that_is_over_was_not_in_force_before(bucket: Bucket) -> None:
     replaced = []
     for now in (NOW + SECOND - 1, NOW + SECOND):
         bucket.client.flushdb()
-        bucket.set(NOW, set_limit(Limit(50_000), "20/s", PER_S, NOW + SECOND), "a")
+        bucket.set(NOW, set_limits((Limit(50_000),), "20/s", (PER_S,), NOW + SECOND), "a")
         limit_override = Override.parse(bucket.set(now, limited("3/s"), "b")[1]).limit_override
         assert limit_override is not None
         replaced.append(limit_override.replaced)
@@ -117,8 +116,10 @@ def test_the_same_limit_again_is_no_change(bucket: Bucket) -> None:
     assert bucket.set(NOW + 1, limited("2/s"), "b") == (False, first)
     assert bucket.client.llen(history_key(PREFIX, NAME)) == 1
     assert bucket.set(NOW + 1, limited("2/s") | {"reason": "another"}, "b")[0]
-    assert bucket.set(NOW + 2, set_limit(*parse_rate("2/s"), PER_10_MS) | {"reason": "another"}, "c")[0]
-    assert bucket.set(NOW + 3, set_limit(*parse_rate("2/s"), PER_10_MS, NOW + SECOND) | {"reason": "another"}, "d")[0]
+    assert bucket.set(NOW + 2, set_limits(*parse_rates("2/s", [None]), (PER_10_MS,)) | {"reason": "another"}, "c")[0]
+    assert bucket.set(
+        NOW + 3, set_limits(*parse_rates("2/s", [None]), (PER_10_MS,), NOW + SECOND) | {"reason": "another"}, "d"
+    )[0]
     assert bucket.set(NOW + 4, limited("3/s") | {"reason": "another"}, "e")[0]
 
 

@@ -10,7 +10,7 @@ import pytest
 from celery.worker import state
 
 from celery_global_rate.limits.limit import Limit
-from celery_global_rate.limits.override import set_limit
+from celery_global_rate.limits.override import parse_rates, set_limits
 from celery_global_rate.storage.blocking_store import BlockingStore
 from testbed.server import free_port
 
@@ -123,14 +123,14 @@ def test_another_thread_leaves_its_work_to_the_loop(worker: Worker) -> None:
 
 def test_an_override_that_was_just_written_changes_the_limit_at_once(worker: Worker) -> None:
     hold(worker)
-    bucket = worker.step.buckets["proj.task"].lane
+    lane = worker.engine.lanes.lane("proj.task", None)
     with BlockingStore(worker.engine.settings) as store:
-        _, override = store.change("proj.task", set_limit(Limit.parse("100/s"), "100/s", None), "me", "test", "")
+        _, override = store.change("proj.task", set_limits(*parse_rates("100/s", [None]), ()), "me", "test", "")
     assert override is not None
-    before = bucket.limit
+    before = lane.limit
     worker.engine.obey("proj.task", override)
 
-    assert (before, bucket.limit) == (Limit.parse("1/h"), Limit.parse("100/s"))
+    assert (before, lane.limit) == (Limit.parse("1/h"), Limit.parse("100/s"))
     assert worker.task.rate_limit == "100/s"
     worker.loop.run_until(lambda: len(worker.released) == 2)
 

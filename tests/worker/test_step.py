@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from celery_global_rate.limits.limit import Limit
-from celery_global_rate.limits.override import set_limit
+from celery_global_rate.limits.override import parse_rates, set_limits
 from celery_global_rate.settings import Settings
 from celery_global_rate.storage.blocking_store import BlockingStore
 from celery_global_rate.worker.task_bucket import TaskBucket
@@ -39,7 +39,7 @@ def test_the_bucket_of_a_task_stays_the_same_object(worker: Worker) -> None:
     worker.task.rate_limit = "7/s"
 
     assert worker.consumer.bucket_for_task(worker.task) is bucket
-    assert bucket.lane.limit == Limit.parse("7/s")
+    assert worker.engine.lanes.lane("proj.task", None).limit == Limit.parse("7/s")
 
 
 def test_what_is_held_is_requeued_as_soon_as_the_worker_begins_to_end(worker: Worker) -> None:
@@ -140,13 +140,13 @@ def test_what_was_held_before_a_redis_broker_was_lost_is_requeued_by_the_new_con
 def test_an_override_from_before_the_start_is_in_force_and_shown_until_the_worker_ends(url: str) -> None:
     """Monitors read the attribute; another worker of this process would declare it."""
     with Worker(url) as earlier, BlockingStore(Settings.from_app(earlier.app)) as store:
-        store.change("proj.task", set_limit(Limit.parse("5/s"), "5/s", None), "me", "test", "")
+        store.change("proj.task", set_limits(*parse_rates("5/s", [None]), ()), "me", "test", "")
     with Worker(url) as worker:
-        known, shown = worker.step.buckets["proj.task"], worker.task.rate_limit
+        lane, shown = worker.engine.lanes.lane("proj.task", None), worker.task.rate_limit
         declared = worker.step.declared("proj.task")
 
-    assert (known.lane.limit, shown) == (Limit.parse("5/s"), "5/s")
-    assert (declared, worker.task.rate_limit) == (Limit.parse("1/h"), "1/h")
+    assert (lane.limit, shown) == (Limit.parse("5/s"), "5/s")
+    assert (declared, worker.task.rate_limit) == ((Limit.parse("1/h"),), "1/h")
 
 
 def test_where_rate_limits_are_disabled_celery_stays_as_it_is(worker: Worker) -> None:

@@ -1,0 +1,188 @@
+"""Limits that several tasks, or all that comes from a queue, have together: `global_rate_buckets`, checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any
+
+from celery.exceptions import ImproperlyConfigured
+
+from .limits.limit import AS_OVERRIDE, Limit, Limits, spelled
+from .settings import BUCKETS as SETTING
+
+FIELDS = ("rate", "tasks", "queues")
+RATE_FIELDS = ("rate", "burst")
+#: The most limits of one named bucket, and of all that one request may have to pass.
+MOST_LIMITS, MOST_PASSED = 4, 6
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+@dataclass(frozen=True)
+class NamedBucket:
+    """One entry of the setting.
+
+    Attributes:
+        name: as operators call it.
+        limits: one or several, in the order in which they are written.
+        tasks: names of tasks, and patterns with `*`, `?` and `[...]`.
+        queues: names of queues.
+    """
+
+    name: str
+    limits: Limits
+    tasks: tuple[str, ...]
+    queues: tuple[str, ...]
+
+    @property
+    def windows(self) -> tuple[str, ...]:
+        """The part of the key of each limit, in their order: by the emission interval, the shortest first.
+
+        A rate may then move within the list, or change a little, and keeps its state.
+        """
+        by_interval = sorted(self.limits, key=lambda limit: limit.exact_ps)
+        places = (by_interval.index(limit) + 1 for limit in self.limits)
+        return tuple(f"smooth{place if place > 1 else ''}" for place in places)
+
+    def covers(self, task: str, queue: str | None) -> bool:
+        """Whether it is for a task that came from a queue (None if that is not known): either one matches."""
+        return queue in self.queues or any(matches(task, pattern) for pattern in self.tasks)
+
+    @property
+    def digest(self) -> str:
+        """A short text that is equal in two workers if they have the same configuration of it."""
+        limits = [(limit.exact_ps, limit.burst) for limit in self.limits]
+        text = json.dumps([limits, sorted(self.tasks), sorted(self.queues)])
+        return hashlib.sha1(text.encode()).hexdigest()[:12]
+
+    def __str__(self) -> str:
+        parts = (f"{kind} {', '.join(names)}" for kind, names in (("tasks", self.tasks), ("queues", self.queues)))
+        covered = "; ".join(part for part, names in zip(parts, (self.tasks, self.queues)) if names)
+        return f"{self.name} at {spelled(self.limits)} ({covered})"
+
+
+def matches(task: str, pattern: str) -> bool:
+    """Whether a pattern is for a task. Celery's own tasks have to be named: `*` is meant for the application's."""
+    return fnmatchcase(task, pattern) and (not task.startswith("celery.") or pattern.startswith("celery."))
+
+
+def read_named_buckets(conf: Any) -> dict[str, NamedBucket]:
+    """The named buckets of an application, by their names.
+
+    Raises:
+        ImproperlyConfigured: one cannot be meant; the text names it, the field, its value and the remedy.
+    """
+    entries = conf.get(SETTING)
+    if entries is None:
+        return {}
+    if not isinstance(entries, Mapping):
+        raise ImproperlyConfigured(
+            f"{SETTING} is not a dictionary but {type(entries).__name__}: "
+            f"use one, of entries such as 'crm-api': {{'rate': '10/s', 'tasks': ['crm.*']}}"
+        )
+    return {name: _read(name, entry) for name, entry in entries.items()}
+
+
+def check_against_tasks(
+    named: Mapping[str, NamedBucket], tasks: Iterable[str], declared: Callable[[str], Limits]
+) -> None:
+    """Check the named buckets together with the tasks of the application.
+
+    Args:
+        named: by their names.
+        tasks: the names of all tasks.
+        declared: what a task declares for itself.
+
+    Raises:
+        ImproperlyConfigured: a bucket has the name of a task, or a request would have to pass too many limits.
+    """
+    queues = {None, *(queue for bucket in named.values() for queue in bucket.queues)}
+    for task in tasks:
+        if task in named:
+            raise ImproperlyConfigured(
+                f"{SETTING}: {task!r} is the name of a task as well: operators could not tell them apart, rename one"
+            )
+        for queue in queues:
+            passed = [name for name, bucket in named.items() if bucket.covers(task, queue)]
+            count = len(declared(task)) + sum(len(named[name].limits) for name in passed)
+            if count > MOST_PASSED:
+                raise ImproperlyConfigured(
+                    f"{SETTING}: task {task} has to pass {count} limits, its own and those of {', '.join(passed)}: "
+                    f"{MOST_PASSED} is the most, so leave some out of 'tasks' or 'queues'"
+                )
+
+
+def _read(name: object, entry: object) -> NamedBucket:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ImproperlyConfigured(
+            f"{SETTING}: {name!r:.80} cannot be a name: use 1 to 64 letters, digits and any of _ . -"
+        )
+    if not isinstance(entry, Mapping):
+        raise ImproperlyConfigured(
+            f"{SETTING}, {name}: {entry!r:.80} is not a dictionary: use one with {_listed(FIELDS)}"
+        )
+    _refuse_unknown(name, entry, FIELDS)
+    limits = _limits(name, entry.get("rate"))
+    tasks, queues = (_names(name, field, entry.get(field)) for field in ("tasks", "queues"))
+    if not tasks and not queues:
+        raise _error(name, "tasks", entry.get("tasks"), "name the tasks, or the queues, that it is for")
+    return NamedBucket(name, limits, tasks, queues)
+
+
+def _limits(name: str, rates: object) -> Limits:
+    listed = list(rates) if isinstance(rates, (list, tuple)) else [rates]
+    if not listed or len(listed) > MOST_LIMITS:
+        raise _error(name, "rate", rates, f"use one rate, or a list of up to {MOST_LIMITS}")
+    limits = tuple(_limit(name, rate) for rate in listed)
+    for place, limit in enumerate(limits):
+        for other in limits[:place] + limits[place + 1 :]:
+            if other.exact_ps <= limit.exact_ps and other.burst >= limit.burst:
+                raise _error(
+                    name, "rate", rates, f"{other} has no effect beside {limit}, which is never faster: leave it out"
+                )
+    return limits
+
+
+def _limit(name: str, rate: object) -> Limit:
+    fields = rate if isinstance(rate, Mapping) else {"rate": rate}
+    _refuse_unknown(name, fields, RATE_FIELDS, "rate")
+    try:
+        limit = Limit.parse(fields.get("rate"), fields.get("burst"), AS_OVERRIDE)
+    except ValueError as exc:
+        raise ImproperlyConfigured(f"{SETTING}, {name}: rate: {exc}") from None
+    if limit is None:
+        raise _error(name, "rate", rate, "a bucket without a limit has no effect: use N/s, N/m, N/h, N/d or N/30s")
+    return limit
+
+
+def _names(name: str, field: str, names: object) -> tuple[str, ...]:
+    if names is None:
+        return ()
+    listed = list(names) if isinstance(names, (list, tuple, set, frozenset)) else []
+    found = tuple(it for it in listed if isinstance(it, str) and it)
+    if len(found) < max(1, len(listed)):
+        raise _error(name, field, names, f"use a list of the names of {field}")
+    return found
+
+
+def _refuse_unknown(name: str, entry: Mapping[Any, Any], fields: Iterable[str], within: str = "") -> None:
+    for field in entry:
+        if field not in fields:
+            close = get_close_matches(str(field), fields, 1)
+            remedy = f"did you mean {close[0]!r}?" if close else f"use {_listed(fields)}"
+            place = f"{within}: " if within else ""
+            raise ImproperlyConfigured(f"{SETTING}, {name}: {place}{field!r:.80} is not a field of it: {remedy}")
+
+
+def _listed(fields: Iterable[str]) -> str:
+    return ", ".join(map(repr, fields))
+
+
+def _error(name: str, field: str, value: object, remedy: str) -> ImproperlyConfigured:
+    return ImproperlyConfigured(f"{SETTING}, {name}: {field} = {value!r:.80}: {remedy}")

@@ -1,0 +1,117 @@
+"""Which limits a request has to pass, by its task and its queue, and the lane where it waits for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
+from typing import Protocol
+
+from ..limits.bucket import OWN, Bucket
+from ..limits.limit import Limits
+from ..named_buckets import NamedBucket
+from ..scheduling.lane import Lane
+
+
+class LimitsInForce(Protocol):
+    """What lanes know of operators' overrides."""
+
+    def in_force(self, name: str, declared: Limits) -> tuple[Limits, int]:
+        """The limits of a name, and its floor on the Redis clock (epoch us)."""
+
+
+class Lanes:
+    """The lanes of a worker. Requests that pass the same limits wait in one.
+
+    Those of a task have the task's own limit first, and then the named buckets for the task or its queue in the order
+    of the configuration. A limit that an operator has set for a task without one is its own as well.
+
+    Args:
+        named: the named buckets of the application.
+        tasks: the names of all tasks of this worker.
+        overrides: what operators have set.
+        put_in_force: gives a lane its buckets and its floor.
+
+    Attributes:
+        named: as above.
+        declared: by the names of tasks and named buckets: what each one declares.
+    """
+
+    def __init__(
+        self,
+        named: Mapping[str, NamedBucket],
+        tasks: Callable[[], Iterable[str]],
+        overrides: LimitsInForce,
+        put_in_force: Callable[[Lane, tuple[Bucket, ...], int], None],
+    ) -> None:
+        self.named = named
+        self.declared: dict[str, Limits] = {name: bucket.limits for name, bucket in named.items()}
+        self._tasks = tasks
+        self._overrides = overrides
+        self._put_in_force = put_in_force
+        self._queues = frozenset(queue for bucket in named.values() for queue in bucket.queues)
+        self._lanes: dict[tuple[str, ...], Lane] = {}
+        self._names: dict[tuple[str, str | None], tuple[str, ...]] = {}
+        self._crossed: frozenset[str] = frozenset()
+
+    def may_pass(self, task: str) -> bool:
+        """Whether a named bucket may be for a task: by its name, or by the queue of a message."""
+        return bool(self._queues) or any(bucket.covers(task, None) for bucket in self.named.values())
+
+    def names(self, task: str, queue: str | None) -> tuple[str, ...]:
+        """Whose limits a request of a task has to pass that came from a queue. From any thread."""
+        key = task, queue if queue in self._queues else None
+        names = self._names.get(key)
+        if names is None:
+            own = (task,) if task in self.declared else ()
+            names = own + tuple(name for name, bucket in self.named.items() if bucket.covers(*key))
+            self._names[key] = names
+        return names
+
+    def lane(self, task: str, queue: str | None) -> Lane:
+        """Where such a request waits. Called in the loop."""
+        names = self.names(task, queue)
+        lane = self._lanes.get(names)
+        if lane is None:
+            lane = self._lanes[names] = Lane(" + ".join(names), (), attrgetter("rank"))
+            self._configure(names, lane)
+        return lane
+
+    def declare(self, task: str, limits: Limits) -> bool:
+        """A task has a limit of its own, or may be given one.
+
+        Returns:
+            Whether it had none so far: what is held of it may have to wait in another lane.
+        """
+        is_new = task not in self.declared
+        self.declared[task] = limits
+        if is_new:
+            self._names = {}
+        self.refresh(task)
+        return is_new
+
+    def refresh(self, name: str) -> None:
+        """Put in force what counts for a name now, wherever it does."""
+        crossed = self._find_crossed()
+        changed = {name} | (crossed ^ self._crossed)
+        self._crossed = crossed
+        for names, lane in self._lanes.items():
+            if not changed.isdisjoint(names):
+                self._configure(names, lane)
+
+    def _configure(self, names: tuple[str, ...], lane: Lane) -> None:
+        buckets: list[Bucket] = []
+        latest_floor_us = 0
+        for name in names:
+            limits, floor_us = self._overrides.in_force(name, self.declared[name])
+            latest_floor_us = max(latest_floor_us, floor_us)
+            windows = self.named[name].windows if name in self.named else (OWN,)
+            buckets += (Bucket(name, *it, name in self._crossed) for it in zip(windows, limits))
+        self._put_in_force(lane, tuple(buckets), latest_floor_us)
+
+    def _find_crossed(self) -> frozenset[str]:
+        """The named buckets that requests pass in more than one lane."""
+        if not self.named:
+            return self._crossed
+        queues = (None, *self._queues)
+        all_names = {self.names(task, queue) for task in self._tasks() for queue in queues}
+        return frozenset(name for name in self.named if sum(name in names for names in all_names) > 1)

@@ -1,0 +1,128 @@
+"""Which limits a request passes, and where it waits for them, without a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from celery_global_rate.limits.bucket import OWN, Bucket
+from celery_global_rate.limits.limit import Limit, Limits
+from celery_global_rate.named_buckets import NamedBucket
+from celery_global_rate.scheduling.lane import Lane
+from celery_global_rate.worker.lanes import Lanes
+
+ONE, TEN, HUNDRED = Limit(1_000_000), Limit(100_000), Limit(10_000)
+API = NamedBucket("api", (TEN,), ("crm.*",), ("mail",))
+DAILY = NamedBucket("daily", (HUNDRED, ONE), ("crm.sync",), ())
+TASKS = ("crm.sync", "crm.push", "shop.pay")
+
+
+class Orders:
+    """What operators have set."""
+
+    def __init__(self) -> None:
+        self.limits: dict[str, Limits] = {}
+        self.floors: dict[str, int] = {}
+
+    def in_force(self, name: str, declared: Limits) -> tuple[Limits, int]:
+        return self.limits.get(name, declared), self.floors.get(name, 0)
+
+
+class World:
+    """The lanes of a worker whose tasks declare some limits."""
+
+    def __init__(self, named: tuple[NamedBucket, ...] = (), declared: Mapping[str, Limits] | None = None) -> None:
+        self.orders = Orders()
+        self.floors: dict[str, int] = {}
+        self.lanes = Lanes({bucket.name: bucket for bucket in named}, lambda: TASKS, self.orders, self._put_in_force)
+        for task, limits in (declared or {}).items():
+            self.lanes.declare(task, limits)
+
+    def _put_in_force(self, lane: Lane, buckets: tuple[Bucket, ...], floor_us: int) -> None:
+        lane.bind(buckets)
+        self.floors[lane.name] = floor_us
+
+    def passed(self, task: str, queue: str | None = None) -> list[tuple[str, str, Limit]]:
+        """What a request of a task passes."""
+        return [(bucket.name, bucket.window, bucket.limit) for bucket in self.lanes.lane(task, queue).buckets]
+
+
+@pytest.mark.parametrize(
+    ("task", "queue", "names"),
+    [
+        ("crm.push", None, ("api",)),
+        ("crm.push", "celery", ("api",)),
+        ("crm.sync", None, ("crm.sync", "api", "daily")),
+        ("shop.pay", "mail", ("api",)),
+        ("shop.pay", "celery", ()),
+        ("celery.chord_unlock", "celery", ()),
+        ("celery.chord_unlock", "mail", ("api",)),
+    ],
+)
+def test_a_request_passes_its_own_limit_and_those_of_its_task_and_its_queue(
+    task: str, queue: str | None, names: tuple[str, ...]
+) -> None:
+    assert World((API, DAILY), {"crm.sync": (ONE,)}).lanes.names(task, queue) == names
+
+
+def test_the_limits_of_a_lane_stand_in_the_order_of_the_configuration() -> None:
+    """And each has the window that its place by the emission interval gives it."""
+    world = World((API, DAILY), {"crm.sync": (ONE,)})
+
+    assert world.passed("crm.sync") == [
+        ("crm.sync", OWN, ONE),
+        ("api", "smooth", TEN),
+        ("daily", "smooth", HUNDRED),
+        ("daily", "smooth2", ONE),
+    ]
+
+
+def test_requests_with_the_same_limits_wait_in_one_lane() -> None:
+    world = World((API,))
+
+    assert world.lanes.lane("crm.sync", None) is world.lanes.lane("shop.pay", "mail")
+
+
+def test_a_limit_is_crossed_if_requests_pass_it_in_more_than_one_lane() -> None:
+    alone, crossed = World((API,)), World((API,), {"crm.sync": (ONE,)})
+
+    assert [bucket.is_crossed for bucket in alone.lanes.lane("crm.push", None).buckets] == [False]
+    assert [bucket.is_crossed for bucket in crossed.lanes.lane("crm.push", None).buckets] == [True]
+    assert [bucket.is_crossed for bucket in crossed.lanes.lane("crm.sync", None).buckets] == [False, True]
+
+
+def test_a_limit_that_a_task_is_given_later_gets_it_a_lane_of_its_own() -> None:
+    """And the lane of the others learns that it is crossed."""
+    world = World((API,))
+    shared = world.lanes.lane("crm.sync", None)
+    world.orders.limits["crm.sync"] = (ONE,)
+
+    assert world.lanes.declare("crm.sync", ())
+    assert world.passed("crm.sync") == [("crm.sync", OWN, ONE), ("api", "smooth", TEN)]
+    assert world.lanes.lane("crm.push", None) is shared
+    assert shared.buckets == (Bucket("api", "smooth", TEN, is_crossed=True),)
+
+
+def test_a_new_rate_of_a_named_bucket_is_in_force_in_every_lane() -> None:
+    world = World((API,), {"crm.sync": (ONE,)})
+    lanes = [world.lanes.lane(task, None) for task in ("crm.sync", "crm.push")]
+    world.orders.limits["api"] = (HUNDRED,)
+    world.lanes.refresh("api")
+
+    assert [lane.buckets[-1].limit for lane in lanes] == [HUNDRED, HUNDRED]
+
+
+def test_a_lane_waits_for_the_latest_floor() -> None:
+    world = World((API,), {"crm.sync": (ONE,)})
+    world.orders.floors.update({"crm.sync": 5, "api": 7})
+    lane = world.lanes.lane("crm.sync", None)
+
+    assert world.floors[lane.name] == 7
+
+
+def test_without_a_limit_any_more_everything_passes() -> None:
+    world = World((API,))
+    world.orders.limits["api"] = ()
+
+    assert world.passed("crm.push") == []
