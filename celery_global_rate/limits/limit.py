@@ -71,6 +71,11 @@ class Limit:
         """The emission interval in picoseconds."""
         return self.interval_us * PS_PER_US + self.interval_ps
 
+    @property
+    def whole_us(self) -> int:
+        """The emission interval in whole microseconds, rounded up: where lanes cross, slots are counted so."""
+        return self.interval_us + bool(self.interval_ps)
+
     @cached_property
     def interval_s(self) -> float:
         """The emission interval in seconds."""

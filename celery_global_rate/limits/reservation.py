@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,8 +16,62 @@ from .redis_clock import LAST_US, RedisClock
 SLOTS_PER_CALL = 1000
 
 
+class SlotsInHand(ABC):
+    """Slots in a row, used from the front."""
+
+    now_us: int
+    count: int
+    used: int
+
+    @abstractmethod
+    def slot_us(self, index: int) -> int:
+        """The instant of a slot, epoch us, rounded up; `index` may be `count`: the one after the last."""
+
+    @property
+    def left(self) -> int:
+        """Slots in hand."""
+        return self.count - self.used
+
+    @property
+    def due_us(self) -> int:
+        """The instant of the next slot in hand, epoch us."""
+        return self.slot_us(self.used)
+
+    @property
+    def end_us(self) -> int:
+        """The instant of the last slot, epoch us."""
+        return self.slot_us(self.count - 1)
+
+    @property
+    def has_spare(self) -> bool:
+        """Whether there was a slot at once: the limit is not what this worker waits for."""
+        return self.count > 0 and self.slot_us(0) <= self.now_us
+
+    def late_s(self, clock: RedisClock, now: float) -> float:
+        """How long ago the next slot in hand was surely due, in seconds; negative if it is still to come.
+
+        A slot that a full bucket had saved was due when it was reserved: its lateness counts from then.
+
+        Args:
+            clock: the worker's view of the Redis clock.
+            now: monotonic seconds.
+        """
+        return now - clock.reached(max(self.due_us, self.now_us))
+
+    def miss(self, clock: RedisClock, before: float) -> int:
+        """Let the next slot in hand go unused, and all of them if the last was due before a monotonic instant.
+
+        Returns:
+            How many.
+        """
+        is_over = clock.reached(max(self.end_us, self.now_us)) < before
+        missed = self.left if is_over else 1
+        self.used += missed
+        return missed
+
+
 @dataclass
-class Reservation:
+class Reservation(SlotsInHand):
     """Consecutive slots of one limit, used from the front.
 
     Attributes:
@@ -56,25 +111,9 @@ class Reservation:
             raise ValueError("unexpected reply to reserve.lua")
         return cls(*answer)
 
-    @property
-    def left(self) -> int:
-        """Slots in hand."""
-        return self.count - self.used
-
     def slot_us(self, index: int) -> int:
-        """The instant of a slot, epoch us, rounded up; `index` may be `count`: the one after the last."""
         ps = self.first_ps + index * self.interval_ps
         return self.first_us + index * self.interval_us + -(-ps // PS_PER_US)
-
-    @property
-    def due_us(self) -> int:
-        """The instant of the next slot in hand, epoch us."""
-        return self.slot_us(self.used)
-
-    @property
-    def end_us(self) -> int:
-        """The instant of the last slot, epoch us."""
-        return self.slot_us(self.count - 1)
 
     def due_by(self, redis_us: float) -> int:
         """How many slots in hand are due at an instant of the Redis clock (epoch us)."""
@@ -82,33 +121,6 @@ class Reservation:
             return 0
         interval_us = self.interval_us + self.interval_ps / PS_PER_US
         return min(self.left, int((redis_us - self.due_us) / interval_us) + 1) if interval_us else self.left
-
-    @property
-    def has_spare(self) -> bool:
-        """Whether the bucket had a slot at once: the limit is not what this worker waits for."""
-        return self.count > 0 and self.first_us <= self.now_us
-
-    def late_s(self, clock: RedisClock, now: float) -> float:
-        """How long ago the next slot in hand was surely due, in seconds; negative if it is still to come.
-
-        A slot that a full bucket had saved was due when it was reserved: its lateness counts from then.
-
-        Args:
-            clock: the worker's view of the Redis clock.
-            now: monotonic seconds.
-        """
-        return now - clock.reached(max(self.due_us, self.now_us))
-
-    def miss(self, clock: RedisClock, before: float) -> int:
-        """Let the next slot in hand go unused, and all of them if the last was due before a monotonic instant.
-
-        Returns:
-            How many.
-        """
-        is_over = clock.reached(max(self.end_us, self.now_us)) < before
-        missed = self.left if is_over else 1
-        self.used += missed
-        return missed
 
 
 class SlotSource(Protocol):

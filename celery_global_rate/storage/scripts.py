@@ -4,34 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 from ..limits.bucket import OWN, Bucket
+from ..limits.lane_reservation import LaneReservation
 from ..limits.limit import LONGEST_FILL_US
 from ..limits.reservation import Reservation
 from ..limits.timing import HORIZON_S, LONGEST_SLEEP_S
 
 SHARED = ("slots.lua", "overrides.lua")
+FOR_LANES = (*SHARED, "holes.lua")
 
 
 class Script:
     """One verb in Lua, with what the verbs share before it: the arithmetic, and how overrides are ranked.
+
+    Args:
+        verb: the name of its file.
+        shared: the files before it.
 
     Attributes:
         source: the text that Redis runs.
         sha: its SHA-1, by which Redis knows it after the first run.
     """
 
-    def __init__(self, verb: str) -> None:
+    def __init__(self, verb: str, shared: tuple[str, ...] = SHARED) -> None:
         lua = resources.files(__package__).joinpath("lua")
-        self.source = "\n".join(lua.joinpath(name).read_text("utf-8") for name in (*SHARED, f"{verb}.lua"))
+        self.source = "\n".join(lua.joinpath(name).read_text("utf-8") for name in (*shared, f"{verb}.lua"))
         self.sha = hashlib.sha1(self.source.encode()).hexdigest()
 
 
 RESERVE = Script("reserve")
 GIVE_BACK = Script("give_back")
+RESERVE_LANE = Script("reserve_lane", FOR_LANES)
+GIVE_BACK_LANE = Script("give_back_lane", FOR_LANES)
 SET_OVERRIDE = Script("set_override")
 SYNC_OVERRIDES = Script("sync_overrides")
 HEARTBEAT = Script("heartbeat")
@@ -90,6 +98,33 @@ def give_back_call(prefix: str, bucket: Bucket, reservation: Reservation) -> lis
     """Keys and arguments of give_back.lua, after the script itself."""
     interval = reservation.interval_us, reservation.interval_ps
     return [1, bucket_key(prefix, bucket.name, bucket.window), *interval, reservation.left, reservation.seq]
+
+
+def reserve_lane_call(
+    prefix: str,
+    buckets: Sequence[Bucket],
+    wanted: int,
+    worker: str,
+    overrides: Sequence[str],
+    awake_us: int = LONGEST_FILL_US,
+) -> list[str | int]:
+    """Keys and arguments of reserve_lane.lua, after the script itself; an override, or an empty text, per bucket."""
+    keys = [overrides_key(prefix), era_key(prefix)]
+    arguments: list[str | int] = [wanted, int(HORIZON_S * 1e6), int(LONGEST_SLEEP_S * 1e6), worker, awake_us]
+    for bucket, override in zip(buckets, overrides):
+        limit = bucket.limit
+        keys += [bucket_key(prefix, bucket.name, bucket.window), waiting_key(prefix, bucket.name, bucket.window)]
+        arguments += [limit.whole_us, limit.burst, int(limit.grace_s * 1e6), int(bucket.is_crossed)]
+        arguments += [bucket.name, override]
+    return [len(keys), *keys, *arguments]
+
+
+def give_back_lane_call(prefix: str, buckets: Sequence[Bucket], reservation: LaneReservation) -> list[str | int]:
+    """Keys and arguments of give_back_lane.lua, after the script itself."""
+    keys = [bucket_key(prefix, bucket.name, bucket.window) for bucket in buckets]
+    slots = [us for slot in reservation.slots[reservation.used :] for us in slot]
+    intervals = [bucket.limit.whole_us for bucket in buckets]
+    return [len(keys), *keys, *intervals, reservation.seq, reservation.left, *slots]
 
 
 def set_override_call(

@@ -74,7 +74,7 @@ MUTANTS = [
     Mutant(SLOTS, "'slot_ps', exact(ps)", "'slot_ps', '0'", "the remainder is not written"),
     Mutant(SLOTS, "exact(math.max(0, us - now_us))", "'0'", "lead is not written"),
     Mutant(SLOTS, "math.max(0, us - now_us)", "us - now_us", "a lead below 0: S moves when the clock steps back"),
-    Mutant(SLOTS, "'seq', exact(seq))", "'seq', '1')", "the serial is not written"),
+    Mutant(SLOTS, "'seq', exact(seq), ...)", "'seq', '1', ...)", "the serial is not written"),
     # reserve.lua
     Mutant(RESERVE, "local SLOTS_PER_CALL = 1000", "local SLOTS_PER_CALL = 1001", "over a thousand slots a call"),
     Mutant(RESERVE, "local SLACK_US = 60 * 1000000", "local SLACK_US = 60 * 1000", "60 ms of slack"),

@@ -12,6 +12,7 @@
 --   lead           how far S was ahead of the clock when it was written, us, 0 or more
 --   seq            the serial of the last booking: grows with each, and never below the clock in us
 --   given          slots given out so far, without those that came back
+--   holes          free slots before S (holes.lua), where lanes of several limits share it
 -- A missing bucket is a full one.
 
 local PS_PER_US = 1000000
@@ -38,13 +39,15 @@ end
 
 -- S as it stands at now_us; nothing if the bucket is full. S - now can only shrink while the clock moves
 -- forward, so a lead larger than the one written means that the clock stepped back: S then keeps its lead. That is
--- written at once, by a refused call too: time must pass from the new S.
+-- written at once, by a refused call too: time must pass from the new S. The holes are instants of the clock as it was,
+-- and what is booked from now on would overlap them.
 local function last_slot(bucket, now_us)
   local us, ps, lead = unpack(redis.call('HMGET', bucket, 'slot', 'slot_ps', 'lead'))
   if not us then return nil end
   if us - now_us > tonumber(lead) then
     us = now_us + lead
     redis.call('HSET', bucket, 'slot', exact(us))
+    redis.call('HDEL', bucket, 'holes')
   end
   return tonumber(us), tonumber(ps)
 end
@@ -67,7 +70,7 @@ local function next_slot(bucket, now_us, limit, floor_us)
   return us, ps
 end
 
-local function write(bucket, now_us, us, ps, seq)
+local function write(bucket, now_us, us, ps, seq, ...)
   redis.call('HSET', bucket, 'slot', exact(us), 'slot_ps', exact(ps),
-             'lead', exact(math.max(0, us - now_us)), 'seq', exact(seq))
+             'lead', exact(math.max(0, us - now_us)), 'seq', exact(seq), ...)
 end

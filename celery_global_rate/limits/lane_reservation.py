@@ -1,0 +1,94 @@
+"""What Redis answers for a lane of several limits: its slots, and those of them that are still in hand."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .limit import HAND_OVER_S, US_PER_S
+from .redis_clock import LAST_US
+from .reservation import SlotsInHand
+
+#: The most that reserve_lane.lua gives out at once.
+SLOTS_PER_CALL = 100
+#: The fields before the slots.
+HEAD = 8
+
+
+@dataclass
+class LaneReservation(SlotsInHand):
+    """Slots at which each limit of a lane has one, used from the front.
+
+    Attributes:
+        now_us: the Redis clock when the call was made, epoch us.
+        count: slots granted, 0 or more.
+        seq: the serial of the booking, which giving back must name; 0 if nothing was granted.
+        waiting: workers that wait at the limit that binds, this one among them.
+        binds: the limit that sets the slot after these, counted from 0.
+        again_us: that slot, epoch us.
+        which: the limit that `override` belongs to, counted from 0.
+        override: a higher override of a bucket than the caller knows: then nothing was granted. Else empty.
+        starts_us: from when on each slot may be used, epoch us.
+        untils_us: and until when.
+        slots: for each of them the slot of each limit, epoch us.
+        used: slots that are no longer in hand: released or missed.
+    """
+
+    now_us: int
+    count: int
+    seq: int
+    waiting: int
+    binds: int
+    again_us: int
+    which: int
+    override: str | bytes
+    starts_us: list[int]
+    untils_us: list[int]
+    slots: list[tuple[int, ...]]
+    used: int = 0
+
+    @classmethod
+    def read(cls, answer: Sequence[Any], limits: int) -> LaneReservation:
+        """Read the answer of `reserve_lane`.
+
+        Args:
+            answer: what Redis has replied.
+            limits: how many the lane has.
+
+        Raises:
+            ValueError: something else has answered.
+        """
+        numbers, override = [*answer[: HEAD - 1], *answer[HEAD:]], answer[HEAD - 1] if len(answer) >= HEAD else None
+        is_whole = all(type(number) is int and 0 <= number <= LAST_US for number in numbers)
+        if not is_whole or not isinstance(override, (str, bytes)):
+            raise ValueError("unexpected reply to reserve_lane.lua")
+        now_us, count, seq, waiting, binds, again_us, which = numbers[: HEAD - 1]
+        rows = [numbers[at : at + 2 + limits] for at in range(HEAD - 1, len(numbers), 2 + limits)]
+        starts_us, untils_us = [row[0] for row in rows], [row[1] for row in rows if len(row) == 2 + limits]
+        is_meant = (
+            len(rows) == len(untils_us) == count <= SLOTS_PER_CALL
+            and 1 <= binds <= limits
+            and which <= limits
+            and bool(which) == bool(override)
+            and starts_us == sorted(starts_us)
+            and all(max(row[2:]) <= row[0] <= row[1] for row in rows)
+        )
+        if not is_meant:
+            raise ValueError("unexpected reply to reserve_lane.lua")
+        slots = [tuple(row[2:]) for row in rows]
+        head = now_us, count, seq, waiting, binds - 1, again_us, max(0, which - 1)
+        return cls(*head, override, starts_us, untils_us, slots)
+
+    def slot_us(self, index: int) -> int:
+        return self.starts_us[index] if index < self.count else self.again_us
+
+    def due_by(self, redis_us: float) -> int:
+        """How many slots in hand are due at an instant of the Redis clock (epoch us)."""
+        return bisect_right(self.starts_us, redis_us, self.used) - self.used
+
+    @property
+    def usable_s(self) -> float:
+        """How long after its start a release in the next slot may begin, in seconds."""
+        return (self.untils_us[self.used] - self.due_us) / US_PER_S - HAND_OVER_S

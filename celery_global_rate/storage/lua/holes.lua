@@ -1,0 +1,160 @@
+-- Holes: the free slots that a limit has before S. Prepended to the scripts for lanes, after the overrides.
+--
+-- The limits of a lane book together: a slot of the lane starts at one instant t, at which each of them has a slot f
+-- (t - (b-1) T <= f <= t; what t waits for is another limit). A limit that other lanes cross must not lose the slots it
+-- skips for that: they are holes, and found again. Also, a slot may be older than (b-1) T at t, by OLDEST of the grace
+-- D at the most. The slot of the lane ends that much earlier, at min(t, f + (b-1) T) + D.
+--
+-- Why no window holds more than b + (w + D)/T starts: all slots booked and all holes of a limit lie at least T apart
+-- (one is booked at S + T or later, or was a hole, and is none from then on; holes are left between S and a later slot,
+-- at multiples of T before that). A start lies within [f, f + (b-1) T + D]. So the starts of a window of length w have
+-- slots in one of length w + (b-1) T + D, which holds 1 + that / T.
+--
+-- T is in whole us here, rounded up, and so is S. reserve.lua and give_back.lua may book on the same hash (a rolling
+-- deploy). They know no holes: they book at S + T or later and take back no slot from before their own, so that S stays
+-- behind the holes. Where their T is another one, the slots lie the shorter of the two apart, as with any two limits
+-- declared for one bucket.
+--
+-- The field `holes` of the bucket's hash: "T grid us:n us:n ...". Each range is n holes at us, us + T, ..., the oldest
+-- range first. `grid` is the serial with which it began: slots booked since lie T apart from all there is, and only these
+-- become holes when they are given back.
+
+local MOST_RANGES = 16
+local OLDEST = 0.3  -- how old a slot may be at its start, as a share of D
+
+-- The ranges of free slots and the grid they are on; a new grid is nil until it is written.
+local function parse_holes(text, interval_us)
+  local ranges = {}
+  local interval, grid = string.match(text or '', '^(%d+) (%d+)')
+  if tonumber(interval) ~= interval_us then return ranges, nil end
+  for us, count in string.gmatch(text, '(%d+):(%d+)') do
+    ranges[#ranges + 1] = {us = tonumber(us), count = tonumber(count)}
+  end
+  return ranges, tonumber(grid)
+end
+
+-- If there are too many ranges, the oldest slots are lost: fewer, never more.
+local function format_holes(ranges, interval_us, grid)
+  local words = {exact(interval_us), exact(grid)}
+  for index = math.max(1, #ranges - MOST_RANGES + 1), #ranges do
+    words[#words + 1] = exact(ranges[index].us) .. ':' .. exact(ranges[index].count)
+  end
+  return table.concat(words, ' ')
+end
+
+-- The state of a limit. `reach_us` is (b-1) T, `age_us` how much older its slots may be, `oldest_us` the oldest slot of
+-- use now, `last_us` S, `next_us` S + T; both nil if the bucket is missing.
+local function load_limit(bucket, now_us, interval_us, burst, age_us, floor_us)
+  local limit = {bucket = bucket, interval_us = interval_us, reach_us = (burst - 1) * interval_us, age_us = age_us}
+  limit.floor_us = floor_us
+  limit.oldest_us = now_us - limit.reach_us - age_us
+  local us, ps = last_slot(bucket, now_us)
+  if us then
+    local seq, text = unpack(redis.call('HMGET', bucket, 'seq', 'holes'))
+    limit.last_us = us + math.min(1, ps)
+    limit.next_us = limit.last_us + interval_us
+    limit.seq = tonumber(seq)
+    limit.ranges, limit.grid = parse_holes(text, interval_us)
+    while limit.ranges[1] and limit.ranges[1].us + (limit.ranges[1].count - 1) * interval_us < limit.oldest_us do
+      table.remove(limit.ranges, 1)
+    end
+  else
+    limit.ranges, limit.seq = {}, 0
+  end
+  return limit
+end
+
+-- The hole for a start at t, or nil; if all that are left are later, the first of these. The best is the oldest within
+-- the burst's reach, then the newest beyond it.
+local function find_hole(limit, t_us, first_us, low_us)
+  local T, older_us = limit.interval_us, nil
+  for _, range in ipairs(limit.ranges) do
+    local last_us = range.us + (range.count - 1) * T
+    if last_us >= low_us then
+      local us = range.us + math.max(0, math.ceil((first_us - range.us) / T)) * T
+      local newest_us = math.min(us - T, last_us)
+      if newest_us >= math.max(range.us, low_us) then older_us = newest_us end
+      if us <= last_us then return us > t_us and older_us or us end
+    end
+  end
+  return older_us
+end
+
+-- The slot for a start at t, and the start: t, or the first instant after it that the limit allows.
+local function find(limit, t_us)
+  local T, next_us = limit.interval_us, limit.next_us
+  local first_us = math.max(t_us - limit.reach_us, limit.floor_us)
+  local low_us = math.max(t_us - limit.reach_us - limit.age_us, limit.floor_us)
+  if limit.ranges[1] then
+    local hole_us = find_hole(limit, t_us, first_us, low_us)
+    if hole_us then return math.max(t_us, hole_us), hole_us end
+  end
+  if not next_us or next_us <= limit.oldest_us then return t_us, first_us end
+  if next_us > t_us then return next_us, next_us end
+  if limit.age_us == 0 then return t_us, math.max(next_us, first_us) end
+  -- In step with S, if one that is no older than A is: this leaves holes that are of use. Else as old as it may be.
+  local us = next_us + math.max(0, math.ceil((first_us - next_us) / T)) * T
+  if us <= t_us then return t_us, us end
+  return t_us, math.max(us - T, low_us)
+end
+
+-- How many slots there are up to an instant.
+local function count_free(limit, end_us)
+  local T = limit.interval_us
+  local low_us = math.max(limit.oldest_us, limit.floor_us)
+  local free = 0
+  for _, range in ipairs(limit.ranges) do
+    local skipped = math.max(0, math.ceil((low_us - range.us) / T))
+    free = free + math.max(0, math.min(range.count, math.floor((end_us - range.us) / T) + 1) - skipped)
+  end
+  local next_us = math.max(limit.next_us or 0, low_us)
+  return free + math.max(0, math.floor((end_us - next_us) / T) + 1)
+end
+
+-- Remove a hole: its range is cut in two.
+local function fill(limit, us)
+  local T, ranges = limit.interval_us, limit.ranges
+  for index, range in ipairs(ranges) do
+    local before = (us - range.us) / T
+    if before >= 0 and before < range.count then
+      local behind = range.count - before - 1
+      if behind > 0 then table.insert(ranges, index + 1, {us = us + T, count = behind}) end
+      range.count = before
+      if before == 0 then table.remove(ranges, index) end
+      return
+    end
+  end
+end
+
+-- Book a slot that was found.
+local function book(limit, us)
+  local T = limit.interval_us
+  if limit.last_us and us <= limit.last_us then
+    fill(limit, us)
+    return
+  end
+  if limit.age_us > 0 then
+    local skipped = math.floor((us - math.max(limit.next_us or 0, limit.floor_us, limit.oldest_us)) / T)
+    if skipped > 0 then table.insert(limit.ranges, {us = us - skipped * T, count = skipped}) end
+  end
+  limit.last_us, limit.next_us = us, us + T
+end
+
+-- A booked slot becomes a hole, unless it would overlap one.
+local function free_again(ranges, us, interval_us)
+  local place = 1
+  for index, range in ipairs(ranges) do
+    local last_us = range.us + (range.count - 1) * interval_us
+    if us > range.us - interval_us and us < last_us + interval_us then return false end
+    if us > last_us then place = index + 1 end
+  end
+  local before, behind = ranges[place - 1], ranges[place]
+  if before and before.us + before.count * interval_us == us then
+    before.count = before.count + 1
+  elseif behind and behind.us == us + interval_us then
+    behind.us, behind.count = us, behind.count + 1
+  else
+    table.insert(ranges, place, {us = us, count = 1})
+  end
+  return true
+end

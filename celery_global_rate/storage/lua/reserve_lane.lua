@@ -1,0 +1,133 @@
+-- reserve_lane: the next slots of a lane: at each all of its limits have one. All book it, or none does. A refused call
+-- books nothing.
+--
+-- KEYS[1]  the overrides (overrides.lua)
+-- KEYS[2]  their era
+-- then of each limit:
+--   the bucket (slots.lua, holes.lua)
+--   the waiting workers, a sorted set: worker -> epoch us until which it counts as waiting
+-- ARGV[1]  wanted         integer >= 1, slots the caller could use before the horizon
+-- ARGV[2]  horizon, us    how far ahead of the clock slots are given out
+-- ARGV[3]  patience, us   how long a worker sleeps on this lane at the most
+-- ARGV[4]  worker         a name that is unique to the calling process
+-- ARGV[5]  awake, us      how long the caller has been in touch: no slot is saved from before
+-- then of each limit:
+--   interval, us          integer >= 1, the emission interval T, rounded up
+--   burst                 integer >= 1, slots in a full bucket
+--   grace, us             D: how long after its slot a start may be
+--   crossed               1 if other lanes share the limit: what is skipped stays free for them; else 0
+--   name                  of the bucket, among the overrides
+--   override              that the caller's limit comes from, '' if it knows none
+-- then now, epoch us      tests only
+-- Returns {now us, count, seq, waiting, binds, again us, which, override, ...} and for each of the `count` slots the
+-- instant from which and until which a start may use it, and the slot f of each limit, all in us. `again` is the lane's
+-- next slot after these, `binds` the limit (from 1) that sets it, and `waiting` counts the workers that wait there.
+-- `which` is 0 unless a higher override of that limit is stored than the caller knows: then nothing is granted until it
+-- knows it.
+
+local SLOTS_PER_CALL = 100
+local SLACK_US = 60 * 1000000
+local FIELDS = 6  -- arguments of a limit
+
+local wanted, horizon_us = math.min(tonumber(ARGV[1]), SLOTS_PER_CALL), tonumber(ARGV[2])
+local patience_us, worker = tonumber(ARGV[3]), ARGV[4]
+local size = (#KEYS - 2) / 2
+local now_us = clock(ARGV[6 + FIELDS * size])
+local end_us = now_us + horizon_us
+
+local limits = {}
+local t_us = now_us  -- a start
+for index = 1, size do
+  local interval, burst, grace, crossed, name, known = unpack(ARGV, 6 + FIELDS * (index - 1), 5 + FIELDS * index)
+  local floor_us, override = now_us - tonumber(ARGV[5]), keep(KEYS[1], KEYS[2], name, known)
+  if override then
+    if override ~= known then return {now_us, 0, 0, 1, index, now_us, index, override} end
+    floor_us = math.max(floor_us, (select(3, parse_rank(override))))
+  end
+  local age_us = crossed == '1' and math.floor(OLDEST * grace) or 0
+  local limit = load_limit(KEYS[1 + 2 * index], now_us, tonumber(interval), tonumber(burst), age_us, floor_us)
+  limit.grace_us, limit.waiters = tonumber(grace), KEYS[2 + 2 * index]
+  limits[index] = limit
+  t_us = math.max(t_us, floor_us)
+end
+
+-- The lane's first slot from t_us on: its start, the slot of each limit, and the limit that would be the last by itself.
+local function next_of_lane(from_us)
+  local slots, binds, latest_us = {}, 1, from_us
+  for index, limit in ipairs(limits) do
+    local start_us
+    start_us, slots[index] = find(limit, from_us)
+    if start_us > latest_us then binds, latest_us = index, start_us end
+  end
+  while latest_us > from_us do
+    from_us = latest_us
+    for index, limit in ipairs(limits) do
+      local start_us
+      start_us, slots[index] = find(limit, from_us)
+      latest_us = math.max(latest_us, start_us)
+    end
+  end
+  return from_us, slots, binds
+end
+
+-- Workers that wait at a limit, this one among them.
+local longest_us = patience_us + 2 * horizon_us
+local function count_waiting(limit)
+  if not limit.waiting then
+    redis.call('ZREM', limit.waiters, worker)
+    forget(limit.waiters, now_us, longest_us)
+    limit.waiting = redis.call('ZCARD', limit.waiters) + 1
+  end
+  return limit.waiting
+end
+
+local answer = {now_us, 0, 0, 1, 1, 0, 0, ''}
+local count, slots, binds = 0, nil, nil
+while true do
+  t_us, slots, binds = next_of_lane(t_us)
+  if count == wanted or t_us > end_us then break end
+  -- At most twice the fair share, so that no worker takes the whole horizon from the others.
+  local limit = limits[binds]
+  if count > 0 and count + 1 > 2 * (count_free(limit, end_us) + count) / count_waiting(limit) then break end
+  local until_us = math.huge
+  answer[#answer + 1] = t_us
+  local place = #answer + 1
+  answer[place] = 0
+  for index, limit in ipairs(limits) do
+    local us = slots[index]
+    book(limit, us)
+    until_us = math.min(until_us, math.min(t_us, us + limit.reach_us) + limit.grace_us)
+    answer[#answer + 1] = us
+  end
+  answer[place] = until_us
+  count = count + 1
+end
+
+local seq = 0
+if count > 0 then
+  seq = now_us
+  for _, limit in ipairs(limits) do seq = math.max(seq, limit.seq + 1) end
+  for _, limit in ipairs(limits) do
+    local holes = format_holes(limit.ranges, limit.interval_us, limit.grid or seq)
+    write(limit.bucket, now_us, limit.last_us, 0, seq, 'holes', holes)
+    redis.call('HINCRBY', limit.bucket, 'given', count)
+  end
+end
+
+-- Expiry collects garbage and decides nothing: the bucket is full again long before, for every limit that asked.
+for _, limit in ipairs(limits) do
+  if limit.last_us then
+    local full_us = limit.next_us + limit.reach_us
+    local idle_ms = math.ceil((full_us - now_us + math.max(SLACK_US, 2 * horizon_us)) / 1000)
+    if redis.call('PTTL', limit.bucket) < idle_ms then redis.call('PEXPIRE', limit.bucket, exact(idle_ms)) end
+  end
+end
+
+-- The caller comes back when the next slot enters the horizon, or when its patience ends.
+local limit = limits[binds]
+local waiting = count_waiting(limit)
+local return_us = math.max(now_us, math.min(t_us - horizon_us, now_us + patience_us)) + 2 * horizon_us
+redis.call('ZADD', limit.waiters, exact(return_us), worker)
+redis.call('PEXPIRE', limit.waiters, exact(math.ceil(longest_us / 1000)))
+answer[2], answer[3], answer[4], answer[5], answer[6] = count, seq, waiting, binds, t_us
+return answer
