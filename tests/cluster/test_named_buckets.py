@@ -1,0 +1,107 @@
+"""Real workers whose tasks share limits: named buckets, for tasks and for queues.
+
+A slot counts as used from start to start (`testbed.windows.used`), so the edges of the watch cost nothing. What is
+released is held to ``b + (w + D + R) / T`` in every window.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from celery_global_rate.limits.limit import AS_OVERRIDE, Limit
+from testbed.cluster import Cluster
+from testbed.scenarios import WARM_UP_S
+from testbed.server import Redis
+from testbed.windows import excess, since, used
+
+from ..conftest import Figures, Server
+
+TASKS = ("limited", "free", "late")
+
+
+def limit_of(rate: str, burst: int = 1) -> Limit:
+    limit = Limit.parse(rate, burst, AS_OVERRIDE)
+    assert limit is not None
+    return limit
+
+
+def shared(broker: str, limiter: Redis, buckets: Mapping[str, Any], rate: str | None = None, **conf: Any) -> Cluster:
+    """A cluster with named buckets, where `limited` and `late` may have a rate of their own."""
+    return Cluster(broker, limiter.url, rate, conf={"global_rate_buckets": buckets, **conf})
+
+
+class Watch:
+    """What some tasks of a cluster have started while it was watched, with a backlog.
+
+    Attributes:
+        starts: how many, by task.
+    """
+
+    def __init__(self, cluster: Cluster, seconds: float, settle_s: float = WARM_UP_S) -> None:
+        self._cluster = cluster
+        time.sleep(settle_s)
+        self.begin = time.monotonic()
+        time.sleep(seconds)
+        self.end = time.monotonic()
+        time.sleep(0.5)
+        self.starts = Counter(
+            {task: len(since(cluster.instants("start", task), self.begin, self.end)) for task in TASKS}
+        )
+        stats = cluster.stats().values()
+        self._uncertainty_s = (
+            max((worker.get("widest_clock_uncertainty_ms") or 0 for worker in stats), default=0) / 1000
+        )
+
+    def used(self, limit: Limit, tasks: Sequence[str] = TASKS) -> float:
+        """The share of the slots of a limit that tasks have used."""
+        return used(self._instants("start", tasks), limit.interval_s, self.begin, self.end)
+
+    def excess(self, limit: Limit, tasks: Sequence[str] = TASKS) -> float:
+        """Releases of tasks in the worst window beyond the promise of a limit."""
+        slack_s = limit.grace_s + self._uncertainty_s
+        return excess(self._instants("release", tasks), limit.interval_s, limit.burst, slack_s)
+
+    def _instants(self, kind: str, tasks: Sequence[str]) -> list[float]:
+        return sorted(instant for task in tasks for instant in self._cluster.instants(kind, task))
+
+
+def test_three_tasks_share_one_bucket(empty_redis: Server, own_redis: Redis, figures: Figures) -> None:
+    """60/s between four workers, the load uneven: whoever has work gets the slots."""
+    limit = limit_of("60/s")
+    with shared(empty_redis.url, own_redis, {"api": {"rate": "60/s", "tasks": [*TASKS]}}) as cluster:
+        for _ in range(60):
+            for task, count in (("limited", 7), ("free", 1), ("late", 3)):
+                cluster.send(task, count)
+        cluster.start(4)
+        watch = Watch(cluster, 5)
+        share, worst = watch.used(limit), watch.excess(limit)
+    figures(f"three tasks, one bucket of 60/s, 4 workers: {share:.4f} used, worst window {worst:+.2f}, {watch.starts}")
+
+    assert worst <= 0
+    assert 0.985 <= share <= 1.005
+    assert watch.starts["limited"] > watch.starts["late"] > watch.starts["free"] > 0
+
+
+def test_a_queue_has_a_limit(empty_redis: Server, own_redis: Redis, figures: Figures) -> None:
+    """It holds for every task of the queue, with and without a limit of its own; the other queue goes on."""
+    limit = limit_of("50/s")
+    buckets = {"mail": {"rate": "50/s", "queues": ["mail"]}}
+    with shared(empty_redis.url, own_redis, buckets, "20/s") as cluster:
+        cluster.send("free", 300, queue="mail")
+        cluster.send("limited", 200, queue="mail")
+        cluster.send("late", 200)
+        cluster.start(2, options=["-Q", "mail,celery"])
+        watch = Watch(cluster, 5)
+        in_queue = watch.used(limit, ("free", "limited")), watch.excess(limit, ("free", "limited"))
+        beside, own_worst = watch.used(limit_of("20/s"), ("late",)), watch.excess(limit_of("20/s"), ("limited",))
+    figures(f"a queue at 50/s, 2 workers: {in_queue[0]:.4f} used, worst window {in_queue[1]:+.2f}; beside {beside:.4f}")
+
+    assert in_queue[1] <= 0
+    assert in_queue[0] >= 0.985
+    assert own_worst <= 0
+    assert beside >= 0.985
