@@ -22,18 +22,10 @@ class LaneReservation(SlotsInHand):
     """Slots at which each limit of a lane has one, used from the front.
 
     Attributes:
-        now_us: the Redis clock when the call was made, epoch us.
-        count: slots granted, 0 or more.
-        seq: the serial of the booking, which giving back must name; 0 if nothing was granted.
-        waiting: workers that wait at the limit that binds, this one among them.
-        binds: the limit that sets the slot after these, counted from 0.
-        again_us: that slot, epoch us.
-        which: the limit that `override` belongs to, counted from 0.
-        override: a higher override of a bucket than the caller knows: then nothing was granted. Else empty.
+        again_us: the slot after these, epoch us; those that wait are at the limit that sets it.
         starts_us: from when on each slot may be used, epoch us.
         untils_us: and until when.
         slots: for each of them the slot of each limit, epoch us.
-        used: slots that are no longer in hand: released or missed.
     """
 
     now_us: int
@@ -85,10 +77,7 @@ class LaneReservation(SlotsInHand):
         return self.starts_us[index] if index < self.count else self.again_us
 
     def due_by(self, redis_us: float) -> int:
-        """How many slots in hand are due at an instant of the Redis clock (epoch us)."""
         return bisect_right(self.starts_us, redis_us, self.used) - self.used
 
-    @property
-    def usable_s(self) -> float:
-        """How long after its start a release in the next slot may begin, in seconds."""
-        return (self.untils_us[self.used] - self.due_us) / US_PER_S - HAND_OVER_S
+    def usable_s(self, most_s: float) -> float:
+        return min(most_s, (self.untils_us[self.used] - self.due_us) / US_PER_S - HAND_OVER_S)

@@ -17,15 +17,43 @@ SLOTS_PER_CALL = 1000
 
 
 class SlotsInHand(ABC):
-    """Slots in a row, used from the front."""
+    """Slots in a row, used from the front.
+
+    Attributes:
+        now_us: the Redis clock when the call was made, epoch us.
+        count: slots granted, 0 or more.
+        seq: the serial of the booking, which giving back must name; 0 if Redis knows nothing of it.
+        waiting: workers that wait for slots, this one among them.
+        binds: the bucket of the lane that sets the slot after these, counted from 0; None if that is not said.
+        override: a higher override of a bucket than the caller knows: then nothing was granted. Else empty.
+        which: the bucket that `override` belongs to, counted from 0.
+        used: slots that are no longer in hand: released or missed.
+    """
 
     now_us: int
     count: int
+    seq: int
+    waiting: int
+    binds: int | None
+    override: str | bytes
+    which: int
     used: int
 
     @abstractmethod
     def slot_us(self, index: int) -> int:
         """The instant of a slot, epoch us, rounded up; `index` may be `count`: the one after the last."""
+
+    @abstractmethod
+    def due_by(self, redis_us: float) -> int:
+        """How many slots in hand are due at an instant of the Redis clock (epoch us)."""
+
+    def usable_s(self, most_s: float) -> float:
+        """How long after the next slot a release may begin, in seconds.
+
+        Args:
+            most_s: for how long by the grace of its limits.
+        """
+        return most_s
 
     @property
     def left(self) -> int:
@@ -75,16 +103,10 @@ class Reservation(SlotsInHand):
     """Consecutive slots of one limit, used from the front.
 
     Attributes:
-        now_us: the Redis clock when the call was made, epoch us.
         first_us: the first slot, epoch us; if `count` is 0, the next one that will be free.
         first_ps: its remainder in picoseconds.
         interval_us: from one slot to the next, whole microseconds.
         interval_ps: its remainder in picoseconds.
-        count: slots granted, 0 or more.
-        seq: the serial of the booking, which giving back must name.
-        waiting: workers that wait on this bucket, this one among them.
-        override: a higher override of the bucket than the caller knows: then nothing was granted. Else empty.
-        used: slots that are no longer in hand: released or missed.
     """
 
     now_us: int
@@ -97,6 +119,8 @@ class Reservation(SlotsInHand):
     waiting: int
     override: str | bytes = ""
     used: int = 0
+    binds: int | None = None
+    which: int = 0
 
     @classmethod
     def read(cls, answer: Sequence[Any]) -> Reservation:
@@ -116,7 +140,6 @@ class Reservation(SlotsInHand):
         return self.first_us + index * self.interval_us + -(-ps // PS_PER_US)
 
     def due_by(self, redis_us: float) -> int:
-        """How many slots in hand are due at an instant of the Redis clock (epoch us)."""
         if redis_us < self.due_us:
             return 0
         interval_us = self.interval_us + self.interval_ps / PS_PER_US
@@ -129,12 +152,12 @@ class SlotSource(Protocol):
     clock: RedisClock
 
     def reserve(
-        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[[Reservation | None], None]
+        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[[SlotsInHand | None], None]
     ) -> None:
         """Ask for up to `wanted` slots of each bucket; `reply` is called once, with None if there was no answer."""
 
     def together(self) -> AbstractContextManager[None]:
         """What is asked for meanwhile goes out at the end, in one write."""
 
-    def give_back(self, buckets: tuple[Bucket, ...], reservation: Reservation) -> None:
+    def give_back(self, buckets: tuple[Bucket, ...], reservation: SlotsInHand) -> None:
         """Return what is left of a reservation."""

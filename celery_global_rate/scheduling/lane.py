@@ -12,7 +12,7 @@ from typing import Any
 from ..limits.bucket import Bucket
 from ..limits.limit import Limits
 from ..limits.redis_clock import RedisClock
-from ..limits.reservation import Reservation
+from ..limits.reservation import SlotsInHand
 from ..limits.timing import HORIZON_S, LONGEST_SLEEP_S, REPLY_TIMEOUT_S
 from .faults import Retry
 from .held_queue import HeldQueue, same_rank
@@ -84,7 +84,7 @@ class Lane:
         self._kept: set[Any] = set()
         self.retry = Retry()
         self._retries: dict[Any, Retry] = {}
-        self.reservations: deque[Reservation] = deque()
+        self.reservations: deque[SlotsInHand] = deque()
         self.call: Call | None = None
         #: Monotonic instants: when to ask next, when it last asked, and since when it waits for a slot.
         self.ask_at = self.asked_at = self.waiting_since = float("-inf")
@@ -102,7 +102,7 @@ class Lane:
         self.usable_s = min((bucket.limit.usable_s for bucket in buckets), default=float("inf"))
 
     @property
-    def reservation(self) -> Reservation | None:
+    def reservation(self) -> SlotsInHand | None:
         """The one whose slots come next, or None if no slot is in hand."""
         while self.reservations and not self.reservations[0].left:
             self.reservations.popleft()
@@ -274,7 +274,7 @@ class Lane:
             self.held.remove(gone)
         return alive
 
-    def let_go(self) -> Iterable[Reservation]:
+    def let_go(self) -> Iterable[SlotsInHand]:
         """Let go of all slots in hand and of the call under way; returns the reservations that have slots left."""
         left = [reservation for reservation in self.reservations if reservation.left]
         self.reservations.clear()
@@ -283,7 +283,7 @@ class Lane:
             self.ask_at = float("-inf")  # they may be had again
         return left
 
-    def granted(self, reservation: Reservation, call: Call, clock: RedisClock, now: float, chance: float) -> None:
+    def granted(self, reservation: SlotsInHand, call: Call, clock: RedisClock, now: float, chance: float) -> None:
         """Take the answer to a call, and settle when to ask again.
 
         If slots come faster than the horizon, the pause is random: with a fixed one, workers would fall into step. A
@@ -300,6 +300,9 @@ class Lane:
         """
         assert self.limit is not None
         self.waiting, self.next_us = reservation.waiting, reservation.slot_us(reservation.count)
+        if reservation.binds is not None:
+            self.binding = self.buckets[reservation.binds]
+            self.limit = self.binding.limit
         if reservation.count:
             self.reservations.append(reservation)
             self.waiting_since = now

@@ -9,7 +9,7 @@ from operator import le
 from typing import Any
 
 from ..limits.bucket import Bucket
-from ..limits.reservation import Reservation, SlotSource
+from ..limits.reservation import SlotsInHand, SlotSource
 from ..limits.timing import HORIZON_S
 from .capacity import FULL_POOL_POLL_S, Capacity, Pool
 from .faults import Faults
@@ -257,14 +257,14 @@ class Scheduler:
         if lane.limit is None:
             self._pass_on(lane)
             return
-        clock, usable_s, room = self._limiter.clock, lane.usable_s, None
+        clock, room = self._limiter.clock, None
         while (room is None or room > 0) and (reservation := lane.reservation) is not None:
             if not self._is_wanted(lane):
                 self._let_go(lane)
                 return
             # Anew for each, and after all that may take long: this worker may have been stopped as well.
             now = self._monotonic()
-            late_s = reservation.late_s(clock, now)
+            late_s, usable_s = reservation.late_s(clock, now), reservation.usable_s(lane.usable_s)
             if late_s > usable_s or late_s < -2 * HORIZON_S:  # so early only on a clock that has stepped back since
                 self.missed += lane.missed(reservation.miss(clock, now - usable_s), now)
                 self._is_asking = True
@@ -392,7 +392,7 @@ class Scheduler:
             self._limiter.reserve(lane.name, call.buckets, wanted, partial(self._reply, lane, call))
         self._settle(lane)
 
-    def _reply(self, lane: Lane, call: Call, reservation: Reservation | None) -> None:
+    def _reply(self, lane: Lane, call: Call, reservation: SlotsInHand | None) -> None:
         now = self._monotonic()
         # Late if this worker was stopped between sending and reading; otherwise given up, or the limit has changed.
         if now > call.expires or lane.call is not call:
@@ -406,7 +406,7 @@ class Scheduler:
         self._attempt(lane, "taking slots", partial(self._take, call=call, reservation=reservation))
         self.pump()
 
-    def _take(self, lane: Lane, call: Call, reservation: Reservation | None) -> None:
+    def _take(self, lane: Lane, call: Call, reservation: SlotsInHand | None) -> None:
         now = self._monotonic()
         if reservation is None:
             lane.unanswered(now, self._chance())

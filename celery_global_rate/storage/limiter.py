@@ -11,11 +11,23 @@ from typing import Any, Protocol
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError, TimeoutError
 
 from ..limits.bucket import Bucket
+from ..limits.lane_reservation import LaneReservation
 from ..limits.redis_clock import RedisClock
-from ..limits.reservation import Reservation
+from ..limits.reservation import Reservation, SlotsInHand
 from ..limits.timing import REPLY_TIMEOUT_S, SILENCE_S
 from .outage_policies import Policy
-from .scripts import GIVE_BACK, RESERVE, give_back_call, reserve_call
+from .scripts import (
+    GIVE_BACK,
+    GIVE_BACK_LANE,
+    RESERVE,
+    RESERVE_LANE,
+    Script,
+    give_back_call,
+    give_back_lane_call,
+    is_plain,
+    reserve_call,
+    reserve_lane_call,
+)
 
 
 class Connection(Protocol):
@@ -104,7 +116,7 @@ class Limiter:
         self._try_at: dict[str, float] = {}
 
     def reserve(
-        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[[Reservation | None], None]
+        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[[SlotsInHand | None], None]
     ) -> None:
         """Ask for slots.
 
@@ -140,23 +152,24 @@ class Limiter:
             self._ask(name, buckets, 1, lambda it: self._give_back(buckets, it) if it and it.count else None)
 
     def _ask(
-        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[[Reservation | None], None]
+        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[[SlotsInHand | None], None]
     ) -> None:
-        (bucket,) = buckets
-        override, awake_us = self._overrides.text(bucket.name), self._outage.awake_us
-        arguments = reserve_call(self._prefix, bucket, wanted, self._worker, override, awake_us)
-        ReserveCall(self._connection, arguments, partial(self._answered, name, buckets, reply)).send()
+        answered = partial(self._answered, name, buckets, reply)
+        overrides = [self._overrides.text(bucket.name) for bucket in buckets]
+        script, call = (RESERVE, reserve_call) if is_plain(buckets) else (RESERVE_LANE, reserve_lane_call)
+        arguments = call(self._prefix, buckets, wanted, self._worker, overrides, self._outage.awake_us)
+        ReserveCall(self._connection, script, arguments, len(buckets), answered).send()
 
     def _answered(
         self,
         name: str,
         buckets: tuple[Bucket, ...],
-        reply: Callable[[Reservation | None], None],
+        reply: Callable[[SlotsInHand | None], None],
         answer: object,
         sent: float,
         read: float,
     ) -> None:
-        if not isinstance(answer, Reservation):
+        if not isinstance(answer, SlotsInHand):
             self._refused(name, answer)
             reply(None)
             return
@@ -164,7 +177,7 @@ class Limiter:
         if read - sent <= REPLY_TIMEOUT_S:  # a later one says nothing about the clock worth knowing
             self.clock.observe(answer.now_us, sent, read)
         self._outage.took(read - sent)
-        is_readable = not answer.override or self._overrides.learn(buckets[0].name, answer.override)
+        is_readable = not answer.override or self._overrides.learn(buckets[answer.which].name, answer.override)
         reply(answer if is_readable else None)
 
     def _refused(self, name: str, error: object) -> None:
@@ -173,7 +186,7 @@ class Limiter:
         if isinstance(error, ReadOnlyError):  # a failover: the server's name leads to another one by now
             self._connection.lose(error)
 
-    def give_back(self, buckets: tuple[Bucket, ...], reservation: Reservation) -> None:
+    def give_back(self, buckets: tuple[Bucket, ...], reservation: SlotsInHand) -> None:
         """Return what is left of a reservation. Nobody waits for the answer, and nothing is sent twice.
 
         The whole script is sent, not its digest: this may be the last call of the worker, and a reply that asks for the
@@ -184,42 +197,58 @@ class Limiter:
         else:
             self._policy.give_back(buckets, reservation)
 
-    def _give_back(self, buckets: tuple[Bucket, ...], reservation: Reservation) -> None:
-        arguments = give_back_call(self._prefix, buckets[0], reservation)
-        self._connection.send(("EVAL", GIVE_BACK.source, *arguments), lambda answer: None)
+    def _give_back(self, buckets: tuple[Bucket, ...], reservation: SlotsInHand) -> None:
+        if isinstance(reservation, LaneReservation):
+            script, arguments = GIVE_BACK_LANE, give_back_lane_call(self._prefix, buckets, reservation)
+        else:
+            assert isinstance(reservation, Reservation)
+            script, arguments = GIVE_BACK, give_back_call(self._prefix, buckets, reservation)
+        self._connection.send(("EVAL", script.source, *arguments), lambda answer: None)
 
 
 class ReserveCall:
-    """A call of reserve.lua, which is sent once more if Redis does not have the script.
+    """A call of a script that reserves slots. It is sent once more if Redis does not have the script.
 
     Args:
         connection: sends it.
+        script: reserve.lua, or the one for lanes of several limits.
         arguments: of the script.
+        limits: how many the lane has.
         answered: called once with the reservation, or with the error if there is none, and with when the call was sent
             and its answer read (monotonic seconds).
     """
 
     def __init__(
-        self, connection: Connection, arguments: list[Any], answered: Callable[[object, float, float], None]
+        self,
+        connection: Connection,
+        script: Script,
+        arguments: list[Any],
+        limits: int,
+        answered: Callable[[object, float, float], None],
     ) -> None:
         self._connection = connection
+        self._script = script
+        self._limits = limits
         self._arguments = arguments
         self._reply = answered
 
     def send(self) -> None:
         """Send it, by the digest of the script."""
-        self._send("EVALSHA", RESERVE.sha)
+        self._send("EVALSHA", self._script.sha)
 
     def _send(self, verb: str, script: str) -> None:
         self._connection.send((verb, script, *self._arguments), partial(self._answered, time.monotonic()))
 
     def _answered(self, sent: float, answer: object) -> None:
         if isinstance(answer, NoScriptError):
-            self._send("EVAL", RESERVE.source)
+            self._send("EVAL", self._script.source)
             return
         if isinstance(answer, list):
             try:
-                answer = Reservation.read(answer)
+                answer = self._read(answer)
             except ValueError as exc:
                 answer = ResponseError(str(exc))
         self._reply(answer, sent, time.monotonic())
+
+    def _read(self, answer: list[Any]) -> SlotsInHand:
+        return Reservation.read(answer) if self._script is RESERVE else LaneReservation.read(answer, self._limits)

@@ -10,7 +10,7 @@ from typing import Protocol
 from ..limits.bucket import Bucket
 from ..limits.limit import PS_PER_US
 from ..limits.redis_clock import RedisClock
-from ..limits.reservation import Reservation
+from ..limits.reservation import Reservation, SlotsInHand
 from ..limits.timing import HORIZON_S
 
 SHARE, HOLD, OPEN = "share", "hold", "open"
@@ -37,7 +37,7 @@ class Policy(Protocol):
     def reserve(self, buckets: tuple[Bucket, ...], wanted: int) -> Reservation | None:
         """Up to `wanted` slots of each bucket, or None if nothing may start."""
 
-    def give_back(self, buckets: tuple[Bucket, ...], reservation: Reservation) -> None:
+    def give_back(self, buckets: tuple[Bucket, ...], reservation: SlotsInHand) -> None:
         """Take back what is left of a reservation."""
 
 
@@ -52,7 +52,7 @@ class Hold:
     def reserve(self, buckets: tuple[Bucket, ...], wanted: int) -> None:
         """No slots."""
 
-    def give_back(self, buckets: tuple[Bucket, ...], reservation: Reservation) -> None:
+    def give_back(self, buckets: tuple[Bucket, ...], reservation: SlotsInHand) -> None:
         """There are none."""
 
 
@@ -79,7 +79,7 @@ class Open:
         now_us = math.floor(self._clock.now_us(time.monotonic()))
         return Reservation(now_us, now_us, 0, 0, 0, wanted, 0, 1)
 
-    def give_back(self, buckets: tuple[Bucket, ...], reservation: Reservation) -> None:
+    def give_back(self, buckets: tuple[Bucket, ...], reservation: SlotsInHand) -> None:
         """There are always more."""
 
 
@@ -136,7 +136,7 @@ class Share:
         drawn_us = now_us + math.ceil(self._chance() * interval_ps / PS_PER_US)
         return self._next_us.setdefault((bucket.name, bucket.window), drawn_us)
 
-    def give_back(self, buckets: tuple[Bucket, ...], reservation: Reservation) -> None:
+    def give_back(self, buckets: tuple[Bucket, ...], reservation: SlotsInHand) -> None:
         """The next slot is the first that is left."""
         for bucket in buckets:
             next_us = self._next_us.get((bucket.name, bucket.window), reservation.due_us)

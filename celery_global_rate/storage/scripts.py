@@ -83,10 +83,21 @@ def members_key(prefix: str) -> str:
     return f"{{{prefix}}}:workers"
 
 
+def is_plain(buckets: Sequence[Bucket]) -> bool:
+    """Whether reserve.lua is for a lane: it has one limit, which no other lane crosses."""
+    return len(buckets) == 1 and not buckets[0].is_crossed
+
+
 def reserve_call(
-    prefix: str, bucket: Bucket, wanted: int, worker: str, override: str, awake_us: int = LONGEST_FILL_US
+    prefix: str,
+    buckets: Sequence[Bucket],
+    wanted: int,
+    worker: str,
+    overrides: Sequence[str],
+    awake_us: int = LONGEST_FILL_US,
 ) -> list[str | int]:
-    """Keys and arguments of reserve.lua, after the script itself."""
+    """Keys and arguments of reserve.lua, after the script itself; for one bucket and its override, or an empty text."""
+    (bucket,), (override,) = buckets, overrides
     name, window, limit = bucket.name, bucket.window, bucket.limit
     keys = bucket_key(prefix, name, window), waiting_key(prefix, name, window), overrides_key(prefix), era_key(prefix)
     times = int(HORIZON_S * 1e6), int(LONGEST_SLEEP_S * 1e6)
@@ -94,8 +105,9 @@ def reserve_call(
     return [len(keys), *keys, *numbers, worker, name, override, awake_us]
 
 
-def give_back_call(prefix: str, bucket: Bucket, reservation: Reservation) -> list[str | int]:
-    """Keys and arguments of give_back.lua, after the script itself."""
+def give_back_call(prefix: str, buckets: Sequence[Bucket], reservation: Reservation) -> list[str | int]:
+    """Keys and arguments of give_back.lua, after the script itself; for one bucket."""
+    (bucket,) = buckets
     interval = reservation.interval_us, reservation.interval_ps
     return [1, bucket_key(prefix, bucket.name, bucket.window), *interval, reservation.left, reservation.seq]
 

@@ -319,23 +319,23 @@ def afterwards(self: Task, run_time_s: float) -> None:
 
 if SETUP.get("extension"):
     from celery_global_rate.limits.bucket import Bucket
-    from celery_global_rate.limits.reservation import Reservation
+    from celery_global_rate.limits.reservation import SlotsInHand
     from celery_global_rate.scheduling.lane import Lane
     from celery_global_rate.storage.limiter import Limiter
 
     _reserve, _give_back = Limiter.reserve, Limiter.give_back
 
     def reserve(
-        self: Limiter, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[[Reservation | None], None]
+        self: Limiter, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[[SlotsInHand | None], None]
     ) -> None:
-        def counted(reservation: Reservation | None) -> None:
+        def counted(reservation: SlotsInHand | None) -> None:
             if reservation is not None and reservation.count:
                 record("granted", name, str(reservation.count))
             reply(reservation)
 
         _reserve(self, name, buckets, wanted, counted)
 
-    def give_back(self: Limiter, buckets: tuple[Bucket, ...], reservation: Reservation) -> None:
+    def give_back(self: Limiter, buckets: tuple[Bucket, ...], reservation: SlotsInHand) -> None:
         record("returned", buckets[0].name, str(reservation.left))
         _give_back(self, buckets, reservation)
 

@@ -85,7 +85,7 @@ def refused(server: Redis) -> set[str]:
 def failures(url: str, admin: redis.Redis) -> list[str]:
     """Do all that a worker and an operator do with a Redis, and report what does not work."""
     failed: list[str] = []
-    answers: list[Reservation | None] = []
+    answers: list[Any] = []
 
     def expect(what: str, works: object) -> None:
         if not works:

@@ -11,8 +11,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pytest
-
 from celery_global_rate.limits.limit import AS_OVERRIDE, Limit
 from testbed.cluster import Cluster
 from testbed.scenarios import WARM_UP_S

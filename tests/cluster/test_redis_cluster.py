@@ -140,7 +140,7 @@ def test_a_replica_that_lags_and_takes_over_at_once(nodes: RedisCluster, figures
 
     def reserve(node: Node) -> None:
         calls.append(time.monotonic())
-        answer = node.command("EVAL", RESERVE.source, *reserve_call(PREFIX, own("limited", LIMIT)[0], 100, "w", ""))
+        answer = node.command("EVAL", RESERVE.source, *reserve_call(PREFIX, own("limited", LIMIT), 100, "w", [""]))
         reservation = Reservation(*answer)
         slots.extend(reservation.slot_us(index) / 1e6 for index in range(reservation.count))
 

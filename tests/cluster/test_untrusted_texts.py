@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import redis
 
@@ -9,7 +11,6 @@ from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.override import LONGEST, LONGEST_REASON, Override, parse_rate, set_limits
 from celery_global_rate.limits.redis_clock import RedisClock
-from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.settings import Settings
 from celery_global_rate.storage.blocking_store import BlockingStore
 from celery_global_rate.storage.heartbeat import Heartbeat
@@ -32,7 +33,7 @@ NAMES = ["a}b{c", "two\nlines", "nul\0", "a:b:bucket:c", "{global-rate:v1:other}
 def test_a_name_is_one_key_and_one_field(redis_server: Server, redis_client: redis.Redis, name: str) -> None:
     """Slots, a record and its news for a task that is called like that, and no key but its own."""
     heard: list[str] = []
-    answers: list[Reservation | None] = []
+    answers: list[Any] = []
     with Wire(f"{redis_server.url}/9") as wire:
         wire.settings = Settings(f"{redis_server.url}/9", {}, PREFIX, 100)
         overrides = Overrides(clock := RedisClock(), heard.append)

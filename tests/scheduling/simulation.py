@@ -14,9 +14,9 @@ from typing import Any
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
 from celery_global_rate.limits.bucket import Bucket
-from celery_global_rate.limits.limit import PS_PER_US, Limit
+from celery_global_rate.limits.limit import PS_PER_US
 from celery_global_rate.limits.redis_clock import RedisClock
-from celery_global_rate.limits.reservation import Reservation
+from celery_global_rate.limits.reservation import Reservation, SlotsInHand
 from celery_global_rate.limits.timing import HORIZON_S, LONGEST_SLEEP_S, REPLY_TIMEOUT_S
 from celery_global_rate.scheduling.faults import Faults
 from celery_global_rate.scheduling.lane import Lane
@@ -32,8 +32,8 @@ EPOCH_US = 1_800_000_000_000_000
 #: What the names of tasks without a limit begin with.
 OTHER = "other "
 
-Reserve = Callable[[str, Limit, int, str, int], Reservation]
-GiveBack = Callable[[str, Reservation, int], None]
+Reserve = Callable[[tuple[Bucket, ...], int, str, int], SlotsInHand]
+GiveBack = Callable[[tuple[Bucket, ...], SlotsInHand, int], None]
 
 
 class World:
@@ -218,16 +218,16 @@ class Worker:
     # the limiter
 
     def reserve(
-        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[[Reservation | None], None]
+        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[[SlotsInHand | None], None]
     ) -> None:
         self.world.calls += 1
         sent = self.monotonic()
 
         def arrive() -> None:
-            reservation = self.world.reserve(name, buckets[0].limit, wanted, self.name, self.world.redis_us)
+            reservation = self.world.reserve(buckets, wanted, self.name, self.world.redis_us)
             self.world.after(self.latency(), partial(self.run_soon, partial(answer, reservation)))
 
-        def answer(reservation: Reservation) -> None:
+        def answer(reservation: SlotsInHand) -> None:
             read = self.monotonic()
             if read - sent <= REPLY_TIMEOUT_S:
                 self.clock.observe(reservation.now_us, sent, read)
@@ -241,25 +241,24 @@ class Worker:
         yield
         self.world.writes += self.world.calls > before
 
-    def give_back(self, buckets: tuple[Bucket, ...], reservation: Reservation) -> None:
-        name = buckets[0].name
-        self.world.after(self.latency(), lambda: self.world.give_back(name, reservation, self.world.redis_us))
+    def give_back(self, buckets: tuple[Bucket, ...], reservation: SlotsInHand) -> None:
+        self.world.after(self.latency(), lambda: self.world.give_back(buckets, reservation, self.world.redis_us))
 
 
 def model_world(seed: int = 0) -> World:
     """A world whose buckets are the oracle's."""
     oracles: dict[str, Oracle] = {}
 
-    def reserve(name: str, limit: Limit, wanted: int, worker: str, now_us: int) -> Reservation:
+    def reserve(buckets: tuple[Bucket, ...], wanted: int, worker: str, now_us: int) -> SlotsInHand:
+        name, limit = buckets[0].name, buckets[0].limit
         oracle = oracles.setdefault(name, Oracle(int(HORIZON_S * 1e6), int(LONGEST_SLEEP_S * 1e6)))
         answer = oracle.reserve(now_us, limit, wanted, worker)
         us, rest = divmod(answer.first, 1)
         counts = answer.count, answer.seq, answer.waiting
         return Reservation(now_us, int(us), int(rest * PS_PER_US), limit.interval_us, limit.interval_ps, *counts)
 
-    def give_back(name: str, reservation: Reservation, now_us: int) -> None:
-        limit = Limit(reservation.interval_us, reservation.interval_ps)
-        oracles[name].give_back(now_us, limit, reservation.left, reservation.seq)
+    def give_back(buckets: tuple[Bucket, ...], reservation: SlotsInHand, now_us: int) -> None:
+        oracles[buckets[0].name].give_back(now_us, buckets[0].limit, reservation.left, reservation.seq)
 
     return World(reserve, give_back, seed)
 

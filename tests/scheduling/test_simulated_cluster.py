@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 
-from celery_global_rate.limits.bucket import own
+from celery_global_rate.limits.bucket import Bucket, own
 from celery_global_rate.limits.limit import Limit
-from celery_global_rate.limits.reservation import Reservation
+from celery_global_rate.limits.reservation import Reservation, SlotsInHand
 from celery_global_rate.limits.timing import HORIZON_S, LONGEST_SLEEP_S
 from celery_global_rate.scheduling.lane import Lane
 from testbed.windows import excess, jain, used
@@ -25,10 +25,11 @@ TOP_UP_S = 0.02
 def real_world(bucket: replay.Bucket, seed: int) -> World:
     """A world whose one bucket is kept by Redis, at the world's own time."""
 
-    def reserve(name: str, limit: Limit, wanted: int, worker: str, now_us: int) -> Reservation:
-        return bucket.reserve(now_us, limit, wanted, worker)
+    def reserve(buckets: tuple[Bucket, ...], wanted: int, worker: str, now_us: int) -> SlotsInHand:
+        return bucket.reserve(now_us, buckets[0].limit, wanted, worker)
 
-    def give_back(name: str, reservation: Reservation, now_us: int) -> None:
+    def give_back(buckets: tuple[Bucket, ...], reservation: SlotsInHand, now_us: int) -> None:
+        assert isinstance(reservation, Reservation)
         bucket.give_back(now_us, reservation)
 
     return World(reserve, give_back, seed)

@@ -67,14 +67,14 @@ class Bucket:
         override: str = "",
         awake_us: int = NOW,
     ) -> Reservation:
-        count, *call = reserve_call(PREFIX, own(NAME, limit)[0], wanted, worker, override, awake_us)
+        count, *call = reserve_call(PREFIX, own(NAME, limit), wanted, worker, [override], awake_us)
         call[-6:-4] = self.horizon_us, self.patience_us
         keys, args = call[: int(count)], call[int(count) :]
         return Reservation(*self._reserve(keys, args if now_us is None else [*args, now_us]))
 
     def give_back(self, now_us: int | None, reservation: Reservation) -> bool:
         """Give the slots back that are left."""
-        count, *call = give_back_call(PREFIX, own(NAME, Limit(1))[0], reservation)
+        count, *call = give_back_call(PREFIX, own(NAME, Limit(1)), reservation)
         keys, args = call[: int(count)], call[int(count) :]
         return bool(self._give_back(keys, args if now_us is None else [*args, now_us]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -12,7 +13,7 @@ from redis.exceptions import ResponseError, TimeoutError
 from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.redis_clock import RedisClock
-from celery_global_rate.limits.reservation import Reservation
+from celery_global_rate.limits.reservation import Reservation, SlotsInHand
 from celery_global_rate.limits.timing import REPLY_TIMEOUT_S, SILENCE_S
 from celery_global_rate.storage.hub_connection import REOPEN_LATE_S
 from celery_global_rate.storage.limiter import Limiter
@@ -53,7 +54,7 @@ class Client(Wire):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self.replies: list[Reservation | None] = []
+        self.replies: list[Any] = []
         self.outage = Heard()
         self.reports = self.outage.reports
         self.heard: list[str] = []
@@ -268,10 +269,10 @@ def test_a_hung_redis_blocks_nothing(own_redis: Redis) -> None:
         client.open()
         client.granted()
         sent: list[float] = []
-        answered: list[tuple[int, float, Reservation | None]] = []
+        answered: list[tuple[int, float, SlotsInHand | None]] = []
         longest_s = 0.0
 
-        def remember(call: int) -> Callable[[Reservation | None], None]:
+        def remember(call: int) -> Callable[[SlotsInHand | None], None]:
             return lambda reservation: answered.append((call, time.monotonic(), reservation))
 
         def reserve() -> None:
