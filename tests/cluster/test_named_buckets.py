@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pytest
+
 from celery_global_rate.limits.limit import AS_OVERRIDE, Limit
 from testbed.cluster import Cluster
 from testbed.scenarios import WARM_UP_S
@@ -29,8 +31,13 @@ def limit_of(rate: str, burst: int = 1) -> Limit:
 
 
 def shared(broker: str, limiter: Redis, buckets: Mapping[str, Any], rate: str | None = None, **conf: Any) -> Cluster:
-    """A cluster with named buckets, where `limited` and `late` may have a rate of their own."""
-    return Cluster(broker, limiter.url, rate, conf={"global_rate_buckets": buckets, **conf})
+    """A cluster with named buckets, where `limited` and `late` may have a rate of their own.
+
+    Each worker may hold all that is sent: tasks that wait for their own limit are not in the way of others.
+    """
+    return Cluster(
+        broker, limiter.url, rate, conf={"global_rate_buckets": buckets, "global_rate_max_held": 5000, **conf}
+    )
 
 
 class Watch:
@@ -90,9 +97,10 @@ def test_a_queue_has_a_limit(empty_redis: Server, own_redis: Redis, figures: Fig
     limit = limit_of("50/s")
     buckets = {"mail": {"rate": "50/s", "queues": ["mail"]}}
     with shared(empty_redis.url, own_redis, buckets, "20/s") as cluster:
-        cluster.send("free", 300, queue="mail")
-        cluster.send("limited", 200, queue="mail")
-        cluster.send("late", 200)
+        for _ in range(40):
+            cluster.send("free", 7, queue="mail")
+            cluster.send("limited", 6, queue="mail")
+            cluster.send("late", 5)
         cluster.start(2, options=["-Q", "mail,celery"])
         watch = Watch(cluster, 5)
         in_queue = watch.used(limit, ("free", "limited")), watch.excess(limit, ("free", "limited"))
@@ -103,3 +111,32 @@ def test_a_queue_has_a_limit(empty_redis: Server, own_redis: Redis, figures: Fig
     assert in_queue[0] >= 0.985
     assert own_worst <= 0
     assert beside >= 0.985
+
+
+@pytest.mark.parametrize(
+    ("own", "rate", "together", "workers"),
+    [
+        ("10/s", "100/s", 100, 2),
+        pytest.param("10/s", "100/s", 100, 1, marks=pytest.mark.long),
+        pytest.param("100/s", "30/s", 30, 4, marks=pytest.mark.long),
+        pytest.param("45/s", "100/s", 100, 4, marks=pytest.mark.long),
+    ],
+)
+def test_lanes_that_cross(
+    empty_redis: Server, own_redis: Redis, figures: Figures, own: str, rate: str, together: int, workers: int
+) -> None:
+    """Two tasks with a limit each and one without share another one: each limit holds, and together they are used."""
+    limit, mine = limit_of(rate), limit_of(own)
+    with shared(empty_redis.url, own_redis, {"api": {"rate": rate, "tasks": [*TASKS]}}, own) as cluster:
+        for _ in range(90):
+            for task, count in (("limited", 4), ("free", 8), ("late", 4)):
+                cluster.send(task, count)
+        cluster.start(workers)
+        watch = Watch(cluster, 6)
+        share = watch.used(limit_of(f"{together}/s"))
+        worst = watch.excess(limit), max(watch.excess(mine, ("limited",)), watch.excess(mine, ("late",)))
+    figures(f"own {own} under {rate}, {workers} workers: {share:.4f} used, worst windows {worst}, {watch.starts}")
+
+    assert max(worst) <= 0
+    assert share >= 0.985
+    assert min(watch.starts.values()) > 0

@@ -20,7 +20,7 @@
 -- become holes when they are given back.
 
 local MOST_RANGES = 16
-local OLDEST = 0.3  -- how old a slot may be at its start, as a share of D
+local OLDEST = 0.25  -- how old a slot may be at its start, as a share of D
 
 -- The ranges of free slots and the grid they are on; a new grid is nil until it is written.
 local function parse_holes(text, interval_us)
@@ -91,7 +91,7 @@ local function find(limit, t_us)
   end
   if not next_us or next_us <= limit.oldest_us then return t_us, first_us end
   if next_us > t_us then return next_us, next_us end
-  if limit.age_us == 0 then return t_us, math.max(next_us, first_us) end
+  if not limit.is_crossed then return t_us, math.max(next_us, low_us) end
   -- In step with S, if one that is no older than A is: this leaves holes that are of use. Else as old as it may be.
   local us = next_us + math.max(0, math.ceil((first_us - next_us) / T)) * T
   if us <= t_us then return t_us, us end
@@ -133,7 +133,7 @@ local function book(limit, us)
     fill(limit, us)
     return
   end
-  if limit.age_us > 0 then
+  if limit.is_crossed then
     local skipped = math.floor((us - math.max(limit.next_us or 0, limit.floor_us, limit.oldest_us)) / T)
     if skipped > 0 then table.insert(limit.ranges, {us = us - skipped * T, count = skipped}) end
   end

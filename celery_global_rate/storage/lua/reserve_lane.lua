@@ -44,9 +44,9 @@ for index = 1, size do
     if override ~= known then return {now_us, 0, 0, 1, index, now_us, index, override} end
     floor_us = math.max(floor_us, (select(3, parse_rank(override))))
   end
-  local age_us = crossed == '1' and math.floor(OLDEST * grace) or 0
+  local age_us = math.floor(OLDEST * grace)
   local limit = load_limit(KEYS[1 + 2 * index], now_us, tonumber(interval), tonumber(burst), age_us, floor_us)
-  limit.grace_us, limit.waiters = tonumber(grace), KEYS[2 + 2 * index]
+  limit.is_crossed, limit.grace_us, limit.waiters = crossed == '1', tonumber(grace), KEYS[2 + 2 * index]
   limits[index] = limit
   t_us = math.max(t_us, floor_us)
 end
