@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import redis
@@ -18,6 +19,7 @@ from celery_global_rate.storage.scripts import (
     GIVE_BACK_LANE,
     RESERVE,
     RESERVE_LANE,
+    Script,
     give_back_call,
     give_back_lane_call,
     is_plain,
@@ -64,10 +66,9 @@ def real_world(client: redis.Redis, seed: int) -> World:
     """A world whose buckets are kept by Redis, at the world's own time."""
     scripts = {it: client.register_script(it.source) for it in (RESERVE, GIVE_BACK, RESERVE_LANE, GIVE_BACK_LANE)}
 
-    def run(script: object, call: list[str | int], now_us: int) -> list[int]:
+    def run(script: Script, call: list[str | int], now_us: int) -> Any:
         count, *words = call
-        answer: list[int] = scripts[script](words[: int(count)], [*words[int(count) :], now_us])  # type: ignore[index]
-        return answer
+        return scripts[script]([str(key) for key in words[: int(count)]], [*words[int(count) :], now_us])
 
     def reserve(buckets: tuple[Bucket, ...], wanted: int, worker: str, now_us: int) -> SlotsInHand:
         rest = wanted, worker, [""] * len(buckets)
@@ -136,7 +137,7 @@ def test_lanes_that_cross_use_what_their_limits_allow_together(
     everything = sorted(instant for lane in releases for instant in lane)
     share = used(everything, 1 / together, WARM_UP_S, end)
     counts = [len(since(lane, WARM_UP_S, end)) / seconds for lane in releases]
-    worst = {}
+    worst: dict[str, float] = {}
     for name, rate, instants in [("shared", shared, everything), *zip(("own",) * len(own), own, releases)]:
         if rate:
             limit = limit_of(rate)
