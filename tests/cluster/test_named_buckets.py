@@ -6,6 +6,7 @@ released is held to ``b + (w + D + R) / T`` in every window.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,8 +21,11 @@ from testbed.server import Redis
 from testbed.windows import excess, since, used
 
 from ..conftest import Figures, Server
+from .operator import check, cluster_on, global_rate
 
 TASKS = ("limited", "free", "late")
+#: Of a bucket with two rates.
+DECLARED = "1/h and 2/d, burst 2"
 
 
 def limit_of(rate: str, burst: int = 1) -> Limit:
@@ -92,14 +96,22 @@ def test_three_tasks_share_one_bucket(empty_redis: Server, own_redis: Redis, fig
     assert watch.starts["limited"] > watch.starts["late"] > watch.starts["free"] > 0
 
 
-def test_a_queue_has_a_limit(empty_redis: Server, own_redis: Redis, figures: Figures) -> None:
+@pytest.mark.parametrize(
+    "broker", ["redis", pytest.param("classic", marks=pytest.mark.long), pytest.param("quorum", marks=pytest.mark.long)]
+)
+def test_a_queue_has_a_limit(
+    request: pytest.FixtureRequest, empty_redis: Server, own_redis: Redis, figures: Figures, broker: str
+) -> None:
     """It holds for every task of the queue, with and without a limit of its own; the other queue goes on.
 
     20/s and what is left of 50/s cross where slots are about as far apart as two calls: 0.985 in virtual time.
     """
     limit = limit_of("50/s")
+    url = empty_redis.url if broker == "redis" else request.getfixturevalue("rabbitmq")
     buckets = {"mail": {"rate": "50/s", "queues": ["mail"]}}
-    with shared(empty_redis.url, own_redis, buckets, "20/s") as cluster:
+    with shared(
+        url, own_redis, buckets, "20/s", task_default_queue_type=broker if broker == "quorum" else None
+    ) as cluster:
         for _ in range(40):
             cluster.send("free", 7, queue="mail")
             cluster.send("limited", 6, queue="mail")
@@ -108,7 +120,9 @@ def test_a_queue_has_a_limit(empty_redis: Server, own_redis: Redis, figures: Fig
         watch = Watch(cluster, 5)
         in_queue = watch.used(limit, ("free", "limited")), watch.excess(limit, ("free", "limited"))
         beside, own_worst = watch.used(limit_of("20/s"), ("late",)), watch.excess(limit_of("20/s"), ("limited",))
-    figures(f"a queue at 50/s, 2 workers: {in_queue[0]:.4f} used, worst window {in_queue[1]:+.2f}; beside {beside:.4f}")
+    figures(
+        f"{broker}: a queue at 50/s, 2 workers: {in_queue[0]:.4f} used, worst {in_queue[1]:+.2f}; beside {beside:.4f}"
+    )
 
     assert in_queue[1] <= 0
     assert in_queue[0] >= 0.97
@@ -143,3 +157,50 @@ def test_lanes_that_cross(
     assert max(worst) <= 0
     assert share >= 0.985
     assert min(watch.starts.values()) > 0
+
+
+def test_operators_change_a_named_bucket_by_its_name(empty_redis: Server) -> None:
+    """`control rate_limit`, `set`, `pause`, `resume`, `reset`, `history`, `show`, `check` and the inspect commands."""
+    entry: dict[str, Any] = {"rate": ["1/h", {"rate": "2/d", "burst": 2}], "tasks": ["free"], "queues": ["mail"]}
+    with cluster_on(empty_redis, "1/h", conf={"global_rate_buckets": {"api": entry}}) as cluster:
+        cluster.start(2)
+        cluster.send("free", 200)
+        cluster.send("limited", 20, queue="mail")
+
+        def inspect(command: str) -> list[dict[str, Any]]:
+            replies = cluster.app.control.broadcast(command, reply=True, timeout=2, limit=2)
+            return [answer for reply in replies for answer in reply.values()]
+
+        def order(rate: str) -> list[dict[str, str]]:
+            replies = cluster.app.control.rate_limit("api", rate, reply=True, timeout=2, limit=2)
+            return [answer for reply in replies for answer in reply.values()]
+
+        declared = {"declared": DECLARED, "in_force": DECLARED, "source": "declared", "paused": False}
+        assert [answer["api"] for answer in inspect("rate_limits")] == [declared, declared]
+        assert all("2 rates are declared" in answer["error"] for answer in order("50/s"))
+        begin = time.monotonic()
+        assert all(f"50/s and 20/s, burst 2, before {DECLARED}" in answer["ok"] for answer in order("50/s,20/s"))
+        cluster.wait_for(20, 5, task="free")
+        assert time.monotonic() - begin > 15 / 20
+        assert sum(answer["api"]["count"] for answer in inspect("rate_held")) > 50
+
+        changed = "1/h and 30/d, burst 2"
+        assert f"{changed} by override; {DECLARED} as declared" in global_rate(cluster, "set", "api", "1/h,30/d")
+        refusal = global_rate(cluster, "set", "api", "5/s,30/d", "--burst", "3", is_good=False)
+        assert "several limits: --burst is for one" in refusal
+        assert "paused until resume" in global_rate(cluster, "pause", "api", "--reason", "they called")
+        (row,) = [row for row in json.loads(global_rate(cluster, "show", "--json")) if row["task"] == "api"]
+        assert (row["declared"], row["in_force"], row["source"]) == (DECLARED, changed, "global-rate set")
+        assert row["paused"]["reason"] == "they called"
+        assert row["held"] > 50
+        global_rate(cluster, "resume", "api")
+        assert f"api: {DECLARED} as declared; before {changed}" in global_rate(cluster, "reset", "api")
+        history = global_rate(cluster, "history", "api").splitlines()
+        assert [line.split()[2] for line in history] == ["reset", "resume", "pause", "set", "set"]
+        assert check(cluster).code == 0
+
+        cluster.setup["conf"]["global_rate_buckets"] = {"api": {**entry, "rate": "1/h"}}
+        cluster.environment["GLOBAL_RATE_SETUP"] = json.dumps(cluster.setup)
+        differing = check(cluster)
+        assert differing.code != 0
+        assert "another configuration of api: check global_rate_buckets" in "\n".join(differing.lines)

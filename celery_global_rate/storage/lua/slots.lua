@@ -46,8 +46,7 @@ local function last_slot(bucket, now_us)
   if not us then return nil end
   if us - now_us > tonumber(lead) then
     us = now_us + lead
-    redis.call('HSET', bucket, 'slot', exact(us))
-    redis.call('HDEL', bucket, 'holes')
+    redis.call('HSET', bucket, 'slot', exact(us), 'holes', '')
   end
   return tonumber(us), tonumber(ps)
 end
