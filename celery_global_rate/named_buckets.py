@@ -13,7 +13,7 @@ from typing import Any
 
 from celery.exceptions import ImproperlyConfigured
 
-from .limits.limit import AS_OVERRIDE, Limit, Limits, spelled
+from .limits.limit import AS_BUCKET, Limit, Limits, spelled
 from .settings import BUCKETS as SETTING
 
 FIELDS = ("rate", "tasks", "queues")
@@ -102,19 +102,24 @@ def check_against_tasks(
     Raises:
         ImproperlyConfigured: a bucket has the name of a task, or a request would have to pass too many limits.
     """
-    queues = {None, *(queue for bucket in named.values() for queue in bucket.queues)}
+    for_queue: dict[str | None, set[str]] = {None: set()}
+    for name, bucket in named.items():
+        for each in bucket.queues:
+            for_queue.setdefault(each, set()).add(name)
     for task in tasks:
         if task in named:
             raise ImproperlyConfigured(
                 f"{SETTING}: {task!r} is the name of a task as well: operators could not tell them apart, rename one"
             )
-        for queue in queues:
-            passed = [name for name, bucket in named.items() if bucket.covers(task, queue)]
+        for_task = {name for name, bucket in named.items() if bucket.covers(task, None)}
+        for queue, names in for_queue.items():
+            passed = sorted(for_task | names)
             count = len(declared(task)) + sum(len(named[name].limits) for name in passed)
             if count > MOST_PASSED:
                 raise ImproperlyConfigured(
-                    f"{SETTING}: task {task} has to pass {count} limits, its own and those of {', '.join(passed)}: "
-                    f"{MOST_PASSED} is the most, so leave some out of 'tasks' or 'queues'"
+                    f"{SETTING}: task {task}{f' from queue {queue}' if queue else ''} has to pass {count} limits, "
+                    f"its own and those of {', '.join(passed)}: {MOST_PASSED} is the most, so leave some out of "
+                    f"'tasks' or 'queues'"
                 )
 
 
@@ -153,7 +158,7 @@ def _limit(name: str, rate: object) -> Limit:
     fields = rate if isinstance(rate, Mapping) else {"rate": rate}
     _refuse_unknown(name, fields, RATE_FIELDS, "rate")
     try:
-        limit = Limit.parse(fields.get("rate"), fields.get("burst"), AS_OVERRIDE)
+        limit = Limit.parse(fields.get("rate"), fields.get("burst"), AS_BUCKET)
     except ValueError as exc:
         raise ImproperlyConfigured(f"{SETTING}, {name}: rate: {exc}") from None
     if limit is None:
@@ -164,10 +169,12 @@ def _limit(name: str, rate: object) -> Limit:
 def _names(name: str, field: str, names: object) -> tuple[str, ...]:
     if names is None:
         return ()
-    listed = list(names) if isinstance(names, (list, tuple, set, frozenset)) else []
+    listed = list(names) if isinstance(names, (list, tuple)) else []
+    if isinstance(names, (set, frozenset)):  # the order of a set differs from process to process
+        listed = sorted(names, key=str)
     found = tuple(it for it in listed if isinstance(it, str) and it)
     if len(found) < max(1, len(listed)):
-        raise _error(name, field, names, f"use a list of the names of {field}")
+        raise _error(name, field, names, f"use a list of the names of {field}, with one name at least")
     return found
 
 
@@ -176,6 +183,8 @@ def _refuse_unknown(name: str, entry: Mapping[Any, Any], fields: Iterable[str], 
         if field not in fields:
             close = get_close_matches(str(field), fields, 1)
             remedy = f"did you mean {close[0]!r}?" if close else f"use {_listed(fields)}"
+            if field in RATE_FIELDS:
+                remedy = "it belongs to a rate, as in 'rate': {'rate': '10/s', 'burst': 20}"
             place = f"{within}: " if within else ""
             raise ImproperlyConfigured(f"{SETTING}, {name}: {place}{field!r:.80} is not a field of it: {remedy}")
 

@@ -13,6 +13,8 @@ PS_PER_US = 1_000_000
 US_PER_S = 1_000_000
 
 PERIODS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+#: The most starts in a period of several seconds or hours, where a limit is spelled that way.
+LARGEST_COUNT = 10_000
 _PERIOD = re.compile(r"([1-9]\d{0,8})?([smhd])")
 
 SHORTEST_GRACE_S = 0.025
@@ -45,7 +47,9 @@ class Spelling:
 AS_DECLARED = Spelling(
     "smh", False, "use N/s, N/m or N/h with a positive number N, a number of starts per second, or None for no limit"
 )
-#: What an operator may write, and a named bucket: no stock worker reads it.
+#: What a named bucket may have: no stock worker reads it, and without a limit it would have no effect.
+AS_BUCKET = Spelling("smhd", True, "use N/s, N/m, N/h, N/d or N/30s with a positive number N")
+#: What an operator may write, for a task or a named bucket.
 AS_OVERRIDE = Spelling("smhd", True, "use N/s, N/m, N/h, N/d or N/30s with a positive number N, or none for no limit")
 
 
@@ -122,14 +126,31 @@ class Limit:
         return cls(*divmod(interval_ps, PS_PER_US), slots)
 
     def __str__(self) -> str:
+        return self._rate() + (f", burst {self.burst}" if self.burst > 1 else "")
+
+    def _rate(self) -> str:
+        """The rate in whole numbers, or in digits; rounded if no such text reads back as this limit."""
         counts = {period: self.per_second * seconds for period, seconds in PERIODS_S.items()}
-        whole = [period for period, count in counts.items() if abs(count - round(count)) < 1e-6 * count]
-        if whole:
-            text = f"{round(counts[whole[0]])}/{whole[0]}"
-        else:
-            period = next((period for period in "sh" if counts[period] >= 1), "d")
-            text = f"{counts[period]:.6g}/{period}"
-        return text + (f", burst {self.burst}" if self.burst > 1 else "")
+        period = next((period for period in "sh" if counts[period] >= 1), "d")
+        seconds = Fraction(self.exact_ps, US_PER_S * PS_PER_US).limit_denominator(LARGEST_COUNT)
+        unit = next(unit for unit in "dhms" if seconds.numerator % PERIODS_S[unit] == 0)
+        texts = [
+            *(
+                f"{round(count)}/{period}"
+                for period, count in counts.items()
+                if abs(count - round(count)) < 1e-6 * count
+            ),
+            f"{counts[period]:.6g}/{period}",
+            f"{seconds.denominator}/{seconds.numerator // PERIODS_S[unit]}{unit}",
+        ]
+        return next(filter(self._has_rate, texts), texts[0])
+
+    def _has_rate(self, text: str) -> bool:
+        try:
+            limit = Limit.parse(text, spelling=AS_BUCKET)
+        except ValueError:
+            return False
+        return limit is not None and limit.exact_ps == self.exact_ps
 
 
 #: What a task or a named bucket declares, and what is in force for it; empty for no limit.

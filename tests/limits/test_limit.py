@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from celery_global_rate.limits.limit import LONGEST_FILL_US, Limit
+from celery_global_rate.limits.limit import AS_BUCKET, LONGEST_FILL_US, Limit
 
 from .oracle import interval
 
@@ -134,6 +134,25 @@ def test_the_long_run_rate_is_right_to_a_part_in_ten_thousand(count: int, second
 )
 def test_a_limit_reads_as_a_rate_in_whole_numbers(rate: str, burst: int, expected: str) -> None:
     assert expected == str(Limit.parse(rate, burst))
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [
+        *(("5/30s", "10/m"), ("1000/2h", "500/h"), ("10000/d", "10000/d"), ("1/60h", "0.4/d"), ("0.7/h", "16.8/d")),
+        *(("1/7s", "1/7s"), ("3/7s", "3/7s"), ("7/13m", "7/13m"), ("11/17h", "11/17h"), ("1/90d", "1/90d")),
+        *(("123.456/s", "123.456/s"), ("1/86401s", "1/86401s"), ("14/26m", "7/13m")),
+    ],
+)
+def test_a_period_reads_as_the_shortest_text_that_is_exact(rate: str, expected: str) -> None:
+    assert str(Limit.parse(rate, None, AS_BUCKET)) == expected
+
+
+@given(st.integers(1, 10_000), st.integers(1, 1000), st.sampled_from("smhd"))
+def test_what_a_limit_of_any_period_reads_as_is_the_same_limit(count: int, number: int, unit: str) -> None:
+    limit = Limit.parse(f"{count}/{number}{unit}", None, AS_BUCKET)
+
+    assert limit == Limit.parse(str(limit), None, AS_BUCKET)
 
 
 @given(st.integers(1, 100_000), st.sampled_from("smh"))

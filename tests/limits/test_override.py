@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from celery_global_rate.limits import duration
 from celery_global_rate.limits.limit import Limit
-from celery_global_rate.limits.override import Override, parse_rate
+from celery_global_rate.limits.override import Override, parse_rate, parse_rates
 
 NOW_US = 1_800_000_000_000_000
 SECOND = 1_000_000
@@ -29,6 +29,9 @@ def override(**content: object) -> Override:
         ("20/s", Limit(50_000), "20/s"),
         ("1000/d", Limit(86_400_000), "1000/d"),
         ("60/m", Limit(SECOND), "1/s"),
+        ("5/30s", Limit(6 * SECOND), "10/m"),
+        ("1000/2h", Limit(7_200_000), "500/h"),
+        ("1/7s", Limit(7 * SECOND), "1/7s"),
         (5, Limit(200_000), "5/s"),
         ("none", None, "none"),
         ("None", None, "none"),
@@ -50,10 +53,46 @@ def test_an_invalid_rate_is_refused(rate: object) -> None:
         parse_rate(rate)
 
 
-def test_a_task_may_not_count_per_day() -> None:
+@pytest.mark.parametrize("rate", ["1000/d", "5/30s", "10/1s"])
+def test_a_task_may_not_declare_another_period_than_celerys(rate: str) -> None:
     """A stock worker could not read it."""
     with pytest.raises(ValueError, match="use N/s, N/m or N/h"):
-        Limit.parse("1000/d")
+        Limit.parse(rate)
+
+
+@pytest.mark.parametrize(
+    ("rates", "bursts", "limits", "spelled"),
+    [
+        ("20/s", [None], (Limit(50_000),), "20/s"),
+        ("20/s", [5], (Limit(50_000, 0, 5),), "20/s, burst 5"),
+        ("20/s,2000/2h", [None, 100], (Limit(50_000), Limit(3_600_000, 0, 100)), "20/s and 1000/h, burst 100"),
+        (" 1000/h , 20/s ", [100, None], (Limit(3_600_000, 0, 100), Limit(50_000)), "1000/h, burst 100 and 20/s"),
+        (5, [None], (Limit(200_000),), "5/s"),
+        *((none, [None, 100], (), "none") for none in ("none", "0", "", None, 0)),
+        ("none", [None], (), "none"),
+    ],
+)
+def test_rates_are_for_the_declared_limits_in_their_order(
+    rates: object, bursts: list[int | None], limits: tuple[Limit, ...], spelled: str
+) -> None:
+    """Each one keeps its burst; no limit at all is one word."""
+    assert parse_rates(rates, bursts) == (limits, spelled)
+
+
+@pytest.mark.parametrize("rates", ["20/s", 20, "20/s,2000/h,5/m", "20/s,2000/h,", "20/s,none", "none,20/s"])
+def test_another_number_of_rates_than_declared_is_refused(rates: object) -> None:
+    with pytest.raises(ValueError, match="2 rates are declared: write as many, or none for no limit") as refusal:
+        parse_rates(rates, [None, 100])
+
+    assert repr(rates) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("rates", "bursts"), [("20/s,2000/h", [None]), ("20/s;2000/h", [None, 1]), ("20/s,x", [None, 1])]
+)
+def test_one_of_several_rates_that_cannot_be_read_is_refused(rates: str, bursts: list[int | None]) -> None:
+    with pytest.raises(ValueError, match="cannot be read: use N/s, N/m, N/h, N/d or N/30s"):
+        parse_rates(rates, bursts)
 
 
 def test_an_order_is_in_force_until_its_end() -> None:

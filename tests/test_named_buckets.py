@@ -1,0 +1,500 @@
+"""What `global_rate_buckets` says, and what is made of it. No server is needed."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import permutations
+from math import ceil
+from typing import Any, NamedTuple
+
+import pytest
+from celery import Celery
+from celery.exceptions import ImproperlyConfigured
+
+from celery_global_rate.activation import check
+from celery_global_rate.limits.limit import Limit, Limits
+from celery_global_rate.named_buckets import NamedBucket, check_against_tasks, read_named_buckets
+
+from .conftest import Figures
+
+SETTING = "global_rate_buckets"
+CRM = {"rate": ["10/s", {"rate": "1000/h", "burst": 100}], "tasks": ["crm.*"], "queues": ["crm"]}
+HOUR_US = 3_600_000_000
+
+
+def application(buckets: Any) -> Celery:
+    app = Celery("proj", broker="redis://localhost:6379/0", set_as_current=False)
+    app.conf.update({SETTING: buckets})
+    return app
+
+
+def sync() -> None:
+    """A task."""
+
+
+def read(buckets: Any) -> dict[str, NamedBucket]:
+    return read_named_buckets(application(buckets).conf)
+
+
+def read_one(**entry: Any) -> NamedBucket:
+    return read({"api": entry})["api"]
+
+
+def refusal(buckets: Any) -> str:
+    """The one line that says why the setting was refused."""
+    with pytest.raises(ImproperlyConfigured) as refused:
+        read(buckets)
+    text = str(refused.value)
+    assert text.startswith(SETTING)
+    assert "\n" not in text
+    return text
+
+
+def rejected(**entry: Any) -> str:
+    """The same for one bucket that would be fine but for these fields."""
+    text = refusal({"api": {"rate": "10/s", "tasks": ["crm.*"], **entry}})
+    assert text.startswith(f"{SETTING}, api: ")
+    return text.removeprefix(f"{SETTING}, api: ")
+
+
+def test_an_entry_is_limits_and_what_they_are_for() -> None:
+    bucket = read({"crm-api": CRM})["crm-api"]
+
+    assert bucket == NamedBucket("crm-api", (Limit(100_000), Limit(3_600_000, 0, 100)), ("crm.*",), ("crm",))
+    assert str(bucket) == "crm-api at 10/s and 1000/h, burst 100 (tasks crm.*; queues crm)"
+
+
+@pytest.mark.parametrize("rate", ["10/s", 10, {"rate": "10/s"}, ["10/s"], ({"rate": 10, "burst": None},), "600/m"])
+def test_one_rate_may_be_written_in_several_ways(rate: Any) -> None:
+    assert read_one(rate=rate, tasks=["a"]).limits == (Limit(100_000),)
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ("a", "b"), {"b", "a"}, frozenset("ab")])
+def test_tasks_and_queues_are_lists_tuples_or_sets(names: Any) -> None:
+    bucket = read_one(rate="1/s", tasks=names, queues=names)
+
+    assert (bucket.tasks, bucket.queues) == (("a", "b"), ("a", "b"))
+
+
+@pytest.mark.parametrize("conf", [{}, {SETTING: None}, {SETTING: {}}])
+def test_nobody_needs_a_named_bucket(conf: dict[str, Any]) -> None:
+    app = Celery("proj", set_as_current=False)
+    app.conf.update(conf)
+
+    assert read_named_buckets(app.conf) == {}
+
+
+def test_they_are_found_under_a_namespace() -> None:
+    app = Celery("proj", set_as_current=False)
+    app.config_from_object({"CELERY_GLOBAL_RATE_BUCKETS": {"crm-api": CRM}}, namespace="CELERY")
+
+    assert list(read_named_buckets(app.conf)) == ["crm-api"]
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [
+        ("5/30s", Limit(6_000_000)),
+        ("1000/2h", Limit(7_200_000)),
+        ("10000/d", Limit(8_640_000)),
+        ("3/7s", Limit(2_333_333, 333_334)),
+        ("1/90d", Limit(90 * 24 * HOUR_US)),
+        ("0.5/2m", Limit(240_000_000)),
+    ],
+)
+def test_a_period_may_be_any_number_of_seconds_minutes_hours_and_days(rate: str, expected: Limit) -> None:
+    assert read_one(rate=rate, tasks=["a"]).limits == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("task", "queue", "is_covered"),
+    [
+        ("crm.sync", None, True),
+        ("crm.sync", "other", True),
+        ("mail.send", "crm", True),
+        ("mail.send", None, False),
+        ("mail.send", "CRM", False),
+        ("mail.send", "crm.high", False),
+        ("CRM.sync", None, False),
+        ("crm", None, False),
+        ("proj.crm.sync", None, False),
+        ("celery.chord_unlock", "crm", True),
+    ],
+)
+def test_the_task_or_the_queue_is_enough(task: str, queue: str | None, is_covered: bool) -> None:
+    assert read({"crm-api": CRM})["crm-api"].covers(task, queue) == is_covered
+
+
+@pytest.mark.parametrize(
+    ("pattern", "is_covered"),
+    [("*", False), ("c*", False), ("*.chord_unlock", False), ("celery.*", True), ("celery.chord_unlock", True)],
+)
+def test_a_pattern_for_all_tasks_is_not_for_those_of_celery(pattern: str, is_covered: bool) -> None:
+    """A chord would wait for a slot of somebody's API."""
+    assert read_one(rate="1/s", tasks=[pattern]).covers("celery.chord_unlock", None) == is_covered
+
+
+def test_limits_keep_their_order_and_their_state_goes_by_their_interval() -> None:
+    """An order names them as they are written; a rate that moves within the list keeps what Redis counts."""
+    rates = [{"rate": "1000/h", "burst": 100}, {"rate": "5000/d", "burst": 4000}, "10/s"]
+    bucket = read_one(rate=rates, tasks=["a"])
+
+    assert [limit.burst for limit in bucket.limits] == [100, 4000, 1]
+    assert bucket.windows == ("smooth2", "smooth3", "smooth")
+    assert read_one(rate=rates[:1], tasks=["a"]).windows == ("smooth",)
+
+
+def test_workers_with_the_same_bucket_have_the_same_digest_and_others_another() -> None:
+    first = read_one(**CRM)
+    same: list[dict[str, Any]] = [
+        {"tasks": {"crm.*"}},
+        {"queues": ("crm",)},
+        {"rate": ["600/m", {"rate": "2000/2h", "burst": 100}]},
+    ]
+    others: list[dict[str, Any]] = [
+        {"tasks": ["crm.*", "mail.*"]},
+        {"tasks": ["crm"], "queues": ["crm.*"]},
+        {"queues": None},
+        {"rate": ["10/s", {"rate": "1000/h", "burst": 101}]},
+        {"rate": ["10.1/s", {"rate": "1000/h", "burst": 100}]},
+        {"rate": [{"rate": "1000/h", "burst": 100}, "10/s"]},
+        {"rate": "10/s"},
+    ]
+
+    assert {read_one(**{**CRM, **it}).digest for it in same} == {first.digest}
+    assert len({first.digest, *(read_one(**{**CRM, **it}).digest for it in others)}) == 1 + len(others)
+
+
+@pytest.mark.parametrize("buckets", [[], "crm-api", 5, [CRM], ("crm-api", CRM)])
+def test_no_dictionary(buckets: Any) -> None:
+    assert f"is not a dictionary but {type(buckets).__name__}: use one, of entries such as" in refusal(buckets)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a" * 65, "crm:api", "crm/api", "é", "a\n", "{a}", 5, None, ("a",)])
+def test_a_name_that_operators_could_not_write(name: Any) -> None:
+    text = refusal({name: CRM})
+
+    assert text == f"{SETTING}: {name!r:.80} cannot be a name: use 1 to 64 letters, digits and any of _ . -"
+
+
+@pytest.mark.parametrize("name", ["a", "a" * 64, "crm-api", "crm.api_2", "-", "7"])
+def test_a_name_of_letters_digits_and_marks(name: str) -> None:
+    assert read({name: CRM})[name].name == name
+
+
+@pytest.mark.parametrize("entry", [None, "10/s", ["10/s"], 5])
+def test_an_entry_that_is_no_dictionary(entry: Any) -> None:
+    text = refusal({"api": entry})
+
+    assert text == f"{SETTING}, api: {entry!r} is not a dictionary: use one with 'rate', 'tasks', 'queues'"
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"rates": "10/s"}, "'rates' is not a field of it: did you mean 'rate'?"),
+        ({"task": ["a"]}, "'task' is not a field of it: did you mean 'tasks'?"),
+        ({"queue": ["a"]}, "'queue' is not a field of it: did you mean 'queues'?"),
+        ({"window": "fixed"}, "'window' is not a field of it: use 'rate', 'tasks', 'queues'"),
+        ({"x" * 200: 1}, f"'{'x' * 79} is not a field of it: use 'rate', 'tasks', 'queues'"),
+        ({5: 1}, "5 is not a field of it: use 'rate', 'tasks', 'queues'"),
+        (
+            {"burst": 20},
+            "'burst' is not a field of it: it belongs to a rate, as in 'rate': {'rate': '10/s', 'burst': 20}",
+        ),
+        ({"rate": {"rate": "1/s", "brust": 5}}, "rate: 'brust' is not a field of it: did you mean 'burst'?"),
+        ({"rate": [{"rate": "1/s", "per": 5}]}, "rate: 'per' is not a field of it: use 'rate', 'burst'"),
+    ],
+)
+def test_an_unknown_field(fields: dict[Any, Any], text: str) -> None:
+    assert refusal({"api": {**CRM, **fields}}) == f"{SETTING}, api: {text}"
+
+
+@pytest.mark.parametrize("rate", [None, 0, "", "0/s", {"burst": 5}, {"rate": None}, ["10/s", None], [0]])
+def test_a_bucket_without_a_limit(rate: Any) -> None:
+    culprit = rate[-1] if isinstance(rate, list) else rate
+
+    assert rejected(rate=rate) == (
+        f"rate = {culprit!r}: a bucket without a limit has no effect: use N/s, N/m, N/h, N/d or N/30s"
+    )
+
+
+def test_an_entry_without_a_rate() -> None:
+    assert f"{SETTING}, api: rate = None: a bucket without a limit" in refusal({"api": {"tasks": ["a"]}})
+
+
+@pytest.mark.parametrize(
+    "rate", ["none", "ten/s", "10/x", "10/0s", "10/05s", "10/1.5h", "10/-1s", "1/month", "10/ss", True, {"rate": []}]
+)
+def test_a_rate_that_cannot_be_read(rate: Any) -> None:
+    culprit = rate["rate"] if isinstance(rate, dict) else rate
+
+    assert rejected(rate=rate) == (
+        f"rate: rate {culprit!r} cannot be read: use N/s, N/m, N/h, N/d or N/30s with a positive number N"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [
+        ("-5/s", "rate: rate '-5/s' is negative: use N/s"),
+        ("1/4000d", "rate: rate '1/4000d' takes over ten years to refill a bucket of 1: use N/s"),
+        ({"rate": "1/s", "burst": 0}, "rate: burst 0 is invalid: use a whole number from 1 to 1000000"),
+        ({"rate": "1/s", "burst": "5"}, "rate: burst '5' is invalid: use a whole number from 1 to 1000000"),
+        ([], "rate = []: use one rate, or a list of up to 4"),
+        (["10/s"] * 5, "rate = ['10/s', '10/s', '10/s', '10/s', '10/s']: use one rate, or a list of up to 4"),
+        (["1/s"] * 5000, f"rate = {['1/s'] * 5000!r:.80}: use one rate, or a list of up to 4"),
+    ],
+)
+def test_a_rate_that_cannot_be_meant(rate: Any, text: str) -> None:
+    assert rejected(rate=rate).startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("rates", "useless", "by"),
+    [
+        (["10/s", {"rate": "1000/h", "burst": 1}], "10/s", "1000/h"),
+        (["1000/h", "10/s"], "10/s", "1000/h"),
+        (["10/s", "10/s"], "10/s", "10/s"),
+        (["10/s", {"rate": "600/m", "burst": 5}], "10/s, burst 5", "10/s"),
+        ([{"rate": "10/s", "burst": 20}, {"rate": "1000/h", "burst": 20}], "10/s, burst 20", "1000/h, burst 20"),
+        (["10/s", {"rate": "1000/h", "burst": 20}, "5/s"], "10/s", "5/s"),
+    ],
+)
+def test_a_limit_that_another_one_makes_useless(rates: list[Any], useless: str, by: str) -> None:
+    assert rejected(rate=rates) == (
+        f"rate = {rates!r:.80}: {useless} has no effect beside {by}, which is never faster: leave it out"
+    )
+
+
+@pytest.mark.parametrize("field", ["tasks", "queues"])
+@pytest.mark.parametrize("names", ["crm.*", b"a", [], (), set(), [""], ["a", 5], ["a", None], {"a": 1}, 5, True])
+def test_names_that_are_no_list_of_texts(field: str, names: Any) -> None:
+    """A single text is refused: a list of one is as easy to write, and the list that it once becomes is longer."""
+    remedy = f"use a list of the names of {field}, with one name at least"
+
+    assert rejected(**{field: names}) == f"{field} = {names!r:.80}: {remedy}"
+
+
+def test_a_bucket_for_nothing() -> None:
+    text = f"{SETTING}, api: tasks = None: name the tasks, or the queues, that it is for"
+
+    assert refusal({"api": {"rate": "1/s"}}) == refusal({"api": {"rate": "1/s", "tasks": None, "queues": None}}) == text
+
+
+def test_a_name_that_is_a_task() -> None:
+    """Orders are by name: `set crm.sync 5/s` would mean either of the two."""
+    app = application({"crm.sync": CRM})
+    app.task(shared=False, name="crm.sync")(sync)
+
+    with pytest.raises(ImproperlyConfigured, match=f"{SETTING}: 'crm.sync' is the name of a task as well: .*rename"):
+        check(app)
+
+
+@pytest.mark.parametrize(
+    ("rate_limit", "queues", "text"),
+    [
+        (None, ["crm", "other"], None),
+        ("1/s", ["x", "y"], None),
+        ("1/s", ["crm", "other"], "task crm.sync from queue crm has to pass 7 limits, its own and those of a, b, c:"),
+    ],
+)
+def test_more_limits_than_a_request_may_pass(rate_limit: str | None, queues: list[str], text: str | None) -> None:
+    """Buckets by task are passed with any queue, those by queue only with theirs."""
+    two = ["10/s", {"rate": "1000/h", "burst": 100}]
+    app = application(
+        {
+            "a": {"rate": two, "tasks": ["crm.*"]},
+            "b": {"rate": two, "queues": queues[:1]},
+            "c": {"rate": two, "queues": ["crm"], "tasks": ["none.*"]},
+        }
+    )
+    app.task(shared=False, name="crm.sync", rate_limit=rate_limit)(sync)
+
+    if text is None:
+        check(app)
+        return
+    with pytest.raises(ImproperlyConfigured) as refused:
+        check(app)
+    assert str(refused.value).startswith(f"{SETTING}: {text} 6 is the most, so leave some out of 'tasks' or 'queues'")
+
+
+def test_a_thousand_tasks_and_a_hundred_buckets_are_checked_in_a_second() -> None:
+    """Every pattern is tried with every task, and not once more for each queue: 300,000 tries of a microsecond."""
+    entries = {
+        f"api{n}": {"rate": "1/s", "tasks": [f"app{n}.*", f"lib{n}.?"], "queues": [f"q{n}", f"r{n}"]}
+        for n in range(100)
+    }
+    named = read(entries)
+    begin = time.process_time()
+    check_against_tasks(named, [f"app{n % 100}.task{n}" for n in range(1000)], lambda task: ())
+
+    assert time.process_time() - begin < 5
+
+
+# Random configurations, and what they mean by the contract alone.
+
+TASKS = ["crm.sync", "crm.push", "mail.send", "mail", "report", "celery.chord_unlock", "celery.backend_cleanup"]
+QUEUES = ["crm", "mail", "bulk"]
+PATTERNS = [*TASKS, "*", "crm.*", "*.send", "celery.*", "c*", "?ail", "mail.????", "nothing.*"]
+BURSTS = [1, 5, 20, 200]
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+DECLARED: Limits = (Limit(1_000_000),)
+#: What cannot be meant, by field: the entry is broken by one of them.
+MISTAKES: dict[str, list[Any]] = {
+    "rate": [None, 0, "", "none", "10/x", "10/0s", "-1/s", [], [None], {"burst": 3}, "1/9000d", True, ["1/s"] * 5],
+    "burst": [0, -1, 1.5, "3", True, 10**7],
+    "tasks": ["crm.*", [], [""], [5], {"crm.*": 1}, 7, ["crm.*", None]],
+    "queues": ["crm", (), [b"crm"], 0, True],
+    "key": ["tenant"],
+    "cost": [5],
+    "burts": [5],
+}
+
+
+class Meant(NamedTuple):
+    """What a bucket of a random configuration means: T in picoseconds and burst of each limit, and what it is for."""
+
+    limits: list[tuple[int, int]]
+    tasks: list[str]
+    queues: list[str]
+
+    def covers(self, task: str, queue: str | None) -> bool:
+        is_celerys = task.startswith("celery.")
+        patterns = [it for it in self.tasks if it.startswith("celery.") or not is_celerys]
+        return queue in self.queues or any(is_like(task, pattern) for pattern in patterns)
+
+
+def is_like(text: str, pattern: str) -> bool:
+    """A glob of `*`, `?` and letters, by its definition."""
+    if not pattern:
+        return not text
+    if pattern[0] == "*":
+        return any(is_like(text[cut:], pattern[1:]) for cut in range(len(text) + 1))
+    return bool(text) and pattern[0] in ("?", text[0]) and is_like(text[1:], pattern[1:])
+
+
+def a_rate(chance: random.Random) -> tuple[Any, int]:
+    """A rate as the setting may have it, and its T in picoseconds."""
+    starts, count, unit = chance.choice([1, 3, 10, 1000, 9999]), chance.choice([1, 1, 7, 30]), chance.choice("smhd")
+    rate: Any = f"{starts}/{'' if count == 1 and chance.random() < 0.9 else count}{unit}"
+    if (count, unit) == (1, "s") and chance.random() < 0.5:
+        rate = chance.choice([starts, float(starts), str(starts)])
+    return rate, ceil(Fraction(count * UNITS_S[unit] * 10**12, starts))
+
+
+def an_entry(chance: random.Random) -> tuple[dict[str, Any], Meant]:
+    """Mostly with larger bursts for slower rates, as it has to be."""
+    rates = [a_rate(chance) for _ in range(chance.choice([1, 1, 2, 2, 3]))]
+    bursts = [chance.choice(BURSTS) for _ in rates]
+    if chance.random() < 0.9:
+        rates.sort(key=lambda it: it[1])
+        bursts = sorted(chance.sample(BURSTS, len(rates)))
+    rows = list(zip(rates, bursts))
+    chance.shuffle(rows)
+    written = [
+        {"rate": rate, "burst": burst} if burst > 1 or chance.random() < 0.3 else rate for (rate, _), burst in rows
+    ]
+    limits = [(interval_ps, burst) for (_, interval_ps), burst in rows]
+    tasks = chance.sample(PATTERNS, chance.choice([0, 1, 1, 2, 3]))
+    queues = chance.sample(QUEUES, chance.choice([0, 0, 1, 2])) or ([] if tasks else ["crm"])
+    entry: dict[str, Any] = {"rate": written[0] if len(written) == 1 and chance.random() < 0.7 else written}
+    for field, names in (("tasks", tasks), ("queues", queues)):
+        if names:
+            entry[field] = chance.choice([list, tuple, set])(names)
+        elif chance.random() < 0.2:
+            entry[field] = None
+    return entry, Meant(limits, tasks, queues)
+
+
+def break_one(chance: random.Random, entry: dict[str, Any]) -> str:
+    """Make an entry one that cannot be meant.
+
+    Returns:
+        The field.
+    """
+    field = chance.choice(list(MISTAKES))
+    value = chance.choice(MISTAKES[field])
+    if field == "burst":
+        entry["rate"] = {"rate": "1/s", "burst": value}
+    else:
+        entry[field] = value
+    return field
+
+
+def most_passed(buckets: dict[str, Meant], declared: dict[str, Limits]) -> int:
+    return max(
+        len(declared.get(task, ()))
+        + sum(len(bucket.limits) for bucket in buckets.values() if bucket.covers(task, queue))
+        for task in TASKS
+        for queue in (None, *QUEUES)
+    )
+
+
+def is_useless(slow: tuple[int, int], fast: tuple[int, int]) -> bool:
+    """Whether the second limit never binds: in no time, short or long, does it allow less than the first."""
+    return all(fast[1] + Fraction(ps, fast[0]) >= slow[1] + Fraction(ps, slow[0]) for ps in (0, 10**30))
+
+
+#: What limits that are well written may get wrong, by words of the refusal.
+WHOLE_MISTAKES: dict[str, Callable[[Meant], bool]] = {
+    "has no effect beside": lambda meant: any(is_useless(x, y) for x, y in permutations(meant.limits, 2)),
+    "over ten years": lambda meant: any(ps * burst > 3650 * 86400 * 10**12 for ps, burst in meant.limits),
+}
+
+
+@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.long)])
+def test_a_random_configuration_is_refused_by_bucket_and_field_or_means_what_it_says(
+    figures: Figures, count: int
+) -> None:
+    """An oracle that does not parse: it has the numbers of which the rates were written, and globs by definition."""
+    chance = random.Random(2026 + count)
+    ends: Counter[str] = Counter()
+    for _ in range(count):
+        names = chance.sample(["api", "crm-api", "daily", "q.1"], chance.randint(1, 4))
+        pairs = {name: an_entry(chance) for name in names}
+        entries, meant = {name: pairs[name][0] for name in names}, {name: pairs[name][1] for name in names}
+        declared = {task: DECLARED for task in TASKS if chance.random() < 0.3}
+        broken = chance.choice(names) if chance.random() < 0.3 else None
+        field = break_one(chance, entries[broken]) if broken else ""
+        expected = [(broken, field, "")] if broken else []
+        expected += [
+            (name, "rate", words)
+            for name, bucket in meant.items()
+            for words, is_so in WHOLE_MISTAKES.items()
+            if is_so(bucket)
+        ]
+        most = most_passed(meant, declared)
+        try:
+            named = read(entries)
+            check_against_tasks(named, TASKS, lambda task, declared=declared: declared.get(task, ()))  # type: ignore[misc]
+        except ImproperlyConfigured as exc:
+            text = str(exc)
+            here = [it for it in expected if text.startswith(f"{SETTING}, {it[0]}: ")]
+            matching = [words for _, field, words in here if field in text and words in text]
+            if not matching:
+                assert not expected, (entries, text)
+                assert most > 6, (entries, text)
+                assert re.search(r"has to pass ([7-9]|1\d) limits, its own and those of .*'tasks' or 'queues'", text)
+            ends[(matching[-1] or "broken") if matching else "too many"] += 1
+            continue
+        ends["read"] += 1
+        assert not expected, entries
+        assert most <= 6, entries
+        assert list(named) == names
+        for name, bucket in meant.items():
+            assert [(limit.exact_ps, limit.burst) for limit in named[name].limits] == bucket.limits
+            by_interval = [interval for interval, _ in sorted(bucket.limits)]
+            windows = ["smooth", "smooth2", "smooth3"]
+            assert list(named[name].windows) == [windows[by_interval.index(it)] for it, _ in bucket.limits]
+            for task in TASKS:
+                for queue in (None, *QUEUES):
+                    assert named[name].covers(task, queue) == bucket.covers(task, queue), (entries, name, task, queue)
+    figures(f"{count} configurations: {dict(ends)}")
+
+    assert all(ends[end] >= count / 100 for end in ("read", "broken", "too many", *WHOLE_MISTAKES)), ends
