@@ -72,8 +72,16 @@ class Pool(Protocol):
     def line_up(self, places: int, wanted: int) -> None:
         """Have this many places in the line for a process, and keep so many processes as soon as our turn comes."""
 
-    def start(self, request: Any) -> None:
-        """Release a request: to a process of our turn if there is one."""
+    def start(self, request: Any, failed: Callable[[Exception], None]) -> None:
+        """Release a request: to a process of our turn if there is one.
+
+        Args:
+            request: one of those held.
+            failed: called later with an error that comes after this has returned.
+
+        Raises:
+            Exception: any of the pool's.
+        """
 
     def has_accepted(self, request: Any) -> bool:
         """Whether a request began to run although `start` has ended in an error. Else it may be started again."""
@@ -88,8 +96,11 @@ class Pool(Protocol):
 class WorkerPool(Pool, Protocol):
     """What else a worker knows of its pool."""
 
-    def listen(self, ended: Callable[[float], None], ready: Callable[[], None]) -> None:
-        """Call `ended` with the run time of each released task, in any thread; `ready` when a turn has come."""
+    def listen(self, ended: Callable[[float], None], ready: Callable[[], None], call: Callable[..., None]) -> None:
+        """Call `ended` with the run time of each released task, in any thread; `ready` when a turn has come.
+
+        `call` runs what else has to be in the worker's loop.
+        """
 
     def show(self, request: Any) -> None:
         """Let Celery's commands find a held request."""

@@ -300,16 +300,28 @@ class Scheduler:
         """Start the next held request. One that cannot be started is put off, so that the others can."""
         request = lane.held.popleft()
         try:
-            self._pool.start(request)
+            self._pool.start(request, partial(self._failed, lane, request))
         except self._faults.passing:
             raise
         except Exception as exc:
-            self._faults.note("starting a task", exc, lane.name)
-            if not self._pool.has_accepted(request):
-                self.missed += 1
-                lane.put_off(request, self._monotonic())
+            if self._put_off(lane, request, exc):
                 return
         lane.forget(request)
+
+    def _put_off(self, lane: Lane, request: Any, error: Exception) -> bool:
+        """Try a request again that could not be started; returns whether it has not begun nevertheless."""
+        self._faults.note("starting a task", error, lane.name)
+        if self._pool.has_accepted(request):
+            return False
+        self.missed += 1
+        lane.put_off(request, self._monotonic())
+        return True
+
+    def _failed(self, lane: Lane, request: Any, error: Exception) -> None:
+        """A request that had gone to the pool could not be started after all."""
+        if self._put_off(lane, request, error):
+            self.busy[lane.name] = lane
+            self._touch(lane)
 
     def is_gone(self, lane: Lane, request: Any) -> bool:
         """Whether a held request is to leave the queue: it must not run any more, or cannot be asked and is put off.

@@ -128,7 +128,7 @@ class Engine:
         self._last_held = float("-inf")
         #: What was held when the connection to the broker was lost, or the worker began to end.
         self.dropped: list[HeldRequest] = []
-        pool.listen(self._ended, self.pump)
+        pool.listen(self._ended, self.pump, self._run)
 
     @property
     def last_held(self) -> float:

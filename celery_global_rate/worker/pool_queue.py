@@ -14,6 +14,9 @@ from typing import Any
 
 #: The wait for a process is a moving average of about this many claims.
 CLAIMS_KNOWN = 5
+#: Others wait in a queue, although nobody does now, if somebody did so long ago, in seconds: the greenlet that takes
+#: messages waits there itself, and is away from it between two of them.
+MOMENT_S = 0.1
 
 
 class SemaphoreLine:
@@ -118,33 +121,42 @@ class PoolQueue:
         free: the pool's processes without a task; negative by the number of tasks that wait.
         on_deck: how many of these are ours.
         most: how many of ours may wait there.
+        monotonic: the clock, in seconds.
 
     Attributes:
         in_front: always 0: no process is kept, so nobody has to be let past.
         wait_s: always 0: what is released is in the queue at once.
-        ready: never called; the scheduler looks again by itself.
+        ready: called when there are places at last: a slot may have been due before.
     """
 
     in_front = 0
     wait_s = 0.0
 
-    def __init__(self, free: Callable[[], int], on_deck: Callable[[], int], most: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        free: Callable[[], int],
+        on_deck: Callable[[], int],
+        most: Callable[[], int],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.ready: Callable[[], None] = lambda: None
         self._free = free
         self._on_deck = on_deck
         self._most = most
+        self._monotonic = monotonic
         self._places = 0
+        self._crowded_at = float("-inf")
 
     @property
     def turns(self) -> int:
         """How many tasks may go into the queue in their slots, which nobody has to announce."""
-        if self._free() >= 0:  # nobody waits there while a process is free
-            return 0
-        return max(0, min(self._places, self._most() - self._on_deck()))
+        return max(0, min(self._places, self._most() - self._on_deck())) if self._is_crowded else 0
 
     def line_up(self, places: int, wanted: int) -> None:
         """Have so many places. Nothing is claimed ahead of a slot, so what is wanted by now makes no difference."""
-        self._places = places
+        turns, self._places = self.turns, places
+        if not turns and self.turns:
+            self.ready()
 
     def take(self) -> None:
         """Use the turn for the task that is released next."""
@@ -155,3 +167,11 @@ class PoolQueue:
     def clear(self) -> None:
         """Forget the places."""
         self._places = 0
+
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether others wait in the queue, or did a moment ago. Nobody does while a process is free."""
+        free, now = self._free(), self._monotonic()
+        if free < 0:
+            self._crowded_at = now
+        return free <= 0 and now - self._crowded_at <= MOMENT_S

@@ -153,6 +153,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         self._queues.forget()
         if self._thread:
             self._thread.stop(self.engine.detach)
+            self._pool.wait_for_starts()
         elif consumer.hub:
             self.engine.detach(consumer.hub)
 

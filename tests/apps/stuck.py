@@ -6,6 +6,7 @@ with it every look at the pool's pace ended in a TypeError.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from celery_global_rate.broker.held_request import HeldRequest
@@ -16,16 +17,16 @@ _start, _slots = CeleryPool.start, Capacity.slots
 _failed: list[str] = []
 
 
-def start(self: CeleryPool, held: HeldRequest) -> None:
+def start(self: CeleryPool, held: HeldRequest, failed: Callable[[Exception], None]) -> None:
     request = held.request
     on_failure = request.on_failure
 
-    def failed(*args: Any, **kwargs: Any) -> Any:
+    def noted(*args: Any, **kwargs: Any) -> Any:
         _failed.append(request.id)
         return on_failure(*args, **kwargs)
 
-    request.on_failure = failed
-    _start(self, held)
+    request.on_failure = noted
+    _start(self, held, failed)
 
 
 def slots(self: Capacity, *args: Any, **kwargs: Any) -> int:

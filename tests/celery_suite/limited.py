@@ -6,6 +6,7 @@ It counts what workers in this process receive and what goes to the pool in a sl
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from celery.signals import task_received, worker_init
@@ -46,10 +47,10 @@ from celery_global_rate.worker.pool import CeleryPool  # noqa: E402
 start = CeleryPool.start
 
 
-def count_released(self: CeleryPool, held: HeldRequest) -> None:
+def count_released(self: CeleryPool, held: HeldRequest, failed: Callable[[Exception], None]) -> None:
     """In place of `CeleryPool.start`."""
     Count.released += 1
-    start(self, held)
+    start(self, held, failed)
 
 
 CeleryPool.start = count_released  # type: ignore[method-assign]

@@ -178,7 +178,7 @@ class Worker:
     def line_up(self, places: int, wanted: int) -> None:
         self.line.line_up(places, wanted)
 
-    def start(self, request: Any) -> None:
+    def start(self, request: Any, failed: Callable[[Exception], None]) -> None:
         self.releases.append((self.world.now, request))
         self.line.take()
         self._send(request)

@@ -67,9 +67,9 @@ class Faulty(Worker):
         self.fail("is_gone", str(request[0]))
         return super().is_gone(request)
 
-    def start(self, request: Any) -> None:
+    def start(self, request: Any, failed: Callable[[Exception], None]) -> None:
         self.fail("start", request[0])
-        super().start(request)
+        super().start(request, failed)
 
     def reserve(self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[..., None]) -> None:
         self.fail("reserve", name)
@@ -165,10 +165,10 @@ def test_a_request_that_cannot_be_started_lets_the_others_pass_and_comes_again()
     worker = Worker(world, "w", 4)
     start = worker.start
 
-    def fail_or_start(request: Any) -> None:
+    def fail_or_start(request: Any, failed: Callable[[Exception], None]) -> None:
         if request in (0, 1, 2) and world.now < 3:
             raise PlantedError
-        start(request)
+        start(request, failed)
 
     worker.start = fail_or_start  # type: ignore[method-assign]
     lane = Lane("t", own("t", Limit.parse("10/s")))
@@ -181,6 +181,31 @@ def test_a_request_that_cannot_be_started_lets_the_others_pass_and_comes_again()
     assert 3 <= worker.releases[7][0] <= 3 + LONGEST_PAUSE_S + 0.3
     assert lane.is_idle
     assert not lane._retries
+
+
+def test_a_request_that_fails_on_its_way_to_the_pool_comes_again() -> None:
+    """As a release does that has waited for a greenlet: 0.2 s after it went there, when nothing else is held."""
+    world = model_world()
+    worker = Worker(world, "w", 4)
+    start, released = worker.start, []
+
+    def start_or_fail_later(request: Any, failed: Callable[[Exception], None]) -> None:
+        released.append(request)
+        if released.count(1) == 1 == request:
+            world.after(0.2, partial(failed, PlantedError()))
+        else:
+            start(request, failed)
+
+    worker.start = start_or_fail_later  # type: ignore[method-assign]
+    lane = Lane("t", own("t", Limit.parse("10/s")))
+    fill(worker, lane, range(2))
+    world.run(3)
+
+    assert released == [0, 1, 1]
+    assert [request for _, request in worker.releases] == [0, 1]
+    assert worker.releases[1][0] <= 0.1 + 0.2 + 2 * FIRST_PAUSE_S + 0.2
+    assert worker.scheduler.missed == 1
+    assert lane.is_idle
 
 
 def test_what_is_put_off_is_held_and_goes_with_the_others() -> None:

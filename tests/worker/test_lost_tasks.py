@@ -44,7 +44,7 @@ def lost_request(pool: CeleryPool, has_begun: bool) -> weakref.ref[Request]:
     )
     message.content_type = message.content_encoding = None
     request = Request(message, app=application("memory://"), on_ack=lambda *args: None, hostname="seams@lab")
-    pool.start(HeldRequest(request, Arrival(None, 0, 0.0), 0.0))
+    pool.start(HeldRequest(request, Arrival(None, 0, 0.0), 0.0), lambda error: None)
     if has_begun:
         request.on_accepted(1, 1.0)
     state.task_ready(request)

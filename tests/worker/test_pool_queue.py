@@ -5,7 +5,7 @@ from __future__ import annotations
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
 from celery_global_rate.scheduling.capacity import MOST_PLACES
-from celery_global_rate.worker.pool_queue import PoolQueue, SemaphoreLine
+from celery_global_rate.worker.pool_queue import MOMENT_S, PoolQueue, SemaphoreLine
 
 
 class Pool:
@@ -150,3 +150,28 @@ def test_a_queue_inside_the_pool_takes_so_many_and_only_where_others_wait() -> N
     assert turns == {(0, 0): 0, (-1, 0): 2, (-2, 1): 1, (-3, 2): 0, (1, 0): 0}
     assert for_one == 1
     assert queue.turns == 0
+
+
+def test_others_that_waited_in_the_queue_a_moment_ago_come_back() -> None:
+    """The greenlet that takes messages is away between two of them; after longer than that, nobody waits there."""
+    free, now = -1, 100.0
+    queue = PoolQueue(lambda: free, lambda: 0, lambda: 2, lambda: now)
+    queue.line_up(5, 0)
+    waiting = queue.turns
+    free, now = 0, now + MOMENT_S / 2
+    a_moment_ago = queue.turns
+    now += MOMENT_S
+    long_ago = queue.turns
+
+    assert (waiting, a_moment_ago, long_ago) == (2, 2, 0)
+
+
+def test_a_slot_that_found_no_place_in_the_queue_is_looked_at_again_once_there_are_places() -> None:
+    """It may be due already; and once is enough."""
+    queue = PoolQueue(lambda: -1, lambda: 0, lambda: 2)
+    calls: list[int] = []
+    queue.ready = lambda: calls.append(queue.turns)
+    for places in (0, 3, 3, 4):
+        queue.line_up(places, 0)
+
+    assert calls == [2]
