@@ -10,6 +10,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from itertools import permutations
 from math import ceil
+from pathlib import Path
+from textwrap import dedent
 from typing import Any, NamedTuple
 
 import pytest
@@ -337,6 +339,36 @@ def test_a_thousand_tasks_and_a_hundred_buckets_are_checked_in_a_second() -> Non
     assert time.process_time() - begin < 5
 
 
+def test_the_manual_has_the_example_and_the_errors_as_they_are() -> None:
+    manual = (Path(__file__).parents[1] / "docs" / "configuration.rst").read_text()
+    chapter = manual.split("``global_rate_buckets``\n~~~~")[1].split("\n----")[0]
+    app = application(None)
+    exec(dedent(chapter.split("code-block:: python\n")[1].split("\nA dictionary")[0]), {"app": app})
+    assert read_named_buckets(app.conf) == read({"crm-api": CRM})
+
+    two = ["10/s", {"rate": "1000/h", "burst": 100}]
+    full = {name: {"rate": two, "queues": ["crm"]} for name in "abc"}
+    wrong: list[Any] = [
+        [],
+        {"crm api": CRM},
+        {"crm.sync": CRM},
+        {"crm-api": {"rate": "1/s", "task": ["crm.*"]}},
+        {"crm-api": {**CRM, "burst": 5}},
+        {"crm-api": {**CRM, "rate": "10/x"}},
+        {"crm-api": {**CRM, "rate": None}},
+        {"crm-api": {**CRM, "rate": ["10/s", "1000/h"]}},
+        {"crm-api": {**CRM, "tasks": "crm.*"}},
+        {"crm-api": {"rate": "1/s"}},
+        full,
+    ]
+    errors = []
+    for buckets in wrong:
+        with pytest.raises(ImproperlyConfigured) as refused:
+            check_against_tasks(read(buckets), ["crm.sync"], lambda task: DECLARED)
+        errors.append(f"   {refused.value}")
+    assert chapter.split("Errors::\n\n")[1].split("\n\n")[0].splitlines() == errors
+
+
 # Random configurations, and what they mean by the contract alone.
 
 TASKS = ["crm.sync", "crm.push", "mail.send", "mail", "report", "celery.chord_unlock", "celery.backend_cleanup"]
@@ -390,7 +422,7 @@ def a_rate(chance: random.Random) -> tuple[Any, int]:
 
 def an_entry(chance: random.Random) -> tuple[dict[str, Any], Meant]:
     """Mostly with larger bursts for slower rates, as it has to be."""
-    rates = [a_rate(chance) for _ in range(chance.choice([1, 1, 2, 2, 3]))]
+    rates = [a_rate(chance) for _ in range(chance.choice([1, 1, 1, 2, 2, 3, 4]))]
     bursts = [chance.choice(BURSTS) for _ in rates]
     if chance.random() < 0.9:
         rates.sort(key=lambda it: it[1])
@@ -490,7 +522,7 @@ def test_a_random_configuration_is_refused_by_bucket_and_field_or_means_what_it_
         for name, bucket in meant.items():
             assert [(limit.exact_ps, limit.burst) for limit in named[name].limits] == bucket.limits
             by_interval = [interval for interval, _ in sorted(bucket.limits)]
-            windows = ["smooth", "smooth2", "smooth3"]
+            windows = ["smooth", "smooth2", "smooth3", "smooth4"]
             assert list(named[name].windows) == [windows[by_interval.index(it)] for it, _ in bucket.limits]
             for task in TASKS:
                 for queue in (None, *QUEUES):
