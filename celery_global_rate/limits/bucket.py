@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from urllib.parse import unquote
 
 from .limit import Limit
 
@@ -16,7 +17,7 @@ class Bucket:
 
     Attributes:
         name: of a task, or of a named bucket: what operators set is set by it.
-        window: which limit of that name; empty for a task's own.
+        window: which limit of that name, and for which value of its key; empty for a task's own.
         limit: its rate and burst.
         is_crossed: whether lanes with other limits count there as well: free slots that one of them has to skip are
             kept for the others.
@@ -26,6 +27,21 @@ class Bucket:
     window: str
     limit: Limit
     is_crossed: bool = False
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """What tells it from other buckets."""
+        return self.name, self.window
+
+    @property
+    def value(self) -> str | None:
+        """The value of its key; None if it has none."""
+        _, has_value, value = self.window.partition(":")
+        return unquote(value) if has_value else None
+
+    def of(self, value: str | None) -> Bucket:
+        """The bucket for a value of the key, as a part of a Redis key; itself without one."""
+        return self if value is None else replace(self, window=f"{self.window}:{value}")
 
 
 def own(name: str, limit: Limit | None) -> tuple[Bucket, ...]:

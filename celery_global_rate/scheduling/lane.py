@@ -66,6 +66,8 @@ class Lane:
         binding: the bucket that sets the next slot, by the last answer; None if there is no bucket.
         limit: its limit.
         usable_s: how long after its slot a release may begin under each of its limits, in seconds.
+        waits_at: the buckets that other lanes share, as far as it has to wait there.
+        most_wanted: so many slots of them it may ask for at once.
         waiting: workers that wait on it, this one among them, by the last answer.
         next_us: the next slot that was free then, on the Redis clock (epoch us).
         floor_us: before it, on the Redis clock (epoch us), nothing is released; 0 for no such time.
@@ -100,6 +102,8 @@ class Lane:
         slowest = max(buckets, key=lambda bucket: bucket.limit.interval_s, default=None)
         self.binding, self.limit = slowest, slowest.limit if slowest else None
         self.usable_s = min((bucket.limit.usable_s for bucket in buckets), default=float("inf"))
+        self.waits_at = tuple(bucket for bucket in buckets if bucket.is_crossed)
+        self.most_wanted = sys.maxsize
 
     @property
     def reservation(self) -> SlotsInHand | None:
@@ -185,7 +189,8 @@ class Lane:
         """How many slots an answer can have at the most, by the last one: those up to the horizon, and a burst."""
         is_ready = not self.ahead_s(clock, now)
         limits = [bucket.limit for bucket in self.buckets]
-        return min((limit.burst if is_ready else 1) + int(HORIZON_S / limit.interval_s) for limit in limits)
+        most = min((limit.burst if is_ready else 1) + int(HORIZON_S / limit.interval_s) for limit in limits)
+        return min(most, self.most_wanted)
 
     def ahead_s(self, clock: RedisClock, now: float) -> float:
         """How far ahead the next slot lies that the last answer left, in seconds, up to H; 0 if it lies ready."""

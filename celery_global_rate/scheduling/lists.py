@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .agenda import Agenda
+from .gates import Gates
 from .lane import Lane
 from .ordered import Ordered
 from .totals import Share, Totals
@@ -12,24 +13,26 @@ class Lists:
     """The lanes by what they wait for, so that a turn finds those that it concerns without a look at the others.
 
     Attributes:
-        busy: all that hold something or wait for an answer, by their names.
+        busy: all that hold something or wait for an answer.
         touched: something has happened to these. One leaves only when it has been looked at.
         ready: these have a due slot, or no limit any more, and wait for a process.
         askers: these want slots and have no call under way: the longest wait first.
         in_hand: these have slots in hand, due or not.
         claimants: by the next slot: for these a process may have to be kept.
+        gates: where those that want slots wait for others that want them as well.
         agenda: when something is due for a lane.
         totals: over all of them.
     """
 
     def __init__(self) -> None:
-        self.busy: dict[str, Lane] = {}
+        self.busy: dict[Lane, None] = {}
         self.touched: dict[Lane, None] = {}
         self.ready: dict[Lane, None] = {}
         self.in_hand: dict[Lane, None] = {}
         self.askers = Ordered()
         self.claimants = Ordered()
         self.agenda: Agenda[Lane] = Agenda()
+        self.gates = Gates()
         self.totals = Totals()
 
     @property
@@ -37,10 +40,14 @@ class Lists:
         """Those that may have something to do, the longest wait first."""
         return sorted({**self.ready, **self.touched}, key=lambda lane: lane.waiting_since)
 
-    def touch_due(self, now: float) -> None:
-        """Something is due for these."""
+    def touch_due(self, now: float) -> bool:
+        """Something is due for these: a look, or their turn at a gate. Returns whether there was such a turn."""
         for lane in self.agenda.due(now):
             self.touched[lane] = None
+        through = self.gates.open_due(now)
+        for lane in through:
+            self.askers.put(lane, lane.waiting_since)
+        return bool(through)
 
     def put(self, lane: Lane, now: float, is_ready: bool, next_at: float) -> bool:
         """Put a lane where it belongs.
@@ -71,8 +78,11 @@ class Lists:
         self.agenda.set(lane, next_at)
         if lane.call is not None or now < lane.ask_at or unprovided <= 0:
             self.askers.discard(lane)
+            self.gates.leave(lane)
             return False
         is_new = lane not in self.askers
+        if is_new and self.gates.keep(lane):
+            return False
         self.askers.put(lane, lane.waiting_since)
         return is_new
 
@@ -84,15 +94,15 @@ class Lists:
 
     def drop(self, lane: Lane) -> None:
         """A lane waits for nothing any more."""
-        self.busy.pop(lane.name, None)
+        self.busy.pop(lane, None)
         self._take_out(lane)
         self.agenda.drop(lane)
         self.totals.drop(lane)
 
     def clear(self) -> list[Lane]:
         """Drop all of them; returns those that were busy."""
-        lanes = list(self.busy.values())
-        for each in (self.busy, self.touched, self.ready, self.in_hand, self.agenda, self.totals):
+        lanes = list(self.busy)
+        for each in (self.busy, self.touched, self.ready, self.in_hand, self.agenda, self.totals, self.gates):
             each.clear()
         self.askers.clear()
         self.claimants.clear()
@@ -116,4 +126,5 @@ class Lists:
         self.ready.pop(lane, None)
         self.in_hand.pop(lane, None)
         self.askers.discard(lane)
+        self.gates.leave(lane)
         self.claimants.discard(lane)

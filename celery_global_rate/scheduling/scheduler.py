@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from operator import le
 from typing import Any
@@ -13,6 +13,7 @@ from ..limits.reservation import SlotsInHand, SlotSource
 from ..limits.timing import HORIZON_S
 from .capacity import FULL_POOL_POLL_S, Capacity, Pool
 from .faults import Faults
+from .gates import FOLLOW_S
 from .lane import FEW, Call, Lane, Leaving
 from .lists import Lists
 from .pace import MOST_CALLS, Pace
@@ -79,8 +80,8 @@ class Scheduler:
         self._is_pumping = self._is_again = False
 
     @property
-    def busy(self) -> dict[str, Lane]:
-        """The lanes that hold something or wait for an answer, by their names."""
+    def busy(self) -> Collection[Lane]:
+        """The lanes that hold something or wait for an answer."""
         return self._lists.busy
 
     @property
@@ -91,7 +92,7 @@ class Scheduler:
     @property
     def requests(self) -> list[Any]:
         """All of them."""
-        return [request for lane in self.busy.values() for request in lane.requests]
+        return [request for lane in self.busy for request in lane.requests]
 
     @property
     def leaving(self) -> list[Lane]:
@@ -103,8 +104,8 @@ class Scheduler:
         """Take a request in. It is released at once if its lane has no limit."""
         now = self._monotonic()
         lane.hold(request, now)
-        is_expected = lane.name in self.busy and (lane.call is not None or now < lane.ask_at)
-        self.busy[lane.name] = lane
+        is_expected = lane in self.busy and (lane.call is not None or now < lane.ask_at)
+        self._lists.busy[lane] = None
         if lane.limit is None or not is_expected:
             self._lists.touched[lane] = None
             self.pump()
@@ -127,7 +128,7 @@ class Scheduler:
     def take_out(self, is_meant: Callable[[Any], bool]) -> list[Any]:
         """Take requests out of their lanes, to be held in others."""
         taken = []
-        for lane in self.busy.values():
+        for lane in self.busy:
             if meant := [request for request in lane.held if is_meant(request)]:
                 lane.held.remove(meant)
                 self._lists.touched[lane] = None
@@ -136,7 +137,7 @@ class Scheduler:
 
     def let_go(self) -> None:
         """Give all slots in hand back."""
-        for lane in self.busy.values():
+        for lane in self.busy:
             self._let_go(lane)
             self._lists.touched[lane] = None
 
@@ -185,15 +186,15 @@ class Scheduler:
                 self._faults.guard("lining up for the pool", self._line_up)
         finally:
             self._is_pumping = False
-        self._next_at = min(self._lists.agenda.next_at, self._ask_at, self._claim_at)
+        self._next_at = min(self._lists.agenda.next_at, self._lists.gates.next_at, self._ask_at, self._claim_at)
         if self.busy:
             self._wake(self._monotonic() if self._is_again or self._lists.touched else self._next_at)
         self._cover_held()
 
     def _look_at_all(self) -> None:
         """Look at each lane that may have something to do, the longest wait first."""
-        self._lists.touch_due(self._monotonic())
-        self._is_asking = self._is_asking or bool(self._lists.touched)
+        has_turn = self._lists.touch_due(self._monotonic())
+        self._is_asking = self._is_asking or has_turn or bool(self._lists.touched)
         self._capacity.is_far = not self._lists.totals.near
         for lane in self._lists.to_look_at:
             self._attempt(lane, "releasing tasks", self._look)
@@ -426,6 +427,17 @@ class Scheduler:
             lane.ask_at = now  # it is known now, and the limit is the same
         else:
             lane.granted(reservation, call, self._limiter.clock, now, self._chance())
+            if reservation.binds is not None and lane.binding and lane.binding.is_crossed:
+                self._lists.gates.close(lane, self._opens_at(lane, now))
+                lane.ask_at = now
+
+    def _opens_at(self, lane: Lane, now: float) -> float:
+        """When lanes may ask again for the limit that has stopped this one: if it is slow, soon after its next slot."""
+        assert lane.limit is not None
+        if lane.limit.interval_s < HORIZON_S / 4:
+            return max(lane.ask_at, now + FOLLOW_S)
+        enters = self._limiter.clock.reached(lane.next_us) - HORIZON_S
+        return min(lane.ask_at, max(now, enters) + HORIZON_S / 4 * self._chance())
 
     def _let_go(self, lane: Lane) -> None:
         for reservation in lane.let_go():

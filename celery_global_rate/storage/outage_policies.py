@@ -128,19 +128,19 @@ class Share:
         )
         if granted.count:
             for bucket, own_ps in intervals_ps.items():
-                self._next_us[bucket.name, bucket.window] = granted.end_us - -own_ps // PS_PER_US
+                self._next_us[bucket.place] = granted.end_us - -own_ps // PS_PER_US
         return granted
 
     def _next(self, bucket: Bucket, now_us: int, interval_ps: int) -> int:
         """This worker's next slot of a bucket; the first one is drawn."""
         drawn_us = now_us + math.ceil(self._chance() * interval_ps / PS_PER_US)
-        return self._next_us.setdefault((bucket.name, bucket.window), drawn_us)
+        return self._next_us.setdefault(bucket.place, drawn_us)
 
     def give_back(self, buckets: tuple[Bucket, ...], reservation: SlotsInHand) -> None:
         """The next slot is the first that is left."""
         for bucket in buckets:
-            next_us = self._next_us.get((bucket.name, bucket.window), reservation.due_us)
-            self._next_us[bucket.name, bucket.window] = min(reservation.due_us, next_us)
+            next_us = self._next_us.get(bucket.place, reservation.due_us)
+            self._next_us[bucket.place] = min(reservation.due_us, next_us)
 
 
 #: How the policy of each name is made, of the workers that share the limits, the clock and what draws from [0, 1).

@@ -156,7 +156,8 @@ def test_an_error_stays_where_it_happened(place: str, lasts: bool, caplog: pytes
 
 def reconfigure(worker: Faulty, limit: Limit | None) -> None:
     """Change the limit of the first lane, with slots in hand."""
-    worker.scheduler.configure(worker.scheduler.busy[BROKEN], own(BROKEN, limit))
+    (broken,) = (lane for lane in worker.scheduler.busy if lane.name == BROKEN)
+    worker.scheduler.configure(broken, own(BROKEN, limit))
 
 
 def test_a_request_that_cannot_be_started_lets_the_others_pass_and_comes_again() -> None:
