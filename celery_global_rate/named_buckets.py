@@ -16,10 +16,19 @@ from celery.exceptions import ImproperlyConfigured
 from .limits.limit import AS_BUCKET, Limit, Limits, spelled
 from .settings import BUCKETS as SETTING
 
-FIELDS = ("rate", "tasks", "queues")
+FIELDS = ("rate", "tasks", "queues", "key")
 RATE_FIELDS = ("rate", "burst")
 #: The most limits of one named bucket, and of all that one request may have to pass.
 MOST_LIMITS, MOST_PASSED = 4, 6
+
+#: What a key begins with that is the name of a header, and not of an argument.
+HEADERS = "headers."
+#: Headers that Celery sets itself, with another value for each message or none that tells tenants apart.
+CELERYS_HEADERS = (
+    *("lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id"),
+    *("parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers"),
+    *("stamps", "compression"),
+)
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -33,12 +42,15 @@ class NamedBucket:
         limits: one or several, in the order in which they are written.
         tasks: names of tasks, and patterns with `*`, `?` and `[...]`.
         queues: names of queues.
+        key: an argument by its name, or `headers.` and the name of a header: there is one bucket for each value of it.
+            None if all requests share one.
     """
 
     name: str
     limits: Limits
     tasks: tuple[str, ...]
     queues: tuple[str, ...]
+    key: str | None = None
 
     @property
     def windows(self) -> tuple[str, ...]:
@@ -58,13 +70,14 @@ class NamedBucket:
     def digest(self) -> str:
         """A short text that is equal in two workers if they have the same configuration of it."""
         limits = [(limit.exact_ps, limit.burst) for limit in self.limits]
-        text = json.dumps([limits, sorted(self.tasks), sorted(self.queues)])
+        text = json.dumps([limits, sorted(self.tasks), sorted(self.queues), self.key])
         return hashlib.sha1(text.encode()).hexdigest()[:12]
 
     def __str__(self) -> str:
         parts = (f"{kind} {', '.join(names)}" for kind, names in (("tasks", self.tasks), ("queues", self.queues)))
         covered = "; ".join(part for part, names in zip(parts, (self.tasks, self.queues)) if names)
-        return f"{self.name} at {spelled(self.limits)} ({covered})"
+        per = f" per {self.key}" if self.key else ""
+        return f"{self.name} at {spelled(self.limits)}{per} ({covered})"
 
 
 def matches(task: str, pattern: str) -> bool:
@@ -137,7 +150,7 @@ def _read(name: object, entry: object) -> NamedBucket:
     tasks, queues = (_names(name, field, entry.get(field)) for field in ("tasks", "queues"))
     if not tasks and not queues:
         raise _error(name, "tasks", entry.get("tasks"), "name the tasks, or the queues, that it is for")
-    return NamedBucket(name, limits, tasks, queues)
+    return NamedBucket(name, limits, tasks, queues, _key(name, entry.get("key")))
 
 
 def _limits(name: str, rates: object) -> Limits:
@@ -176,6 +189,16 @@ def _names(name: str, field: str, names: object) -> tuple[str, ...]:
     if len(found) < max(1, len(listed)):
         raise _error(name, field, names, f"use a list of the names of {field}, with one name at least")
     return found
+
+
+def _key(name: str, key: object) -> str | None:
+    if key is None:
+        return None
+    if not isinstance(key, str) or not key.removeprefix(HEADERS):
+        raise _error(name, "key", key, f"use the name of an argument, or {HEADERS!r} and the name of a header")
+    if key.startswith(HEADERS) and key[len(HEADERS) :] in CELERYS_HEADERS:
+        raise _error(name, "key", key, "that header is Celery's own: use one that the application sets")
+    return key
 
 
 def _refuse_unknown(name: str, entry: Mapping[Any, Any], fields: Iterable[str], within: str = "") -> None:

@@ -99,7 +99,7 @@ def rate_held(state: Any, **kwargs: Any) -> Any:
         return nok(OFF)
     clock, now = step.engine.limiter.clock, time.monotonic()
     lanes = defaultdict(list)
-    for lane in list(step.engine.scheduler.busy.values()):  # at once: the loop may be in another thread
+    for lane in list(step.engine.scheduler.busy):  # at once: the loop may be in another thread
         if lane.held_count:
             lanes[lane.held_by].append(lane)
     return {

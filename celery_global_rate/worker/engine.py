@@ -35,6 +35,7 @@ from ..storage.scripts import news_channel
 from ..version import __version__
 from .chores import Chores
 from .dismissals import Dismissals
+from .keys import key_value
 from .lanes import Lanes
 from .loop import Alarm, Waker
 from .override_feed import OverrideFeed
@@ -100,7 +101,7 @@ class Engine:
             settings.max_held,
             queues,
             lambda: self.scheduler.held,
-            lambda: self.scheduler.busy.values(),
+            lambda: self.scheduler.busy,
             clock,
             time.monotonic,
         )
@@ -108,7 +109,7 @@ class Engine:
         self.scheduler = Scheduler(
             pool, self.limiter, self._alarm.set, self._cover, time.monotonic, random.random, self._faults
         )
-        sweep = Sweep(lambda: self.scheduler.busy.values(), self.scheduler.is_gone, time.monotonic)
+        sweep = Sweep(lambda: self.scheduler.busy, self.scheduler.is_gone, time.monotonic)
         dismissals = Dismissals(
             lambda: self.scheduler.leaving, pool.dismiss, self.scheduler.left, self._faults, time.monotonic
         )
@@ -263,7 +264,7 @@ class Engine:
                 self.scheduler.hold(self._lane(request), request)
 
     def _lane(self, request: HeldRequest) -> Lane:
-        return self.lanes.lane(request.task_name, request.queue_name)
+        return self.lanes.lane(request.task_name, request.queue_name, partial(key_value, request.request))
 
     def _hold(self, request: HeldRequest) -> None:
         self._faults.guard("lending prefetch slots", self._credit.received)

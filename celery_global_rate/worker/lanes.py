@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import zip_longest
 from operator import attrgetter
-from typing import Protocol
+from typing import NamedTuple, Protocol
+from weakref import WeakValueDictionary
 
 from ..limits.bucket import OWN, Bucket
 from ..limits.limit import Limits
 from ..named_buckets import NamedBucket
 from ..scheduling.lane import Lane
+
+
+class Identity(NamedTuple):
+    """What requests have in common that wait in one lane.
+
+    Attributes:
+        names: whose limits they pass.
+        values: what they say of the key of each; empty where none has a key.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[str | None, ...]
 
 
 class LimitsInForce(Protocol):
@@ -23,7 +37,8 @@ class Lanes:
     """The lanes of a worker. Requests that pass the same limits wait in one.
 
     Those of a task have the task's own limit first, and then the named buckets for the task or its queue in the order
-    of the configuration. A limit that an operator has set for a task without one is its own as well.
+    of the configuration; of one with a key, that for the value. A limit that an operator has set for a task without one
+    is its own as well.
 
     Args:
         named: the named buckets of the application.
@@ -49,7 +64,10 @@ class Lanes:
         self._overrides = overrides
         self._put_in_force = put_in_force
         self._queues = frozenset(queue for bucket in named.values() for queue in bucket.queues)
-        self._lanes: dict[tuple[str, ...], Lane] = {}
+        self._keys = {name: bucket.key for name, bucket in named.items() if bucket.key}
+        self._lanes: dict[Identity, Lane] = {}
+        #: Those for values of a key, as long as something is held in them: there may be any number.
+        self._lanes_of_values: WeakValueDictionary[Identity, Lane] = WeakValueDictionary()
         self._names: dict[tuple[str, str | None], tuple[str, ...]] = {}
         self._crossed: frozenset[str] = frozenset()
 
@@ -67,13 +85,23 @@ class Lanes:
             self._names[key] = names
         return names
 
-    def lane(self, task: str, queue: str | None) -> Lane:
-        """Where such a request waits. Called in the loop."""
+    def lane(self, task: str, queue: str | None, value: Callable[[str], str | None]) -> Lane:
+        """Where such a request waits. Called in the loop.
+
+        Args:
+            task: its name.
+            queue: that it came from.
+            value: what the request says of a key, as a part of a Redis key; None if it says nothing.
+        """
         names = self.names(task, queue)
-        lane = self._lanes.get(names)
+        values = tuple(value(key) if (key := self._keys.get(name)) else None for name in names) if self._keys else ()
+        identity = Identity(names, values)
+        has_values = any(it is not None for it in values)
+        lanes = self._lanes_of_values if has_values else self._lanes
+        lane = lanes.get(identity)
         if lane is None:
-            lane = self._lanes[names] = Lane(" + ".join(names), (), attrgetter("rank"))
-            self._configure(names, lane)
+            lane = lanes[identity] = Lane(" + ".join(names), (), attrgetter("rank"))
+            self._configure(identity, lane)
         return lane
 
     def declare(self, task: str, limits: Limits) -> bool:
@@ -94,24 +122,30 @@ class Lanes:
         crossed = self._find_crossed()
         changed = {name} | (crossed ^ self._crossed)
         self._crossed = crossed
-        for names, lane in self._lanes.items():
-            if not changed.isdisjoint(names):
-                self._configure(names, lane)
+        for identity, lane in (*self._lanes.items(), *self._lanes_of_values.items()):
+            if not changed.isdisjoint(identity.names):
+                self._configure(identity, lane)
 
-    def _configure(self, names: tuple[str, ...], lane: Lane) -> None:
+    def _configure(self, identity: Identity, lane: Lane) -> None:
         buckets: list[Bucket] = []
         latest_floor_us = 0
-        for name in names:
+        for name, value in zip_longest(*identity):
             limits, floor_us = self._overrides.in_force(name, self.declared[name])
             latest_floor_us = max(latest_floor_us, floor_us)
             windows = self.named[name].windows if name in self.named else (OWN,)
-            buckets += (Bucket(name, *it, name in self._crossed) for it in zip(windows, limits))
+            buckets += (Bucket(name, *it, name in self._crossed).of(value) for it in zip(windows, limits))
         self._put_in_force(lane, tuple(buckets), latest_floor_us)
 
     def _find_crossed(self) -> frozenset[str]:
-        """The named buckets that requests pass in more than one lane."""
+        """The names whose limits requests pass in more than one lane: beside other names, or values of other keys."""
         if not self.named:
             return self._crossed
         queues = (None, *self._queues)
-        all_names = {self.names(task, queue) for task in self._tasks() for queue in queues}
-        return frozenset(name for name in self.named if sum(name in names for names in all_names) > 1)
+        together = {self.names(task, queue) for task in self._tasks() for queue in queues}
+
+        def is_crossed(name: str) -> bool:
+            beside = [names for names in together if name in names]
+            keys = {self._keys.get(other) for names in beside for other in names} - {None, self._keys.get(name)}
+            return len(beside) > 1 or bool(keys)
+
+        return frozenset(filter(is_crossed, {name for names in together for name in names}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain, count, islice
 from operator import itemgetter
@@ -14,14 +15,15 @@ from ..limits.duration import format_duration
 from ..limits.limit import Limits, spelled
 from ..limits.override import LimitOverride, Origin, Override, Pause
 from ..limits.redis_clock import RedisClock
-from ..named_buckets import NamedBucket, matches
+from ..named_buckets import HEADERS, NamedBucket, matches
 from ..scheduling.lane import Lane
+from .keys import has_argument
 
 logger = logging.getLogger(__name__)
 
 #: How many limited tasks are named at the start of a worker; the others are counted.
 NAMED = 10
-#: How many held tasks of a bucket are listed.
+#: How many held tasks of a name are listed, and how many values of its key: those for which most is held.
 LISTED = 20
 
 
@@ -59,18 +61,30 @@ def announce(declared: Mapping[str, Limits], unlimited: set[str], overrides: Ove
                 _announce_pause(name, pause, now_us)
 
 
-def announce_named(named: Iterable[NamedBucket], tasks: Iterable[str]) -> None:
-    """Log what each named bucket is for, and warn of a task that it names in vain.
+def announce_named(named: Iterable[NamedBucket], tasks: Mapping[str, Any]) -> None:
+    """Log what each named bucket is for, and warn of what it names in vain.
 
     Args:
         named: the named buckets.
-        tasks: the names of all tasks here.
+        tasks: all tasks here, by their names.
     """
     for bucket in named:
         logger.info("global-rate: bucket %s", bucket)
         for pattern in bucket.tasks:
             if not any(matches(task, pattern) for task in tasks):
                 logger.warning("global-rate: bucket %s: no task of this worker matches %r", bucket.name, pattern)
+        if bucket.key is None or bucket.key.startswith(HEADERS):
+            continue
+        without = [
+            name for name in sorted(tasks) if bucket.covers(name, None) and not has_argument(tasks[name], bucket.key)
+        ]
+        if without:
+            logger.warning(
+                "global-rate: bucket %s: %s has no argument %s: such tasks share one bucket",
+                bucket.name,
+                ", ".join(without[:NAMED]),
+                bucket.key,
+            )
 
 
 def _announce_limit(name: str, declared: Limits, limit_override: LimitOverride, now_us: float) -> None:
@@ -175,7 +189,12 @@ def held(lanes: Collection[Lane], clock: RedisClock, now: float) -> dict[str, An
         }
         for expected_s, request in expected[:LISTED]
     ]
-    return {"count": sum(lane.held_count for lane in lanes), "tasks": tasks}
+    keys: Counter[str] = Counter()
+    for lane in lanes:
+        if lane.binding and lane.binding.value is not None:
+            keys[lane.binding.value] += lane.held_count
+    largest = {"keys": dict(keys.most_common(LISTED))} if keys else {}
+    return {"count": sum(lane.held_count for lane in lanes), **largest, "tasks": tasks}
 
 
 def _starts(lane: Lane, clock: RedisClock, now: float) -> Iterator[float]:

@@ -20,7 +20,7 @@ FIVE = Limit.parse("5/s")
 
 
 def limit_of(worker: Worker) -> Limit | None:
-    return worker.engine.lanes.lane("proj.task", None).limit
+    return worker.engine.lanes.lane("proj.task", None, str).limit
 
 
 def test_a_new_limit_is_answered_in_force_here_and_kept_for_all(worker: Worker, redis_client: redis.Redis) -> None:

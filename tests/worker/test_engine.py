@@ -123,7 +123,7 @@ def test_another_thread_leaves_its_work_to_the_loop(worker: Worker) -> None:
 
 def test_an_override_that_was_just_written_changes_the_limit_at_once(worker: Worker) -> None:
     hold(worker)
-    lane = worker.engine.lanes.lane("proj.task", None)
+    lane = worker.engine.lanes.lane("proj.task", None, str)
     with BlockingStore(worker.engine.settings) as store:
         _, override = store.change("proj.task", set_limits(*parse_rates("100/s", [None]), ()), "me", "test", "")
     assert override is not None

@@ -18,6 +18,10 @@ DAILY = NamedBucket("daily", (HUNDRED, ONE), ("crm.sync",), ())
 TASKS = ("crm.sync", "crm.push", "shop.pay")
 
 
+def nothing(key: str) -> None:
+    """A request that says nothing of any key."""
+
+
 class Orders:
     """What operators have set."""
 
@@ -45,7 +49,7 @@ class World:
 
     def passed(self, task: str, queue: str | None = None) -> list[tuple[str, str, Limit]]:
         """What a request of a task passes."""
-        return [(bucket.name, bucket.window, bucket.limit) for bucket in self.lanes.lane(task, queue).buckets]
+        return [(bucket.name, bucket.window, bucket.limit) for bucket in self.lanes.lane(task, queue, nothing).buckets]
 
 
 @pytest.mark.parametrize(
@@ -81,32 +85,32 @@ def test_the_limits_of_a_lane_stand_in_the_order_of_the_configuration() -> None:
 def test_requests_with_the_same_limits_wait_in_one_lane() -> None:
     world = World((API,))
 
-    assert world.lanes.lane("crm.sync", None) is world.lanes.lane("shop.pay", "mail")
+    assert world.lanes.lane("crm.sync", None, nothing) is world.lanes.lane("shop.pay", "mail", nothing)
 
 
 def test_a_limit_is_crossed_if_requests_pass_it_in_more_than_one_lane() -> None:
     alone, crossed = World((API,)), World((API,), {"crm.sync": (ONE,)})
 
-    assert [bucket.is_crossed for bucket in alone.lanes.lane("crm.push", None).buckets] == [False]
-    assert [bucket.is_crossed for bucket in crossed.lanes.lane("crm.push", None).buckets] == [True]
-    assert [bucket.is_crossed for bucket in crossed.lanes.lane("crm.sync", None).buckets] == [False, True]
+    assert [bucket.is_crossed for bucket in alone.lanes.lane("crm.push", None, nothing).buckets] == [False]
+    assert [bucket.is_crossed for bucket in crossed.lanes.lane("crm.push", None, nothing).buckets] == [True]
+    assert [bucket.is_crossed for bucket in crossed.lanes.lane("crm.sync", None, nothing).buckets] == [False, True]
 
 
 def test_a_limit_that_a_task_is_given_later_gets_it_a_lane_of_its_own() -> None:
     """And the lane of the others learns that it is crossed."""
     world = World((API,))
-    shared = world.lanes.lane("crm.sync", None)
+    shared = world.lanes.lane("crm.sync", None, nothing)
     world.orders.limits["crm.sync"] = (ONE,)
 
     assert world.lanes.declare("crm.sync", ())
     assert world.passed("crm.sync") == [("crm.sync", OWN, ONE), ("api", "smooth", TEN)]
-    assert world.lanes.lane("crm.push", None) is shared
+    assert world.lanes.lane("crm.push", None, nothing) is shared
     assert shared.buckets == (Bucket("api", "smooth", TEN, is_crossed=True),)
 
 
 def test_a_new_rate_of_a_named_bucket_is_in_force_in_every_lane() -> None:
     world = World((API,), {"crm.sync": (ONE,)})
-    lanes = [world.lanes.lane(task, None) for task in ("crm.sync", "crm.push")]
+    lanes = [world.lanes.lane(task, None, nothing) for task in ("crm.sync", "crm.push")]
     world.orders.limits["api"] = (HUNDRED,)
     world.lanes.refresh("api")
 
@@ -116,7 +120,7 @@ def test_a_new_rate_of_a_named_bucket_is_in_force_in_every_lane() -> None:
 def test_a_lane_waits_for_the_latest_floor() -> None:
     world = World((API,), {"crm.sync": (ONE,)})
     world.orders.floors.update({"crm.sync": 5, "api": 7})
-    lane = world.lanes.lane("crm.sync", None)
+    lane = world.lanes.lane("crm.sync", None, nothing)
 
     assert world.floors[lane.name] == 7
 

@@ -39,7 +39,7 @@ def test_the_bucket_of_a_task_stays_the_same_object(worker: Worker) -> None:
     worker.task.rate_limit = "7/s"
 
     assert worker.consumer.bucket_for_task(worker.task) is bucket
-    assert worker.engine.lanes.lane("proj.task", None).limit == Limit.parse("7/s")
+    assert worker.engine.lanes.lane("proj.task", None, str).limit == Limit.parse("7/s")
 
 
 def test_what_is_held_is_requeued_as_soon_as_the_worker_begins_to_end(worker: Worker) -> None:
@@ -142,7 +142,7 @@ def test_an_override_from_before_the_start_is_in_force_and_shown_until_the_worke
     with Worker(url) as earlier, BlockingStore(Settings.from_app(earlier.app)) as store:
         store.change("proj.task", set_limits(*parse_rates("5/s", [None]), ()), "me", "test", "")
     with Worker(url) as worker:
-        lane, shown = worker.engine.lanes.lane("proj.task", None), worker.task.rate_limit
+        lane, shown = worker.engine.lanes.lane("proj.task", None, str), worker.task.rate_limit
         declared = worker.step.declared("proj.task")
 
     assert (lane.limit, shown) == (Limit.parse("5/s"), "5/s")
