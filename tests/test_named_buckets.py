@@ -193,7 +193,7 @@ def test_a_name_of_letters_digits_and_marks(name: str) -> None:
 def test_an_entry_that_is_no_dictionary(entry: Any) -> None:
     text = refusal({"api": entry})
 
-    assert text == f"{SETTING}, api: {entry!r} is not a dictionary: use one with 'rate', 'tasks', 'queues'"
+    assert text == f"{SETTING}, api: {entry!r} is not a dictionary: use one with 'rate', 'tasks', 'queues', 'key'"
 
 
 @pytest.mark.parametrize(
@@ -202,9 +202,9 @@ def test_an_entry_that_is_no_dictionary(entry: Any) -> None:
         ({"rates": "10/s"}, "'rates' is not a field of it: did you mean 'rate'?"),
         ({"task": ["a"]}, "'task' is not a field of it: did you mean 'tasks'?"),
         ({"queue": ["a"]}, "'queue' is not a field of it: did you mean 'queues'?"),
-        ({"window": "fixed"}, "'window' is not a field of it: use 'rate', 'tasks', 'queues'"),
-        ({"x" * 200: 1}, f"'{'x' * 79} is not a field of it: use 'rate', 'tasks', 'queues'"),
-        ({5: 1}, "5 is not a field of it: use 'rate', 'tasks', 'queues'"),
+        ({"window": "fixed"}, "'window' is not a field of it: use 'rate', 'tasks', 'queues', 'key'"),
+        ({"x" * 200: 1}, f"'{'x' * 79} is not a field of it: use 'rate', 'tasks', 'queues', 'key'"),
+        ({5: 1}, "5 is not a field of it: use 'rate', 'tasks', 'queues', 'key'"),
         (
             {"burst": 20},
             "'burst' is not a field of it: it belongs to a rate, as in 'rate': {'rate': '10/s', 'burst': 20}",
@@ -215,6 +215,28 @@ def test_an_entry_that_is_no_dictionary(entry: Any) -> None:
 )
 def test_an_unknown_field(fields: dict[Any, Any], text: str) -> None:
     assert refusal({"api": {**CRM, **fields}}) == f"{SETTING}, api: {text}"
+
+
+@pytest.mark.parametrize("key", ["tenant_id", "headers.tenant"])
+def test_a_key_is_an_argument_or_a_header(key: str) -> None:
+    bucket = read_one(rate="5/s", tasks=["crm.*"], key=key)
+
+    assert bucket.key == key
+    assert str(bucket) == f"api at 5/s per {key} (tasks crm.*)"
+    assert bucket.digest != read_one(rate="5/s", tasks=["crm.*"]).digest
+
+
+@pytest.mark.parametrize(
+    ("key", "remedy"),
+    [
+        ("", "use the name of an argument, or 'headers.' and the name of a header"),
+        ("headers.", "use the name of an argument, or 'headers.' and the name of a header"),
+        (5, "use the name of an argument, or 'headers.' and the name of a header"),
+        ("headers.root_id", "that header is Celery's own: use one that the application sets"),
+    ],
+)
+def test_a_key_that_cannot_be_meant(key: object, remedy: str) -> None:
+    assert rejected(key=key) == f"key = {key!r}: {remedy}"
 
 
 @pytest.mark.parametrize("rate", [None, 0, "", "0/s", {"burst": 5}, {"rate": None}, ["10/s", None], [0]])
@@ -386,7 +408,8 @@ MISTAKES: dict[str, list[Any]] = {
     "burst": [0, -1, 1.5, "3", True, 10**7],
     "tasks": ["crm.*", [], [""], [5], {"crm.*": 1}, 7, ["crm.*", None]],
     "queues": ["crm", (), [b"crm"], 0, True],
-    "key": ["tenant"],
+    "key": ["", "headers.", "headers.id", 5, ["tenant"], True],
+    "window": ["fixed"],
     "cost": [5],
     "burts": [5],
 }
@@ -444,6 +467,8 @@ def an_entry(chance: random.Random) -> tuple[dict[str, Any], Meant]:
             entry[field] = chance.choice([list, tuple, set])(names)
         elif chance.random() < 0.2:
             entry[field] = None
+    if chance.random() < 0.3:
+        entry["key"] = chance.choice(["tenant", "headers.tenant", None])
     return entry, Meant(limits, tasks, queues)
 
 
@@ -524,6 +549,7 @@ def test_a_random_configuration_is_refused_by_bucket_and_field_or_means_what_it_
         assert list(named) == names
         for name, bucket in meant.items():
             assert [(limit.exact_ps, limit.burst) for limit in named[name].limits] == bucket.limits
+            assert named[name].key == entries[name].get("key")
             by_interval = [interval for interval, _ in sorted(bucket.limits)]
             windows = ["smooth", "smooth2", "smooth3", "smooth4"]
             assert list(named[name].windows) == [windows[by_interval.index(it)] for it, _ in bucket.limits]

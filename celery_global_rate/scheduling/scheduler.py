@@ -321,7 +321,7 @@ class Scheduler:
     def _failed(self, lane: Lane, request: Any, error: Exception) -> None:
         """A request that had gone to the pool could not be started after all."""
         if self._put_off(lane, request, error):
-            self.busy[lane.name] = lane
+            self._lists.busy[lane] = None
             self._touch(lane)
 
     def is_gone(self, lane: Lane, request: Any) -> bool:
