@@ -1,0 +1,183 @@
+"""What the page "Buckets" says is so: its blocks are run as they stand there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery, _state
+
+from celery_global_rate import GlobalRateLimit
+from celery_global_rate.activation import check
+from celery_global_rate.cli.commands import COMMANDS
+from celery_global_rate.limits.bucket import Bucket
+from celery_global_rate.limits.limit import Limit, Limits, spelled
+from celery_global_rate.limits.override import parse_rates
+from celery_global_rate.named_buckets import NamedBucket, read_named_buckets
+from celery_global_rate.scheduling.lane import Lane
+from celery_global_rate.worker.lanes import Lanes
+from testbed.server import root
+
+from ..conftest import Figures, Server
+
+PAGE = (root() / "docs" / "buckets.rst").read_text()
+#: R and J for the bounds of the page, in seconds: those of its formula.
+UNCERTAINTY_S, POOL_DELAY_S = 0.010, 0.005
+DAY_S = 86400
+
+
+def block(title: str, language: str = "python") -> str:
+    """The first code block below a title."""
+    (section,) = re.findall(rf"^{title}\n-+\n((?:.*\n)*?)(?=.*\n--|\Z)", PAGE, re.MULTILINE)
+    found = re.findall(rf"^\.\. code-block:: {language}\n\n((?:   .*\n|\n)+)", section, re.MULTILINE)
+    return textwrap.dedent(found[0])
+
+
+def nothing() -> None:
+    """A task."""
+
+
+@pytest.fixture
+def project(monkeypatch: pytest.MonkeyPatch) -> Celery:
+    """An application with tasks to which the blocks apply."""
+    monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
+    app = Celery("proj", broker="redis://localhost:6379/0", set_as_current=False)
+    app.steps["consumer"].add(GlobalRateLimit)
+    for name in ("crm.push", "crm.export", "shop.pay", "mail.send"):
+        app.task(nothing, name=name, shared=False)
+    app.task(nothing, name="shop.export", rate_limit="2/m", shared=False)
+    return app
+
+
+def configured(app: Celery, title: str) -> dict[str, NamedBucket]:
+    """The named buckets of a block, which a worker would accept."""
+    exec(block(title), {"app": app})
+    check(app)
+    return read_named_buckets(app.conf)
+
+
+class Declared:
+    """Limits in force: no operator has set any."""
+
+    def in_force(self, name: str, declared: Limits) -> tuple[Limits, int]:
+        return declared, 0
+
+
+def limits_of(app: Celery, named: dict[str, NamedBucket]) -> Callable[[str, str], Limits]:
+    """What a task from a queue has to pass."""
+
+    def bind(lane: Lane, buckets: tuple[Bucket, ...], floor_us: int) -> None:
+        lane.bind(buckets)
+
+    lanes = Lanes(named, lambda: app.tasks, Declared(), bind)
+    for name, task in app.tasks.items():
+        if limit := Limit.parse(task.rate_limit):
+            lanes.declare(name, (limit,))
+    return lambda task, queue: lanes.lane(task, queue, lambda key: None).limits
+
+
+@contextlib.contextmanager
+def worker_on(folder: Path, broker: str) -> Iterator[dict[str, Any]]:
+    """A worker of proj.py there; gives the options with which other processes of that project start."""
+    options: dict[str, Any] = {"cwd": folder, "env": {**os.environ, "CELERY_BROKER_URL": broker}}
+    command = [sys.executable, "-m", "celery", "-A", "proj", "worker", "-l", "INFO", "-c", "2", "--without-mingle"]
+    with (folder / "log").open("wb") as log:
+        worker = subprocess.Popen(command, stdout=log, stderr=log, **options)
+    try:
+        yield options
+    finally:
+        worker.terminate()
+        worker.wait(30)
+
+
+def test_one_budget_for_several_tasks(tmp_path: Path, empty_redis: Server, figures: Figures) -> None:
+    """The block is a project, and a worker runs it: 30 tasks, two kinds, 10/s.
+
+    From the first line of the tasks to the last are 29 T: not less by more than D + R + J, and by three slots more at
+    the most, which a busy machine may miss.
+    """
+    text = block("One budget for several tasks")
+    (tmp_path / "proj.py").write_text(text)
+    limit = Limit.parse("10/s")
+    assert limit is not None
+
+    def lines() -> list[tuple[float, str]]:
+        pattern = r"^\[(\S+ \S+): WARNING/ForkPoolWorker-\d+\] (fetched|pushed)$"
+        found = re.findall(pattern, (tmp_path / "log").read_text(), re.MULTILINE)
+        return [(datetime.strptime(when, "%Y-%m-%d %H:%M:%S,%f").timestamp(), what) for when, what in found]
+
+    with worker_on(tmp_path, f"{empty_redis.url}/0") as options:
+        send = "from proj import fetch, push; [(fetch.delay(n), push.delay(n), push.delay(n)) for n in range(10)]"
+        subprocess.run([sys.executable, "-c", send], check=True, timeout=60, **options)
+        deadline = time.monotonic() + 30
+        while len(lines()) < 30 and time.monotonic() < deadline:
+            time.sleep(0.1)
+    starts = sorted(lines())
+    span_s = starts[-1][0] - starts[0][0]
+    figures(f"one budget for several tasks: {len(starts)} starts in {span_s:.3f} s")
+
+    assert Counter(what for _, what in starts) == {"fetched": 10, "pushed": 20}
+    assert span_s >= 29 * limit.interval_s - (limit.grace_s + UNCERTAINTY_S + POOL_DELAY_S)
+    assert span_s <= 32 * limit.interval_s
+    (logged,) = re.findall(r"^   (global-rate: bucket .*)$", PAGE, re.MULTILINE)
+    assert f"{logged}\n" in (tmp_path / "log").read_text()
+
+
+def test_a_limit_for_a_queue(project: Celery) -> None:
+    limits = limits_of(project, configured(project, "A limit for a queue"))
+
+    assert project.amqp.router.route({}, "mail.send")["queue"].name == "mail"
+    assert "-Q mail,celery" in block("A limit for a queue", "sh")
+    assert spelled(limits("mail.send", "mail")) == spelled(limits("shop.pay", "mail")) == "5/s"
+    assert limits("mail.send", "celery") == limits("shop.pay", "celery") == ()
+
+
+def test_per_second_and_per_day(project: Celery) -> None:
+    """In any second 20 releases at the most and in any day 10,000: ``b + (w + D + R + J)/T``, rounded down."""
+    text = block("Per second and per day")
+    per_second, per_day = limits_of(project, configured(project, "Per second and per day"))("crm.push", "celery")
+
+    def most(limit: Limit, window_s: float) -> int:
+        late_s = limit.grace_s + UNCERTAINTY_S + POOL_DELAY_S
+        return int(limit.burst + (window_s + late_s) / limit.interval_s)
+
+    assert most(per_second, 1) <= 20
+    assert most(per_day, DAY_S) == 10_000
+    assert per_day.interval_s == 9.6
+    assert per_day.burst * per_day.interval_s == (2 * 60 + 40) * 60
+    assert most(Limit(8_640_000, 0, 1000), DAY_S) == 11_000
+    (other,) = re.findall(r"``(\{.*?\})`` stays within 10,000 too", PAGE)
+    exec(text.replace('{"rate": "9000/d", "burst": 1000}', other), {"app": project})
+    assert most(read_named_buckets(project.conf)["crm-api"].limits[1], DAY_S) == 10_000
+
+
+def test_the_limits_in_its_table_hold(project: Celery) -> None:
+    limits = limits_of(project, configured(project, "Which limits hold for a task"))
+    table = PAGE.split("these limits hold:")[1].split("\n* ")[0]
+    rows = re.findall(r"^``(\S+?)``(, own ``\"2/m\"``)?\s+``(\w+)``\s+(\S.*)$", table, re.MULTILINE)
+
+    assert len(rows) == table.count("``crm``") + table.count("``celery``") == 7
+    for task, own, queue, text in rows:
+        assert text == ("; ".join(map(str, limits(task, queue))) or "none"), task
+        assert bool(own) == (project.tasks[task].rate_limit is not None)
+
+
+def test_its_commands_exist(project: Celery) -> None:
+    """And the rates in them are as many as the example declares."""
+    bursts = [limit.burst for limit in configured(project, "Per second and per day")["crm-api"].limits]
+    text = block("Changing them", "sh")
+
+    assert set(re.findall(r"global-rate (\w+) ", text)) == {it.name for it in COMMANDS}
+    for rates in re.findall(r"crm-api (\S+/\S+)", text):
+        assert len(parse_rates(rates, bursts)[0]) == len(bursts)
