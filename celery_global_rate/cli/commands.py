@@ -16,6 +16,7 @@ from ..limits.limit import spelled
 from ..limits.override import DECLARED, LONGEST_REASON, RESUME, Override, parse_rates, pause, reset, set_limits
 from ..storage.blocking_store import ERRORS, BlockingStore
 from ..storage.cause import cause
+from ..worker.keys import as_value
 from ..worker.status import describe
 from . import show
 from .context import Context
@@ -210,6 +211,7 @@ def history_command(context: Context, store: BlockingStore, task: str, as_json: 
 @click.command(name="show")
 @click.argument("task", required=False)
 @JSON
+@click.option("--key", metavar="VALUE", help="The bucket of this value of the key of TASK, a named bucket.")
 @click.option("--watch", is_flag=True, help="Redraw until Ctrl-C.")
 @click.option(
     "-t",
@@ -222,13 +224,24 @@ def history_command(context: Context, store: BlockingStore, task: str, as_json: 
 )
 @with_store
 def show_command(
-    context: Context, store: BlockingStore, task: str | None, as_json: bool, watch: bool, timeout: float
+    context: Context,
+    store: BlockingStore,
+    task: str | None,
+    as_json: bool,
+    key: str | None,
+    watch: bool,
+    timeout: float,
 ) -> None:
     """Show every limit: declared, in force, and current activity."""
     names = None if task is None else context.chosen(task, False, {})
+    if key is not None and (task is None or task not in context.keyed):
+        raise click.UsageError(
+            f"--key is for a named bucket with a key: {', '.join(sorted(context.keyed)) or 'none here'}"
+        )
+    value = None if key is None else as_value(key)
     try:
         while True:
-            rows = show.rows(context, store, names, timeout)
+            rows = show.rows(context, store, names, value, timeout)
             if watch and not as_json:
                 click.clear()
             click.echo(json.dumps([row.facts for row in rows], indent=1) if as_json else "\n".join(show.table(rows)))

@@ -50,9 +50,15 @@ class Context:
             raise click.UsageError(f"{name} has several limits: --burst is for one")
         return declared if burst is None else [burst]
 
-    def windows(self, name: str) -> tuple[str, ...]:
-        """The windows of the limits that a task or a named bucket has or may be given."""
-        return self.named[name].windows if name in self.named else (OWN,)
+    @property
+    def keyed(self) -> set[str]:
+        """The named buckets with a key: there is one bucket for each value of it."""
+        return {name for name, bucket in self.named.items() if bucket.key}
+
+    def windows(self, name: str, value: str | None) -> list[str]:
+        """The windows of the limits that a task or a named bucket has or may be given, for a value of its key."""
+        windows = self.named[name].windows if name in self.named else (OWN,)
+        return [window if value is None else f"{window}:{value}" for window in windows]
 
     def is_unlimited(self, name: str) -> bool:
         """Whether a task has its own strategy, so that no limit applies to it."""

@@ -50,6 +50,7 @@ class Look:
         now_us: the Redis clock the second time, epoch us.
         is_unlimited: whether the task has its own strategy, so that nothing is in force.
         problem: why its override cannot be read; empty if it can.
+        is_any: whether it has a bucket for each value of its key, and none of them is meant.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Look:
     now_us: int
     is_unlimited: bool
     problem: str
+    is_any: bool = False
 
     @property
     def in_force(self) -> str:
@@ -89,6 +91,10 @@ class Look:
     def waiting(self) -> int:
         """Workers that wait: each does at the limit that binds."""
         return max(state.waiting for state in self.states)
+
+    def of_one(self, fact: object) -> str:
+        """A fact about one bucket, for people."""
+        return "?" if self.is_any else str(fact)
 
     @property
     def next_slot(self) -> str:
@@ -151,13 +157,22 @@ COLUMNS = (
     ),
     Column("ordered", lambda it: it.limit_override and _origin(it.limit_override.origin, it.limit_override.until_us)),
     Column("paused", lambda it: it.pause and _origin(it.pause.origin, it.pause.until_us)),
-    Column("rate_per_s", lambda it: round(it.rate, 3), "RATE", lambda it: _per(it.rate)),
+    Column(
+        "rate_per_s",
+        lambda it: None if it.is_any else round(it.rate, 3),
+        "RATE",
+        lambda it: it.of_one(_per(it.rate)),
+    ),
     Column(
         "held", lambda it: it.held and it.held.tasks, "HELD", lambda it: "?" if it.held is None else str(it.held.tasks)
     ),
     Column("queues_aside", lambda it: it.held and dict(it.held.aside)),
-    Column("waiting_workers", lambda it: it.waiting, "WAITING"),
-    Column("next_slot_us", lambda it: it.next_us, "NEXT SLOT", lambda it: it.next_slot),
+    Column(
+        "waiting_workers", lambda it: None if it.is_any else it.waiting, "WAITING", lambda it: it.of_one(it.waiting)
+    ),
+    Column(
+        "next_slot_us", lambda it: None if it.is_any else it.next_us, "NEXT SLOT", lambda it: it.of_one(it.next_slot)
+    ),
 )
 #: Those that people see.
 SHOWN = [column for column in COLUMNS if column.head]
@@ -185,18 +200,21 @@ class Row:
         return cls(facts, tuple(cells), look.note)
 
 
-def rows(context: Context, store: BlockingStore, names: Sequence[str] | None, timeout_s: float) -> list[Row]:
+def rows(
+    context: Context, store: BlockingStore, names: Sequence[str] | None, value: str | None, timeout_s: float
+) -> list[Row]:
     """Look at the buckets for a second.
 
     Args:
         context: the application.
         store: where the limits are kept.
         names: tasks and named buckets; None for all that have a limit or an override.
+        value: of the key of the one that is named, as a part of a Redis key; or None.
         timeout_s: how long to wait for workers, in seconds; 0 does not ask them.
     """
     texts = store.overrides()
     chosen = context.limited(texts) if names is None else names
-    windows = {name: context.windows(name) for name in chosen}
+    windows = {name: context.windows(name, value) for name in chosen}
     before, begin = store.states(windows), time.monotonic()
     held = _held(context.app, timeout_s) if timeout_s else None
     time.sleep(max(0.0, SAMPLE_S - (time.monotonic() - begin)))
@@ -221,6 +239,7 @@ def rows(context: Context, store: BlockingStore, names: Sequence[str] | None, ti
             now_us,
             context.is_unlimited(name),
             problem,
+            is_any=value is None and name in context.keyed,
         )
         found.append(Row.of(look))
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..limits.bucket import Bucket
 from ..limits.timing import HORIZON_S
 from .agenda import Agenda
@@ -56,6 +58,12 @@ class Gates:
         gate = self._gates.setdefault(bucket.place, Gate(bucket))
         gate.bucket, gate.workers = bucket, lane.waiting
         self._agenda.set(gate, until)
+
+    def reopen(self, buckets: Iterable[Bucket], now: float) -> None:
+        """These have other limits now, or slots that were given back: whoever waits for them may ask soon."""
+        for bucket in buckets:
+            if gate := self._gates.get(bucket.place):
+                self._agenda.set(gate, now)
 
     def keep(self, lane: Lane) -> bool:
         """Whether a lane that wants slots has to wait.

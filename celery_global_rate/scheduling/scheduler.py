@@ -118,10 +118,12 @@ class Scheduler:
         """Put limits and a floor in force: held requests follow them, and start if there is no limit."""
         if (buckets, floor_us) == (lane.buckets, lane.floor_us):
             return
+        now = self._monotonic()
+        self._lists.gates.reopen((*lane.buckets, *buckets), now)
         self._let_go(lane)
         lane.bind(buckets)
         lane.floor_us = floor_us
-        lane.ask_at = self._monotonic()
+        lane.ask_at = now
         self._lists.touched[lane] = None
         self.pump()
 
@@ -138,6 +140,7 @@ class Scheduler:
     def let_go(self) -> None:
         """Give all slots in hand back."""
         for lane in self.busy:
+            self._lists.gates.reopen(lane.buckets, self._monotonic())
             self._let_go(lane)
             self._lists.touched[lane] = None
 
@@ -434,7 +437,7 @@ class Scheduler:
     def _opens_at(self, lane: Lane, now: float) -> float:
         """When lanes may ask again for the limit that has stopped this one: if it is slow, soon after its next slot."""
         assert lane.limit is not None
-        if lane.limit.interval_s < HORIZON_S / 4:
+        if lane.limit.interval_s < HORIZON_S / 8:
             return max(lane.ask_at, now + FOLLOW_S)
         enters = self._limiter.clock.reached(lane.next_us) - HORIZON_S
         return min(lane.ask_at, max(now, enters) + HORIZON_S / 4 * self._chance())

@@ -33,8 +33,15 @@ def key_value(request: Any, key: str) -> str | None:
         text = str(found)
     except Exception:  # somebody's class has no text, or what a task runs is no function
         return None
-    value = quote(text, safe="")
-    return value if len(value) <= LONGEST_VALUE else f"#{hashlib.sha1(text.encode(errors='replace')).hexdigest()}"
+    return as_value(text)
+
+
+def as_value(text: str) -> str:
+    """The value of a key as a part of a Redis key: quoted, and if it is long its digest."""
+    value = quote(text, safe="", errors="backslashreplace")
+    return (
+        value if len(value) <= LONGEST_VALUE else f"#{hashlib.sha1(text.encode(errors='backslashreplace')).hexdigest()}"
+    )
 
 
 def has_argument(task: Any, name: str) -> bool:

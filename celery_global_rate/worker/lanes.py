@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from itertools import zip_longest
 from operator import attrgetter
@@ -68,8 +69,10 @@ class Lanes:
         self._lanes: dict[Identity, Lane] = {}
         #: Those for values of a key, as long as something is held in them: there may be any number.
         self._lanes_of_values: WeakValueDictionary[Identity, Lane] = WeakValueDictionary()
-        self._names: dict[tuple[str, str | None], tuple[str, ...]] = {}
-        self._crossed: frozenset[str] = frozenset()
+        #: By task and queue: the named buckets for it.
+        self._covering: dict[tuple[str, str | None], tuple[str, ...]] = {}
+        #: The named buckets that several lanes pass; None before the first lane.
+        self._crossed: frozenset[str] | None = None
 
     def may_pass(self, task: str) -> bool:
         """Whether a named bucket may be for a task: by its name, or by the queue of a message."""
@@ -78,12 +81,11 @@ class Lanes:
     def names(self, task: str, queue: str | None) -> tuple[str, ...]:
         """Whose limits a request of a task has to pass that came from a queue. From any thread."""
         key = task, queue if queue in self._queues else None
-        names = self._names.get(key)
-        if names is None:
-            own = (task,) if task in self.declared else ()
-            names = own + tuple(name for name, bucket in self.named.items() if bucket.covers(*key))
-            self._names[key] = names
-        return names
+        covering = self._covering.get(key)
+        if covering is None:
+            covering = tuple(name for name, bucket in self.named.items() if bucket.covers(*key))
+            self._covering[key] = covering
+        return (task, *covering) if task in self.declared else covering
 
     def lane(self, task: str, queue: str | None, value: Callable[[str], str | None]) -> Lane:
         """Where such a request waits. Called in the loop.
@@ -100,6 +102,8 @@ class Lanes:
         lanes = self._lanes_of_values if has_values else self._lanes
         lane = lanes.get(identity)
         if lane is None:
+            if self._crossed is None:
+                self._crossed = self._find_crossed()
             lane = lanes[identity] = Lane(" + ".join(names), (), attrgetter("rank"))
             self._configure(identity, lane)
         return lane
@@ -112,18 +116,20 @@ class Lanes:
         """
         is_new = task not in self.declared
         self.declared[task] = limits
-        if is_new:
-            self._names = {}
-        self.refresh(task)
+        changed = frozenset([task])
+        if is_new and self._crossed is not None:
+            before, self._crossed = self._crossed, self._find_crossed()
+            changed |= before ^ self._crossed
+        self._refresh(changed)
         return is_new
 
     def refresh(self, name: str) -> None:
         """Put in force what counts for a name now, wherever it does."""
-        crossed = self._find_crossed()
-        changed = {name} | (crossed ^ self._crossed)
-        self._crossed = crossed
+        self._refresh(frozenset([name]))
+
+    def _refresh(self, names: frozenset[str]) -> None:
         for identity, lane in (*self._lanes.items(), *self._lanes_of_values.items()):
-            if not changed.isdisjoint(identity.names):
+            if not names.isdisjoint(identity.names):
                 self._configure(identity, lane)
 
     def _configure(self, identity: Identity, lane: Lane) -> None:
@@ -133,19 +139,22 @@ class Lanes:
             limits, floor_us = self._overrides.in_force(name, self.declared[name])
             latest_floor_us = max(latest_floor_us, floor_us)
             windows = self.named[name].windows if name in self.named else (OWN,)
-            buckets += (Bucket(name, *it, name in self._crossed).of(value) for it in zip(windows, limits))
+            buckets += (Bucket(name, *it, name in (self._crossed or ())).of(value) for it in zip(windows, limits))
         self._put_in_force(lane, tuple(buckets), latest_floor_us)
 
     def _find_crossed(self) -> frozenset[str]:
-        """The names whose limits requests pass in more than one lane: beside other names, or values of other keys."""
+        """The named buckets that requests pass in more than one lane: beside other names, or values of other keys.
+
+        A task's own limit is passed in several lanes only if its messages come from several queues.
+        """
         if not self.named:
-            return self._crossed
+            return frozenset()
         queues = (None, *self._queues)
-        together = {self.names(task, queue) for task in self._tasks() for queue in queues}
-
-        def is_crossed(name: str) -> bool:
-            beside = [names for names in together if name in names]
-            keys = {self._keys.get(other) for names in beside for other in names} - {None, self._keys.get(name)}
-            return len(beside) > 1 or bool(keys)
-
-        return frozenset(filter(is_crossed, {name for names in together for name in names}))
+        count: Counter[str] = Counter()
+        keys: defaultdict[str, set[str]] = defaultdict(set)
+        for names in {self.names(task, queue) for task in self._tasks() for queue in queues}:
+            count.update(names)
+            together = {self._keys[name] for name in names if name in self._keys}
+            for name in names:
+                keys[name] |= together
+        return frozenset(name for name in self.named if count[name] > 1 or keys[name] - {self._keys.get(name)})

@@ -7,6 +7,7 @@ released is held to ``b + (w + D + R) / T`` in every window.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -72,8 +73,11 @@ class Watch:
 
     def excess(self, limit: Limit, tasks: Sequence[str] = TASKS) -> float:
         """Releases of tasks in the worst window beyond the promise of a limit."""
-        slack_s = limit.grace_s + self._uncertainty_s
-        return excess(self._instants("release", tasks), limit.interval_s, limit.burst, slack_s)
+        return self.excess_of(self._instants("release", tasks), limit)
+
+    def excess_of(self, releases: Sequence[float], limit: Limit) -> float:
+        """Of these in the worst window."""
+        return excess(releases, limit.interval_s, limit.burst, limit.grace_s + self._uncertainty_s)
 
     def _instants(self, kind: str, tasks: Sequence[str]) -> list[float]:
         return sorted(instant for task in tasks for instant in self._cluster.instants(kind, task))
@@ -204,3 +208,42 @@ def test_operators_change_a_named_bucket_by_its_name(empty_redis: Server) -> Non
         differing = check(cluster)
         assert differing.code != 0
         assert "another configuration of api: check global_rate_buckets" in "\n".join(differing.lines)
+
+
+def test_each_tenant_has_its_own_bucket(empty_redis: Server, figures: Figures) -> None:
+    """Three tenants with a backlog at 10/s each, and tasks that name none, which share a bucket; all share 35/s.
+
+    Nobody has more than 10/s in any window, and together they have what both limits allow.
+    """
+    each, together = limit_of("10/s"), limit_of("35/s")
+    buckets = {
+        "tenant": {"rate": "10/s", "tasks": ["free"], "key": "headers.tenant"},
+        "api": {"rate": "35/s", "tasks": ["free"]},
+    }
+    with cluster_on(empty_redis, None, conf={"global_rate_buckets": buckets, "global_rate_max_held": 1000}) as cluster:
+        tenant_of: dict[str, str | None] = {}
+        for _ in range(110):
+            for tenant in ("a", "b:c", "d", None):
+                headers = {"tenant": tenant} if tenant else {}
+                tenant_of.update(dict.fromkeys(cluster.send("free", headers=headers), tenant))
+        cluster.start(2)
+        watch = Watch(cluster, 6)
+        (one, two) = cluster.app.control.broadcast("rate_held", reply=True, timeout=2, limit=2)
+        held = [answer for reply in (one, two) for answer in reply.values()]
+        shown = json.loads(global_rate(cluster, "show", "tenant", "--key", "b:c", "--json"))
+        rows = global_rate(cluster, "show", "-t", "0")
+        share, worst = watch.used(together, ("free",)), watch.excess(together, ("free",))
+        releases: dict[str | None, list[float]] = {tenant: [] for tenant in tenant_of.values()}
+        for record in cluster.records("release", "free"):
+            releases[tenant_of[record.task_id]].append(record.instant)
+        worst_each = {tenant: watch.excess_of(instants, each) for tenant, instants in releases.items()}
+        counts = {tenant: len(since(instants, watch.begin, watch.end)) for tenant, instants in releases.items()}
+    figures(f"4 tenants of 10/s under 35/s: {share:.4f} used, worst windows {worst:+.2f}, {worst_each}, {counts}")
+
+    assert max(worst, *worst_each.values()) <= 0
+    assert share >= 0.985
+    assert min(counts.values()) > 6 * 35 / 4 * 0.7
+    assert {key for answer in held for name in answer for key in answer[name].get("keys", {})} <= {"a", "b:c", "d"}
+    assert (shown[0]["task"], shown[0]["in_force"]) == ("tenant", "10/s")
+    assert 5 <= shown[0]["rate_per_s"] <= 10.5
+    assert re.search(r"tenant +10/s +10/s +declared +\? .*\?", rows)
