@@ -13,8 +13,12 @@ FILES = (
     "set_override.lua",
     "sync_overrides.lua",
     "heartbeat.lua",
+    "holes.lua",
+    "reserve_lane.lua",
+    "give_back_lane.lua",
 )
 VERBS = ("reserve", "give_back", "set_override", "sync_overrides", "heartbeat")
+LANE_VERBS = ("reserve_lane", "give_back_lane")
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,11 @@ def sources(mutant: Mutant) -> dict[str, str]:
     """The scripts with the error in them, by verb."""
     files = originals()
     files[mutant.file] = files[mutant.file].replace(mutant.old, mutant.new)
-    return {verb: "\n".join(files[f"{name}.lua"] for name in ("slots", "overrides", verb)) for verb in VERBS}
+    shared = dict.fromkeys(VERBS, (SLOTS, OVERRIDES)) | dict.fromkeys(LANE_VERBS, (SLOTS, OVERRIDES, HOLES))
+    return {verb: "\n".join(files[name] for name in (*names, f"{verb}.lua")) for verb, names in shared.items()}
 
 
-SLOTS, OVERRIDES, RESERVE, GIVE_BACK, SET, SYNC, HEARTBEAT = FILES
+SLOTS, OVERRIDES, RESERVE, GIVE_BACK, SET, SYNC, HEARTBEAT, HOLES, RESERVE_LANE, GIVE_BACK_LANE = FILES
 MUTANTS = [
     # slots.lua
     Mutant(SLOTS, "local PS_PER_US = 1000000", "local PS_PER_US = 1000", "picoseconds taken for nanoseconds"),
@@ -230,4 +235,8 @@ MUTANTS = [
         HEARTBEAT, "forget(workers, now_us, life_us)", "forget(workers, now_us, 1e12)", "lives on a clock of the past"
     ),
     Mutant(HEARTBEAT, "exact(math.ceil(life_us / 1000))", "exact(life_us)", "the key outlives all workers"),
+]
+LANE_MUTANTS = [
+    Mutant(SLOTS, "    redis.call('HDEL', bucket, 'holes')\n", "", "holes are kept when the clock steps back"),
+    Mutant(HOLES, "local OLDEST = 0.3", "local OLDEST = 1.3", "a slot may be older than D"),
 ]

@@ -2,8 +2,8 @@
 --
 -- The limits of a lane book together: a slot of the lane starts at one instant t, at which each of them has a slot f
 -- (t - (b-1) T <= f <= t; what t waits for is another limit). A limit that other lanes cross must not lose the slots it
--- skips for that: they are holes, and found again. Also, a slot may be older than (b-1) T at t, by OLDEST of the grace
--- D at the most. The slot of the lane ends that much earlier, at min(t, f + (b-1) T) + D.
+-- skips for that: they are holes, and found again. Also, a slot may be older than (b-1) T at t, by A = OLDEST of the
+-- grace D at the most. The slot of the lane ends that much earlier, at min(t, f + (b-1) T) + D.
 --
 -- Why no window holds more than b + (w + D)/T starts: all slots booked and all holes of a limit lie at least T apart
 -- (one is booked at S + T or later, or was a hole, and is none from then on; holes are left between S and a later slot,
@@ -20,7 +20,7 @@
 -- become holes when they are given back.
 
 local MOST_RANGES = 16
-local OLDEST = 0.25  -- how old a slot may be at its start, as a share of D
+local OLDEST = 0.35  -- how old a slot may be at its start, as a share of D
 
 -- The ranges of free slots and the grid they are on; a new grid is nil until it is written.
 local function parse_holes(text, interval_us)
@@ -42,12 +42,13 @@ local function format_holes(ranges, interval_us, grid)
   return table.concat(words, ' ')
 end
 
--- The state of a limit. `reach_us` is (b-1) T, `age_us` how much older its slots may be, `oldest_us` the oldest slot of
--- use now, `last_us` S, `next_us` S + T; both nil if the bucket is missing.
-local function load_limit(bucket, now_us, interval_us, burst, age_us, floor_us)
-  local limit = {bucket = bucket, interval_us = interval_us, reach_us = (burst - 1) * interval_us, age_us = age_us}
-  limit.floor_us = floor_us
-  limit.oldest_us = now_us - limit.reach_us - age_us
+-- The state of a limit. `reach_us` is (b-1) T, `age_us` A, `oldest_us` the oldest slot of use now, `last_us` S and
+-- `next_us` S + T; both nil if the bucket is missing.
+local function load_limit(bucket, now_us, interval_us, burst, grace_us, is_crossed, floor_us)
+  local limit = {bucket = bucket, interval_us = interval_us, grace_us = grace_us, floor_us = floor_us}
+  limit.is_crossed = is_crossed
+  limit.reach_us, limit.age_us = (burst - 1) * interval_us, math.floor(OLDEST * grace_us)
+  limit.oldest_us = now_us - limit.reach_us - limit.age_us
   local us, ps = last_slot(bucket, now_us)
   if us then
     local seq, text = unpack(redis.call('HMGET', bucket, 'seq', 'holes'))
@@ -80,7 +81,8 @@ local function find_hole(limit, t_us, first_us, low_us)
   return older_us
 end
 
--- The slot for a start at t, and the start: t, or the first instant after it that the limit allows.
+-- The slot for a start at t, and the start: t, or the first instant after it that the limit allows. `slack_us` is how
+-- much later it may be at no cost to the other limits of the lane.
 local function find(limit, t_us)
   local T, next_us = limit.interval_us, limit.next_us
   local first_us = math.max(t_us - limit.reach_us, limit.floor_us)
@@ -92,10 +94,13 @@ local function find(limit, t_us)
   if not next_us or next_us <= limit.oldest_us then return t_us, first_us end
   if next_us > t_us then return next_us, next_us end
   if not limit.is_crossed then return t_us, math.max(next_us, low_us) end
-  -- In step with S, if one that is no older than A is: this leaves holes that are of use. Else as old as it may be.
+  -- In step with S the holes are of use: the first slot within reach, one no older than A, or the next one, if the
+  -- others can wait. Else out of step, as old as it may be: the time from S + T to there is lost in part.
   local us = next_us + math.max(0, math.ceil((first_us - next_us) / T)) * T
   if us <= t_us then return t_us, us end
-  return t_us, math.max(us - T, low_us)
+  if us - T >= low_us then return t_us, us - T end
+  if us - T >= limit.oldest_us and us - t_us <= limit.slack_us then return us, us end
+  return t_us, low_us
 end
 
 -- How many slots there are up to an instant.
@@ -151,6 +156,10 @@ local function free_again(ranges, us, interval_us)
   local before, behind = ranges[place - 1], ranges[place]
   if before and before.us + before.count * interval_us == us then
     before.count = before.count + 1
+    if behind and behind.us == us + interval_us then
+      before.count = before.count + behind.count
+      table.remove(ranges, place)
+    end
   elseif behind and behind.us == us + interval_us then
     behind.us, behind.count = us, behind.count + 1
   else

@@ -44,11 +44,19 @@ for index = 1, size do
     if override ~= known then return {now_us, 0, 0, 1, index, now_us, index, override} end
     floor_us = math.max(floor_us, (select(3, parse_rank(override))))
   end
-  local age_us = math.floor(OLDEST * grace)
-  local limit = load_limit(KEYS[1 + 2 * index], now_us, tonumber(interval), tonumber(burst), age_us, floor_us)
-  limit.is_crossed, limit.grace_us, limit.waiters = crossed == '1', tonumber(grace), KEYS[2 + 2 * index]
-  limits[index] = limit
+  limits[index] = load_limit(KEYS[1 + 2 * index], now_us, tonumber(interval), tonumber(burst), tonumber(grace),
+                             crossed == '1', floor_us)
+  limits[index].waiters = KEYS[2 + 2 * index]
   t_us = math.max(t_us, floor_us)
+end
+
+-- How much later a start may be at no cost to the others: the least A of these.
+for index, limit in ipairs(limits) do
+  local slack_us = size > 1 and math.huge or 0
+  for place, other in ipairs(limits) do
+    if place ~= index then slack_us = math.min(slack_us, other.age_us) end
+  end
+  limit.slack_us = slack_us
 end
 
 -- The lane's first slot from t_us on: its start, the slot of each limit, and the limit that would be the last by itself.

@@ -1,0 +1,332 @@
+"""Lives of lanes that cross, on the real scripts, and whether each of their limits has kept its promise."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from celery_global_rate.limits.bucket import OWN, Bucket
+from celery_global_rate.limits.lane_reservation import LaneReservation
+from celery_global_rate.limits.limit import PS_PER_US, Limit
+from celery_global_rate.limits.reservation import Reservation
+from celery_global_rate.storage.scripts import (
+    GIVE_BACK,
+    GIVE_BACK_LANE,
+    RESERVE,
+    RESERVE_LANE,
+    bucket_key,
+    give_back_call,
+    give_back_lane_call,
+    reserve_call,
+    reserve_lane_call,
+    waiting_key,
+)
+
+from .replay import HORIZON_US, NOW, PREFIX, slots
+
+LANE_SOURCES = {
+    "reserve_lane": RESERVE_LANE.source,
+    "give_back_lane": GIVE_BACK_LANE.source,
+    "reserve": RESERVE.source,
+    "give_back": GIVE_BACK.source,
+}
+#: A start is usable for no less than this share of D.
+LEAST_USE = 0.65
+MOST_RANGES = 16
+
+Lane = tuple[Bucket, ...]
+
+
+class Lanes:
+    """Calls the scripts for lanes as a worker does, except that the caller says what time it is."""
+
+    def __init__(self, client: redis.Redis, sources: Mapping[str, str] = LANE_SOURCES) -> None:
+        self.client = client
+        self._scripts: dict[str, Callable[..., Any]] = {
+            verb: client.register_script(source) for verb, source in sources.items()
+        }
+
+    def _run(self, verb: str, call: Sequence[Any], *now_us: int) -> Any:
+        count, *rest = call
+        return self._scripts[verb](rest[:count], [*rest[count:], *now_us])
+
+    def reserve(
+        self,
+        now_us: int,
+        lane: Lane,
+        wanted: int = 1,
+        worker: str = "one",
+        overrides: Sequence[str] | None = None,
+        awake_us: int = NOW,
+    ) -> LaneReservation:
+        texts = [""] * len(lane) if overrides is None else overrides
+        answer = self._run("reserve_lane", reserve_lane_call(PREFIX, lane, wanted, worker, texts, awake_us), now_us)
+        return LaneReservation.read(answer, len(lane))
+
+    def give_back(self, lane: Lane, reservation: LaneReservation) -> list[int]:
+        """Give the slots back that are left; how many of them each limit takes."""
+        taken: list[int] = self._run("give_back_lane", give_back_lane_call(PREFIX, lane, reservation))
+        return taken
+
+    def reserve_plain(
+        self, now_us: int, bucket: Bucket, wanted: int = 1, worker: str = "one", override: str = "", awake_us: int = NOW
+    ) -> Reservation:
+        """What a worker does that knows this limit alone."""
+        return Reservation.read(
+            self._run("reserve", reserve_call(PREFIX, bucket, wanted, worker, override, awake_us), now_us)
+        )
+
+    def give_back_plain(self, now_us: int, bucket: Bucket, reservation: Reservation) -> bool:
+        return bool(self._run("give_back", give_back_call(PREFIX, bucket, reservation), now_us))
+
+    def lose(self, *buckets: Bucket) -> None:
+        """Lose the state of limits."""
+        self.client.delete(*(bucket_key(PREFIX, bucket.name, bucket.window) for bucket in buckets))
+
+    def fields(self, *buckets: Bucket) -> list[dict[str, str]]:
+        """The state of limits."""
+        with self.client.pipeline(transaction=False) as pipeline:
+            for bucket in buckets:
+                pipeline.hgetall(bucket_key(PREFIX, bucket.name, bucket.window))
+            return pipeline.execute()
+
+    def holes(self, bucket: Bucket) -> list[int]:
+        """The free slots before S."""
+        interval, _, *ranges = self.fields(bucket)[0].get("holes", "1 0").split()
+        pairs = [tuple(map(int, text.split(":"))) for text in ranges]
+        return [us + index * int(interval) for us, count in pairs for index in range(count)]
+
+    def waiting(self, bucket: Bucket) -> dict[str, float]:
+        """Who waits at a limit, and until when."""
+        return dict(
+            self.client.zrange(waiting_key(PREFIX, bucket.name, bucket.window), 0, -1, withscores=True)  # type: ignore[arg-type]
+        )
+
+
+@dataclass
+class Witness:
+    """The starts of one limit, between two events after which it counts anew.
+
+    The promise: a window of length w holds at most b + (w + D)/T starts. Where callers have declared different limits,
+    T is the least of theirs, and (b-1) T + D the most.
+    """
+
+    starts_us: list[int] = field(default_factory=list)
+    interval_ps: int = 0
+    spread_ps: int = 0
+
+    def start(self, start_us: int, interval_ps: int, limit: Limit) -> None:
+        spread_ps = (limit.burst - 1) * interval_ps + int(limit.grace_s * 1e6) * PS_PER_US
+        self.starts_us.append(start_us)
+        self.interval_ps = min(interval_ps, self.interval_ps or interval_ps)
+        self.spread_ps = max(spread_ps, self.spread_ps)
+
+    def spare_us(self) -> float:
+        """How much shorter D could be with the promise still kept; less than nothing if it is broken.
+
+        The window from start i to start j holds n = j - i + 1 <= b + (w + D)/T, so (j - i) T - w <= (b-1) T + D. With
+        e(k) = k T - start(k), that is e(j) - e(i) <= (b-1) T + D: the least e before each j checks all windows.
+        """
+        least_ps = spare_ps = None
+        for index, start_us in enumerate(sorted(self.starts_us)):
+            early_ps = index * self.interval_ps - start_us * PS_PER_US
+            least_ps = early_ps if least_ps is None else min(least_ps, early_ps)
+            spare = self.spread_ps - (early_ps - least_ps)
+            spare_ps = spare if spare_ps is None else min(spare, spare_ps)
+        return float("inf") if spare_ps is None else spare_ps / PS_PER_US
+
+
+@dataclass
+class InHand:
+    """Slots that are not used, and may be given back."""
+
+    lane: Lane
+    reservation: LaneReservation
+
+
+class Life:
+    """A random life of some limits and lanes, the same for the same seed, with an adversary who picks each start.
+
+    Each call is checked by itself as well: what it may change, and what its slots must be.
+
+    Attributes:
+        used: starts so far.
+        spare_us: the least that any limit had to spare.
+    """
+
+    def __init__(self, lanes: Lanes, seed: int) -> None:
+        self._lanes = lanes
+        self._draw = draw = random.Random(seed)
+        self._buckets = [self._bucket(number) for number in range(draw.randrange(1, 5))]
+        self._paths = [self._path() for _ in range(draw.randrange(1, 5))]
+        self._slower = [*self._buckets]  # what a deploy makes of them
+        if draw.random() < 0.4:
+            self._slower = [Bucket(it.name, it.window, self._limit(), it.is_crossed) for it in self._buckets]
+        self._now = NOW
+        self._versions: dict[str, tuple[int, int]] = {}  # version and floor
+        self._witnesses: dict[str, Witness] = {}
+        self._in_hand: list[InHand] = []
+        self._plain: list[tuple[Bucket, Reservation]] = []
+        self._states = lanes.fields(*self._buckets)
+        #: The adversary has starts come together at these instants, as far as their slots allow.
+        self._rally_us, self._rally_at = draw.choice([20_000, 100_000, 400_000, 2_000_000]), draw.randrange(10**6)
+        self._is_busy = draw.random() < 0.6
+        self.used = 0
+        self.spare_us = float("inf")
+
+    def _limit(self) -> Limit:
+        draw = self._draw
+        us = draw.choice([10_000, 20_000, 33_333, 3_000, 100_000, draw.randrange(1_000, 300_000)])
+        return Limit(us, draw.choice([0, 0, 333_334]), draw.choice([1, 1, 1, 2, 3, 8]))
+
+    def _bucket(self, number: int) -> Bucket:
+        window = self._draw.choice([OWN, "smooth"])
+        return Bucket(f"limit-{number}", window, self._limit(), self._draw.random() < 0.85)
+
+    def _path(self) -> list[int]:
+        numbers = range(len(self._buckets))
+        return sorted(self._draw.sample(numbers, self._draw.randrange(1, len(self._buckets) + 1)))
+
+    def _override(self, bucket: Bucket) -> str:
+        version, floor_us = self._versions.get(bucket.name, (0, 0))
+        return f"{version}:a:{floor_us}:{{}}" if version else ""
+
+    def live(self, length: int) -> None:
+        """Live for some steps, and check all windows."""
+        draw = self._draw
+        verbs = [self._reserve, self._give_back, self._reserve_plain, self._give_back_plain]
+        verbs += [self._lose, self._step_back, self._pause]
+        weights = [24, 8, 2, 1, 0.5, 0.7, 0.7]
+        for _ in range(length):
+            gaps = [0, draw.randrange(1000), draw.randrange(60_000), draw.randrange(400_000), draw.randrange(4_000_000)]
+            self._now += draw.choices(gaps, [4, 4, 8, 3, 0.3] if self._is_busy else [2, 2, 4, 6, 3])[0]
+            draw.choices(verbs, weights)[0]()
+            self._states = self._lanes.fields(*self._buckets)
+        for name in list(self._witnesses):
+            self._judge(name)
+
+    def _judge(self, name: str) -> None:
+        """The end of an era: nothing that happens later counts with what has been."""
+        witness = self._witnesses.pop(name, Witness())
+        spare_us = witness.spare_us()
+        assert spare_us >= 0, f"{name}: a window holds too many starts, by {-spare_us:.0f} us"
+        self.spare_us = min(self.spare_us, spare_us)
+
+    def _start(self, lane: Lane, from_us: int, until_us: int, is_plain: bool = False) -> None:
+        rally_us = self._rally_at + round((from_us - self._rally_at) / self._rally_us) * self._rally_us
+        start_us = max(from_us, min(rally_us, until_us))
+        self.used += 1
+        for bucket in lane:
+            interval_ps = bucket.limit.exact_ps if is_plain else bucket.limit.whole_us * PS_PER_US
+            self._witnesses.setdefault(bucket.name, Witness()).start(start_us, interval_ps, bucket.limit)
+
+    def _lane(self) -> Lane:
+        slower = self._draw.random() < 0.15
+        return tuple((self._slower if slower else self._buckets)[number] for number in self._draw.choice(self._paths))
+
+    def _after_step(self, state: Mapping[str, str]) -> dict[str, str]:
+        """What even a refused call makes of a state from before the clock stepped back."""
+        if not state or int(state["slot"]) - self._now <= int(state["lead"]):
+            return dict(state)
+        left = {name: value for name, value in state.items() if name != "holes"}
+        return {**left, "slot": str(self._now + int(state["lead"]))}
+
+    def _reserve(self) -> None:
+        draw, lane, now = self._draw, self._lane(), self._now
+        wanted, awake_us = draw.choice([1, 2, 5, 30]), draw.choice([NOW, NOW, NOW, draw.randrange(300_000)])
+        overrides = [self._override(bucket) for bucket in lane]
+        answer = self._lanes.reserve(
+            now, lane, wanted, draw.choice(["one", "two", "three", "four"]), overrides, awake_us
+        )
+        floors_us = [max(now - awake_us, self._versions.get(bucket.name, (0, 0))[1]) for bucket in lane]
+        self._check_slots(lane, answer, wanted, floors_us)
+        self._check_states({bucket.name for bucket in lane}, answer.count)
+        answer.used = draw.choice([answer.count, answer.count, draw.randrange(answer.count + 1)])
+        for start_us, until_us in zip(answer.starts_us[: answer.used], answer.untils_us):
+            self._start(lane, start_us, until_us)
+        if answer.left:
+            self._in_hand.append(InHand(lane, answer))
+
+    def _check_slots(self, lane: Lane, answer: LaneReservation, wanted: int, floors_us: list[int]) -> None:
+        assert answer.count <= wanted
+        assert answer.count or answer.again_us > self._now + HORIZON_US
+        assert answer.again_us >= max([self._now, *floors_us, *answer.starts_us])
+        for start_us, until_us, row in zip(answer.starts_us, answer.untils_us, answer.slots):
+            assert max(self._now, *floors_us) <= start_us <= self._now + HORIZON_US
+            ends = []
+            for bucket, floor_us, us in zip(lane, floors_us, row):
+                limit, reach_us = bucket.limit, (bucket.limit.burst - 1) * bucket.limit.whole_us
+                assert floor_us <= us <= start_us
+                ends.append(min(start_us, us + reach_us) + int(limit.grace_s * 1e6))
+                assert ends[-1] - start_us >= LEAST_USE * int(limit.grace_s * 1e6)
+            assert until_us == min(ends)
+
+    def _check_states(self, names: set[str], count: int) -> None:
+        """All limits of a lane have booked `count`, or none; a refused call has changed nothing."""
+        after = self._lanes.fields(*self._buckets)
+        for bucket, before, now in zip(self._buckets, self._states, after):
+            if count and bucket.name in names:
+                assert int(now["given"]) - int(before.get("given", 0)) == count
+                assert int(now["seq"]) > int(before.get("seq", 0))
+                assert now["holes"].count(":") <= MOST_RANGES
+            else:
+                assert now in (before, self._after_step(before)), "a refused call has changed a state"
+
+    def _give_back(self) -> None:
+        if not self._in_hand:
+            return
+        held = self._in_hand.pop(self._draw.randrange(len(self._in_hand)))
+        taken = self._lanes.give_back(held.lane, held.reservation)
+        after = dict(zip((bucket.name for bucket in self._buckets), self._lanes.fields(*self._buckets)))
+        before = dict(zip((bucket.name for bucket in self._buckets), self._states))
+        for bucket, count in zip(held.lane, taken):
+            assert 0 <= count <= held.reservation.left
+            if count:
+                assert int(before[bucket.name]["given"]) - int(after[bucket.name]["given"]) == count
+            else:
+                assert before[bucket.name] == after[bucket.name]
+        is_full = any(after[bucket.name].get("holes", "").count(":") == MOST_RANGES for bucket in held.lane)
+        if self._draw.random() < 0.3 and not is_full:  # or the oldest holes are lost, these perhaps
+            assert not any(self._lanes.give_back(held.lane, held.reservation)), "taken back twice"
+
+    def _reserve_plain(self) -> None:
+        draw, now = self._draw, self._now
+        bucket = draw.choice(self._buckets)
+        answer = self._lanes.reserve_plain(now, bucket, draw.choice([1, 3, 10]), "old", self._override(bucket))
+        answer.used = draw.choice([answer.count, draw.randrange(answer.count + 1)])
+        for index in range(answer.used):
+            start_us = max(now, answer.slot_us(index))
+            until_us = max(now, int(slots(answer)[index])) + int(bucket.limit.grace_s * 1e6)
+            self._start((bucket,), start_us, until_us, is_plain=True)
+        if answer.left:
+            self._plain.append((bucket, answer))
+
+    def _give_back_plain(self) -> None:
+        if self._plain:
+            bucket, reservation = self._plain.pop()
+            self._lanes.give_back_plain(self._now, bucket, reservation)
+
+    def _lose(self) -> None:
+        lost = self._buckets if self._draw.random() < 0.5 else [self._draw.choice(self._buckets)]
+        self._lanes.lose(*lost)
+        for bucket in lost:
+            self._judge(bucket.name)
+
+    def _step_back(self) -> None:
+        """Slots in hand are missed. Limits that notice the step count anew."""
+        before = self._now
+        self._now -= self._draw.choice([self._draw.randrange(200_000), self._draw.randrange(10**7)])
+        for bucket, state in zip(self._buckets, self._states):
+            witness = self._witnesses.get(bucket.name, Witness())
+            witness.starts_us = [start_us for start_us in witness.starts_us if start_us <= before]
+            if state and int(state["slot"]) - self._now > int(state["lead"]):
+                self._judge(bucket.name)
+
+    def _pause(self) -> None:
+        name = self._draw.choice(self._buckets).name
+        version, _ = self._versions.get(name, (0, 0))
+        self._versions[name] = version + 1, max(0, self._now + self._draw.randrange(-300_000, 300_000))
