@@ -35,7 +35,7 @@ LANE_SOURCES = {
     "give_back": GIVE_BACK.source,
 }
 #: A start is usable for no less than this share of D.
-LEAST_USE = 0.65
+LEAST_USE = 0.7
 MOST_RANGES = 16
 
 Lane = tuple[Bucket, ...]
@@ -77,11 +77,11 @@ class Lanes:
     ) -> Reservation:
         """What a worker does that knows this limit alone."""
         return Reservation.read(
-            self._run("reserve", reserve_call(PREFIX, bucket, wanted, worker, override, awake_us), now_us)
+            self._run("reserve", reserve_call(PREFIX, (bucket,), wanted, worker, (override,), awake_us), now_us)
         )
 
     def give_back_plain(self, now_us: int, bucket: Bucket, reservation: Reservation) -> bool:
-        return bool(self._run("give_back", give_back_call(PREFIX, bucket, reservation), now_us))
+        return bool(self._run("give_back", give_back_call(PREFIX, (bucket,), reservation), now_us))
 
     def lose(self, *buckets: Bucket) -> None:
         """Lose the state of limits."""
@@ -96,7 +96,7 @@ class Lanes:
 
     def holes(self, bucket: Bucket) -> list[int]:
         """The free slots before S."""
-        interval, _, *ranges = self.fields(bucket)[0].get("holes", "1 0").split()
+        interval, _, *ranges = (self.fields(bucket)[0].get("holes") or "1 0").split()
         pairs = [tuple(map(int, text.split(":"))) for text in ranges]
         return [us + index * int(interval) for us, count in pairs for index in range(count)]
 
@@ -232,8 +232,7 @@ class Life:
         """What even a refused call makes of a state from before the clock stepped back."""
         if not state or int(state["slot"]) - self._now <= int(state["lead"]):
             return dict(state)
-        left = {name: value for name, value in state.items() if name != "holes"}
-        return {**left, "slot": str(self._now + int(state["lead"]))}
+        return {**state, "slot": str(self._now + int(state["lead"])), "holes": ""}
 
     def _reserve(self) -> None:
         draw, lane, now = self._draw, self._lane(), self._now

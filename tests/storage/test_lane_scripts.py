@@ -24,7 +24,7 @@ from .replay import HORIZON_US, NOW, PATIENCE_US
 
 SECOND, MS = 1_000_000, 1_000
 D_US = 25 * MS
-AGE_US = int(0.35 * D_US)
+AGE_US = int(0.3 * D_US)
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_holes_do_not_overlap_what_is_booked(lanes: Lanes) -> None:
 
 
 def test_a_slot_out_of_step_leaves_holes_a_whole_interval_after_the_last(lanes: Lanes) -> None:
-    """T = 30 ms, and the start is 78 ms: in step is 60 ms, too old, or 90, too late. So as old as may be: 69.25."""
+    """T = 30 ms, and the start is 78 ms: in step is 60 ms, too old, or 90, too late. So as old as may be: 70.5."""
     gate, limit = alone("gate", 78 * MS), shared("limit", 30 * MS)
     lanes.reserve(NOW, (gate, limit))
 
@@ -158,9 +158,17 @@ def test_a_start_waits_for_the_next_slot_in_step_if_that_costs_the_others_nothin
 
     assert (answer.starts_us, answer.slots) == ([NOW + 90 * MS], [(NOW + 83 * MS, NOW + 90 * MS)])
     assert lanes.holes(limit) == [NOW + 30 * MS, NOW + 60 * MS]
-    lanes.lose(limit)
+    lanes.give_back((gate, limit), answer)
+    assert lanes.holes(gate) == [NOW + 83 * MS]
+    assert lanes.holes(limit) == [NOW + 30 * MS, NOW + 60 * MS, NOW + 90 * MS]
+
+
+def test_no_start_waits_if_the_slot_before_is_lost_to_all(lanes: Lanes) -> None:
+    """At 53 ms the slot of 30 is too old for anyone: to wait for that of 60 would waste it."""
+    gate, limit = alone("gate", 83 * MS), shared("limit", 30 * MS)
     lanes.reserve(NOW, (limit,))
-    assert lanes.reserve(NOW + 53 * MS, (limit,)).starts_us == [NOW + 53 * MS], "by itself it has lost the 30 ms"
+
+    assert lanes.reserve(NOW + 53 * MS, (gate, limit)).starts_us == [NOW + 53 * MS]
 
 
 def test_a_slot_may_be_older_than_its_start_and_ends_that_much_earlier(lanes: Lanes) -> None:
@@ -170,11 +178,11 @@ def test_a_slot_may_be_older_than_its_start_and_ends_that_much_earlier(lanes: La
     answer = lanes.reserve(NOW, (gate, FAST))
 
     assert (answer.slots, answer.untils_us) == ([(NOW + 87 * MS, NOW + 80 * MS)], [NOW + 80 * MS + D_US])
-    assert answer.usable_s == pytest.approx(0.018 - 0.005)
+    assert answer.usable_s(1) == pytest.approx(0.018 - 0.005)
 
 
 def test_the_oldest_hole_within_reach_goes_first_and_of_older_ones_the_newest(lanes: Lanes) -> None:
-    """Holes from 10 to 90 ms, T = 10 ms, A = 8.75 ms: of use 3 ms after its time, not 9."""
+    """Holes from 10 to 90 ms, T = 10 ms, A = 7.5 ms: of use 3 ms after its time, not 9."""
     lanes.reserve(NOW, (SLOW, FAST))
     lanes.reserve(NOW, (SLOW, FAST))
 
@@ -224,7 +232,7 @@ def test_holes_are_dropped_where_the_clock_steps_back(lanes: Lanes, is_plain: bo
         assert lanes.reserve_plain(stepped, FAST).count == 0
     else:
         assert lanes.reserve(stepped, (FAST,)).again_us == stepped + 110 * MS
-    assert "holes" not in lanes.fields(FAST)[0]
+    assert lanes.fields(FAST)[0]["holes"] == ""
 
 
 def test_nothing_from_before_a_floor_is_given(lanes: Lanes) -> None:
@@ -247,6 +255,13 @@ def test_a_lane_starts_after_the_floors_of_all_its_limits(lanes: Lanes) -> None:
     assert answer.starts_us == [floor_us]
     assert min(lanes.holes(FAST)) >= NOW - AGE_US
     assert lanes.holes(FAST)[-1] == floor_us - 10 * MS
+
+
+def test_what_lies_before_a_floor_is_no_hole(lanes: Lanes) -> None:
+    answer = lanes.reserve(NOW, (FAST,), 1, overrides=[f"1:a:{NOW + 55 * MS}:{{}}"])
+
+    assert answer.slots == [(NOW + 55 * MS,)]
+    assert lanes.holes(FAST) == []
 
 
 # giving back
@@ -273,11 +288,12 @@ def test_a_repeat_takes_nothing_back(lanes: Lanes) -> None:
 
 def test_nothing_that_would_overlap_a_hole_is_taken_back(lanes: Lanes) -> None:
     given = lanes.reserve(NOW, (FAST,), 6)
-    given.used = 2
-    lanes.give_back((FAST,), given)
-    for off_us in (10_001, 15_000, 35_000, 49_999):
-        given.slots[2:] = [(NOW + off_us,)] * 4
-        assert lanes.give_back((FAST,), given) == [0], off_us
+    all_slots = [*given.slots]
+    given.slots[:] = [*all_slots[2:4], *all_slots[2:4], (NOW + 15 * MS,), (NOW + 35 * MS,)]
+
+    assert lanes.give_back((FAST,), given) == [2]
+    assert lanes.holes(FAST) == [NOW + 20 * MS, NOW + 30 * MS]
+    assert lanes.fields(FAST)[0]["given"] == "4"
 
 
 def test_slots_given_back_in_any_order_are_holes_where_they_were(lanes: Lanes) -> None:
@@ -425,20 +441,20 @@ def test_a_higher_override_of_one_limit_is_returned_and_nothing_granted(lanes: L
     assert lanes.reserve(NOW, (SLOW, FAST), 1, overrides=["", text]).override == ""
 
 
-@pytest.mark.parametrize("bucket", [SLOW, FAST, alone("day", 86_400 * SECOND), alone("many", SECOND, 500)])
-def test_a_state_lives_a_minute_longer_than_it_takes_to_fill(lanes: Lanes, bucket: Bucket) -> None:
+def test_a_state_lives_a_minute_longer_than_it_takes_to_fill(lanes: Lanes) -> None:
     """S + b T, and a minute: never less, and a refused call of a slower limit prolongs it."""
-    key = f"{{test}}:limit:{bucket.name}:smooth" if bucket.window else f"{{test}}:bucket:{bucket.name}"
-    before = time.monotonic()
-    answer = lanes.reserve(NOW, (bucket, shared("other", MS)), 1)
-    least_ms = (answer.slots[0][0] + bucket.limit.burst * bucket.limit.whole_us - NOW) / 1000 + 60_000
-    passed_ms = (time.monotonic() - before) * 1000
+    for bucket in (SLOW, FAST, alone("day", 86_400 * SECOND), alone("many", SECOND, 500)):
+        key = f"{{test}}:limit:{bucket.name}:smooth" if bucket.window else f"{{test}}:bucket:{bucket.name}"
+        before = time.monotonic()
+        answer = lanes.reserve(NOW, (bucket, shared("other", MS)), 1)
+        least_ms = (answer.slots[0][0] + bucket.limit.burst * bucket.limit.whole_us - NOW) / 1000 + 60_000
+        passed_ms = (time.monotonic() - before) * 1000
 
-    assert least_ms - passed_ms - 1 <= lanes.client.pttl(key) <= least_ms + 1
-    lanes.reserve(NOW, (Bucket(bucket.name, bucket.window, Limit(2 * 86_400 * SECOND)),))
-    assert lanes.client.pttl(key) > 2 * 86_400_000 - 500_000
-    lanes.reserve(NOW + 100 * MS, (bucket,))
-    assert lanes.client.pttl(key) > 2 * 86_400_000 - 500_000
+        assert least_ms - passed_ms - 1 <= lanes.client.pttl(key) <= least_ms + 1
+        lanes.reserve(NOW, (Bucket(bucket.name, bucket.window, Limit(2 * 86_400 * SECOND)),))
+        assert lanes.client.pttl(key) > 2 * 86_400_000 - 500_000
+        lanes.reserve(NOW + 100 * MS, (bucket,))
+        assert lanes.client.pttl(key) > 2 * 86_400_000 - 500_000
 
 
 def test_no_digit_is_lost_up_to_the_year_2200(lanes: Lanes) -> None:
@@ -529,31 +545,33 @@ def used_per_s(lanes: Lanes, paths: list[Lane], callers: int, seconds: float) ->
     return used / seconds
 
 
+#: The limit that lanes share, what each has for itself, what that makes together, and the share that one and four
+#: callers use at least.
 CROSSINGS = [
-    ("100/s", ["10/s", ""], 100),
-    ("100/s", ["33/s"] * 3, 99),
-    ("100/s", ["24/s"] * 4, 96),
-    ("100/s", ["49/s"] * 2, 98),
-    ("100/s", ["30/s"] * 3, 90),
-    ("100/s", ["30/s"] * 2, 60),
-    ("20/s", ["7/s", ""], 20),
+    ("100/s", ["10/s", ""], 100, (0.985, 0.99)),
+    ("100/s", ["33/s"] * 3, 99, (0.985, 0.99)),
+    ("100/s", ["24/s"] * 4, 96, (0.965, 0.97)),
+    ("100/s", ["49/s"] * 2, 98, (0.985, 0.985)),
+    ("100/s", ["30/s"] * 3, 90, (0.975, 0.98)),
+    ("100/s", ["30/s"] * 2, 60, (0.985, 0.99)),
+    ("20/s", ["7/s", ""], 20, (0.96, 0.99)),
 ]
 
 
 @pytest.mark.parametrize("callers", [1, 4])
 @pytest.mark.parametrize("crossed", CROSSINGS, ids=lambda it: f"{it[0]}: {' '.join(it[1])}")
 def test_lanes_that_cross_use_what_their_limits_allow(
-    lanes: Lanes, crossed: tuple[str, list[str], int], callers: int
+    lanes: Lanes, crossed: tuple[str, list[str], int, tuple[float, float]], callers: int
 ) -> None:
-    """The shares of the contract; what is booked ahead at both ends may be a slot per lane more.
+    """What is booked ahead at both ends may be a slot per lane more.
 
-    Where one worker asks for lanes of 7/s and of none under 20/s by turns, it books the former's slots out of step.
+    These callers book as far ahead as they may, for each lane by itself, so that little is left between the slots of
+    several lanes with limits of their own. `tests/scheduling/test_crossing_lanes.py` has those of real schedulers.
     """
-    shared_rate, own_rates, allowed = crossed
+    shared_rate, own_rates, allowed, least = crossed
     used = used_per_s(lanes, crossing(shared_rate, own_rates), callers, 8)
-    least = 0.96 if (shared_rate, callers) == ("20/s", 1) else 0.985 if callers == 1 else 0.99
 
-    assert least * allowed <= used <= allowed + (1 + len(own_rates)) / 8
+    assert least[callers > 1] * allowed <= used <= allowed + (1 + len(own_rates)) / 8
 
 
 # mutants

@@ -20,7 +20,7 @@
 -- become holes when they are given back.
 
 local MOST_RANGES = 16
-local OLDEST = 0.35  -- how old a slot may be at its start, as a share of D
+local OLDEST = 0.3  -- how old a slot may be at its start, as a share of D
 
 -- The ranges of free slots and the grid they are on; a new grid is nil until it is written.
 local function parse_holes(text, interval_us)
@@ -71,12 +71,10 @@ local function find_hole(limit, t_us, first_us, low_us)
   local T, older_us = limit.interval_us, nil
   for _, range in ipairs(limit.ranges) do
     local last_us = range.us + (range.count - 1) * T
-    if last_us >= low_us then
-      local us = range.us + math.max(0, math.ceil((first_us - range.us) / T)) * T
-      local newest_us = math.min(us - T, last_us)
-      if newest_us >= math.max(range.us, low_us) then older_us = newest_us end
-      if us <= last_us then return us > t_us and older_us or us end
-    end
+    local us = range.us + math.max(0, math.ceil((first_us - range.us) / T)) * T
+    local newest_us = math.min(us - T, last_us)
+    if newest_us >= math.max(range.us, low_us) then older_us = newest_us end
+    if us <= last_us then return us > t_us and older_us or us end
   end
   return older_us
 end
@@ -99,7 +97,7 @@ local function find(limit, t_us)
   local us = next_us + math.max(0, math.ceil((first_us - next_us) / T)) * T
   if us <= t_us then return t_us, us end
   if us - T >= low_us then return t_us, us - T end
-  if us - T >= limit.oldest_us and us - t_us <= limit.slack_us then return us, us end
+  if us - t_us <= limit.slack_us then return us, us end
   return t_us, low_us
 end
 
