@@ -16,11 +16,11 @@ import redis
 from redis.exceptions import RedisError
 
 from celery_global_rate.cli.check import Reference
-from celery_global_rate.limits.bucket import own
+from celery_global_rate.limits.bucket import Bucket, own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.override import set_limits
 from celery_global_rate.limits.redis_clock import RedisClock
-from celery_global_rate.limits.reservation import Reservation
+from celery_global_rate.limits.reservation import SlotsInHand
 from celery_global_rate.settings import Settings
 from celery_global_rate.storage.blocking_store import BlockingStore
 from celery_global_rate.storage.heartbeat import Heartbeat
@@ -105,9 +105,9 @@ def failures(url: str, admin: redis.Redis) -> list[str]:
             return ["connect"]
         news.attach(wire.loop.hub)
 
-        def reserve() -> Reservation | None:
+        def reserve(*more: Bucket) -> SlotsInHand | None:
             known = len(answers)
-            limiter.reserve("limited", own("limited", LIMIT), 3, answers.append)
+            limiter.reserve("limited", (*own("limited", LIMIT), *more), 3, answers.append)
             wire.loop.run_until(lambda: len(answers) > known)
             return answers[-1]
 
@@ -127,6 +127,13 @@ def failures(url: str, admin: redis.Redis) -> list[str]:
             before = given()
             limiter.give_back(own("limited", LIMIT), second)
             expect("give back", happens(lambda: given() == before - second.left))
+        shared = Bucket("api", "smooth:a", LIMIT, is_crossed=True)
+        lane, again = reserve(shared), reserve(shared)
+        expect("reserve in a lane", lane and lane.count and again)
+        if again and again.count:
+            before = given()
+            limiter.give_back((*own("limited", LIMIT), shared), again)
+            expect("give back in a lane", happens(lambda: given() == before - again.left))
         members.beat(0.0)
         expect("beat", happens(lambda: members.most == 1))
         wire.loop.run_for(0.1)  # subscribed by now, and it has beaten once more

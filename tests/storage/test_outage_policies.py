@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_global_rate.limits.bucket import own
+from celery_global_rate.limits.bucket import Bucket, own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.redis_clock import RedisClock
 from celery_global_rate.limits.reservation import Reservation
@@ -130,6 +130,24 @@ def test_what_is_given_back_comes_again() -> None:
     worker.share.give_back(own(NAME, Limit(10_000)), granted)
 
     assert worker.reserve(Limit(10_000), 1).first_us == granted.slot_us(1)
+
+
+def test_a_lane_starts_at_the_latest_share_of_its_limits() -> None:
+    """10/s of its own and 100/s with others, for two workers: 0.2 s apart, and others have 20 ms behind each slot."""
+    worker = Worker(2)
+    mine, shared = own(NAME, Limit(100_000)), (Bucket("api", "smooth", Limit(10_000)),)
+    instants = []
+    for _ in range(5):
+        granted = worker.share.reserve((*mine, *shared), 3)
+        assert granted is not None
+        instants += [granted.slot_us(index) for index in range(granted.count)]
+        others = worker.share.reserve(shared, 1)
+        assert others is not None
+        assert others.first_us == instants[-1] + 20_000
+        worker.share.give_back(shared, others)
+        worker.clock.us = instants[-1] + 200_000
+
+    assert [later - earlier for earlier, later in zip(instants, instants[1:])] == [200_000] * 4
 
 
 def test_buckets_have_shares_of_their_own() -> None:
