@@ -172,6 +172,6 @@ class PoolQueue:
     def _is_crowded(self) -> bool:
         """Whether others wait in the queue, or did a moment ago. Nobody does while a process is free."""
         free, now = self._free(), self._monotonic()
-        if free < 0:
+        if -free > self._on_deck():
             self._crowded_at = now
         return free <= 0 and now - self._crowded_at <= MOMENT_S

@@ -166,6 +166,18 @@ def test_others_that_waited_in_the_queue_a_moment_ago_come_back() -> None:
     assert (waiting, a_moment_ago, long_ago) == (2, 2, 0)
 
 
+def test_our_own_tasks_in_the_queue_are_no_crowd() -> None:
+    """They would draw others of ours in for ever."""
+    on_deck = 1
+    queue = PoolQueue(lambda: -1, lambda: on_deck, lambda: 2)
+    queue.line_up(5, 0)
+    alone = queue.turns
+    on_deck = 0
+    with_another = queue.turns
+
+    assert (alone, with_another) == (0, 2)
+
+
 def test_a_slot_that_found_no_place_in_the_queue_is_looked_at_again_once_there_are_places() -> None:
     """It may be due already; and once is enough."""
     queue = PoolQueue(lambda: -1, lambda: 0, lambda: 2)
