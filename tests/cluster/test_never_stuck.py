@@ -21,7 +21,7 @@ OF_A_BUCKET = [
         "worker.overrides.Overrides.text",
         "storage.outage.Outage.replied",
     ),
-    *("worker.pool.CeleryPool.start", "worker.pool.CeleryPool.is_gone", "limits.reservation.Reservation.miss"),
+    *("worker.pool.CeleryPool.start", "worker.pool.CeleryPool.is_gone", "limits.reservation.SlotsInHand.miss"),
 ]
 #: Calls beside the way of a task: both go on.
 BESIDE = [
