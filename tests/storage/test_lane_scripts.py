@@ -490,10 +490,10 @@ def live(lanes: Lanes, seeds: range, length: int = 80) -> tuple[int, int]:
 
 
 def test_no_window_holds_more_than_promised_and_some_hold_as_much(lanes: Lanes) -> None:
-    starts, tight = live(lanes, range(24))
+    starts, tight = live(lanes, range(12))
 
-    assert starts > 1000
-    assert tight > 3
+    assert starts > 500
+    assert tight > 1
 
 
 @pytest.mark.long
@@ -558,8 +558,14 @@ CROSSINGS = [
 ]
 
 
-@pytest.mark.parametrize("callers", [1, 4])
-@pytest.mark.parametrize("crossed", CROSSINGS, ids=lambda it: f"{it[0]}: {' '.join(it[1])}")
+CELLS = [
+    pytest.param(crossed, callers, id=f"{crossed[0]}: {' '.join(crossed[1])}-{callers}", marks=marks)
+    for crossed in CROSSINGS
+    for callers, marks in ((1, ()), (4, () if "" in crossed[1] else pytest.mark.long))
+]
+
+
+@pytest.mark.parametrize(("crossed", "callers"), CELLS)
 def test_lanes_that_cross_use_what_their_limits_allow(
     lanes: Lanes, crossed: tuple[str, list[str], int, tuple[float, float]], callers: int
 ) -> None:
