@@ -384,6 +384,7 @@ def test_the_manual_has_the_example_and_the_errors_as_they_are() -> None:
         {"crm-api": {**CRM, "rate": ["10/s", "1000/h"]}},
         {"crm-api": {**CRM, "tasks": "crm.*"}},
         {"crm-api": {"rate": "1/s"}},
+        {"crm-api": {**CRM, "key": "headers.id"}},
         full,
     ]
     errors = []

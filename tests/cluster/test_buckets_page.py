@@ -12,7 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from celery_global_rate.limits.limit import Limit, Limits, spelled
 from celery_global_rate.limits.override import parse_rates
 from celery_global_rate.named_buckets import NamedBucket, read_named_buckets
 from celery_global_rate.scheduling.lane import Lane
+from celery_global_rate.worker.keys import key_value
 from celery_global_rate.worker.lanes import Lanes
 from testbed.server import root
 
@@ -99,6 +102,22 @@ def worker_on(folder: Path, broker: str) -> Iterator[dict[str, Any]]:
     finally:
         worker.terminate()
         worker.wait(30)
+
+
+def test_each_tenant_has_a_bucket(project: Celery) -> None:
+    """The block and its task: two tenants have each their own limit, and share the other one."""
+    named = configured(project, "Per tenant")
+    task = project.tasks["crm.sync"]
+    lanes = Lanes(named, lambda: project.tasks, Declared(), lambda lane, buckets, floor_us: lane.bind(buckets))
+
+    def places(*args: Any, **kwargs: Any) -> list[tuple[str, str]]:
+        request = SimpleNamespace(task=task, args=args, kwargs=kwargs)
+        return [it.place for it in lanes.lane("crm.sync", "celery", partial(key_value, request)).buckets]
+
+    shared = ("crm-api", "smooth")
+    assert places("acme") == places(tenant_id="acme") == [("tenant", "smooth:acme"), shared]
+    assert places(7, since="today") == [("tenant", "smooth:7"), shared]
+    assert places(None) == places(["a", "b"]) == [("tenant", "smooth"), shared]
 
 
 def test_one_budget_for_several_tasks(tmp_path: Path, empty_redis: Server, figures: Figures) -> None:
