@@ -63,6 +63,7 @@ def changed(place: int, value: object) -> list[Any]:
         changed(4, 3),
         changed(6, 1),
         changed(6, 3),
+        [*ANSWER[:6], 3, "7:a:0:{}", *ANSWER[8:]],
         changed(7, None),
         changed(7, 5),
         changed(7, "7:a:0:{}"),
