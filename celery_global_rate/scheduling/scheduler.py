@@ -124,6 +124,8 @@ class Scheduler:
         lane.bind(buckets)
         lane.floor_us = floor_us
         lane.ask_at = now
+        if (opens := lane.opens(self._limiter.clock)) > now:  # it may be that of a task without a bucket in Redis
+            lane.ask_at, lane.next_us, lane.has_spare = opens, floor_us, False
         self._lists.touched[lane] = None
         self.pump()
 

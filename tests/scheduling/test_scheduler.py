@@ -444,3 +444,29 @@ def test_runs_are_reproducible() -> None:
 
     random.seed()
     assert run() == run()
+
+
+@pytest.mark.parametrize("rate", ["1/s", "100/s", "100000/s"])
+def test_a_lane_starts_nothing_before_its_floor_even_if_no_limit_of_it_has_one(rate: str) -> None:
+    """Such as a paused task without a limit of its own in a named bucket: Redis has no bucket of that task.
+
+    It is paused for two seconds, with slots in hand or a call under way and at the highest rate with slots to spare.
+    After them it goes on: at 1/s a slot was free meanwhile. It asks when the pause is over, and has an answer at once.
+    """
+    world = model_world()
+    worker = Worker(world, "w0", 8, lambda: 0.002)
+    buckets = own("t", Limit.parse(rate))
+    lane = Lane("t", buckets)
+    fill(worker, lane, range(20_000))
+    world.run(3.0)
+    paused_at, floor_us = world.now, world.redis_us + 2_000_000
+    begun = len(worker.releases)
+    worker.scheduler.configure(lane, buckets, floor_us)
+    worker.scheduler.hold(lane, 20_000)
+    world.run(paused_at + 2.0 - 0.001)
+    in_pause = len(worker.releases) - begun
+    world.run(paused_at + 2.0 + 2 * HORIZON_S)
+
+    assert begun > 0
+    assert in_pause == 0
+    assert len(worker.releases) > begun
