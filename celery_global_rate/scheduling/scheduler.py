@@ -201,8 +201,16 @@ class Scheduler:
         has_turn = self._lists.touch_due(self._monotonic())
         self._is_asking = self._is_asking or has_turn or bool(self._lists.touched)
         self._capacity.is_far = not self._lists.totals.near
+        has_room = self._has_room
         for lane in self._lists.to_look_at:
-            self._attempt(lane, "releasing tasks", self._look)
+            if lane in self._lists.touched or has_room:
+                self._attempt(lane, "releasing tasks", self._look)
+                has_room = self._has_room
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether a lane that waits for a process has a reason to look."""
+        return max(self._capacity.at_once, self._capacity.with_deck) > 0
 
     def _attempt(self, lane: Lane, place: str, part: Callable[[Lane], object]) -> None:
         """One part of a lane's turn. After an error the lane has its next one when a pause is over."""
@@ -363,7 +371,7 @@ class Scheduler:
         if lane.reservation:
             due_at = self._due_at(lane)
             pressing_at = due_at if lane.has_spare else due_at + lane.usable_s * PRESSING
-            steps = (due_at, pressing_at, now + FULL_POOL_POLL_S)
+            steps = (due_at, pressing_at, due_at + lane.usable_s, now + FULL_POOL_POLL_S)
             at = min(at, next(instant for instant in steps if instant > now))
         return at
 
