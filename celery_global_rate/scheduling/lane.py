@@ -67,7 +67,7 @@ class Lane:
         limit: its limit.
         usable_s: how long after its slot a release may begin under each of its limits, in seconds.
         waits_at: the buckets that other lanes share, as far as it has to wait there.
-        most_wanted: so many slots of them it may ask for at once.
+        most_wanted: so many slots it may ask for at once, if a gate has let it through.
         waiting: workers that wait on it, this one among them, by the last answer.
         next_us: the next slot that was free then, on the Redis clock (epoch us).
         floor_us: before it, on the Redis clock (epoch us), nothing is released; 0 for no such time.
@@ -201,6 +201,7 @@ class Lane:
         self.asked_at = now
         self._paced_at = max(self._paced_at, now - SHORTEST_PAUSE_S) + SHORTEST_PAUSE_S
         self.call = Call(wanted, now, self.buckets)
+        self.most_wanted = sys.maxsize
         return self.call
 
     def hold(self, request: Any, now: float) -> None:
