@@ -209,8 +209,8 @@ class Scheduler:
 
     @property
     def _has_room(self) -> bool:
-        """Whether a lane that waits for a process has a reason to look."""
-        return max(self._capacity.at_once, self._capacity.with_deck) > 0
+        """Whether lanes that wait for a process have a reason to look; one alone costs little."""
+        return len(self.busy) == 1 or max(self._capacity.at_once, self._capacity.with_deck) > 0
 
     def _attempt(self, lane: Lane, place: str, part: Callable[[Lane], object]) -> None:
         """One part of a lane's turn. After an error the lane has its next one when a pause is over."""
@@ -371,7 +371,9 @@ class Scheduler:
         if lane.reservation:
             due_at = self._due_at(lane)
             pressing_at = due_at if lane.has_spare else due_at + lane.usable_s * PRESSING
-            steps = (due_at, pressing_at, due_at + lane.usable_s, now + FULL_POOL_POLL_S)
+            # Beside others it is not looked at with each end of a task.
+            over_at = due_at + lane.usable_s if len(self.busy) > 1 else due_at
+            steps = (due_at, pressing_at, over_at, now + FULL_POOL_POLL_S)
             at = min(at, next(instant for instant in steps if instant > now))
         return at
 

@@ -34,19 +34,26 @@ class OverridesInForce(Protocol):
         """The override of a bucket."""
 
 
-def announce(declared: Mapping[str, Limits], unlimited: set[str], overrides: OverridesInForce, now_us: float) -> None:
+def announce(
+    declared: Mapping[str, Limits],
+    named: Collection[str],
+    unlimited: set[str],
+    overrides: OverridesInForce,
+    now_us: float,
+) -> None:
     """Log what is limited, and what operators have set.
 
     Args:
         declared: what each task and named bucket declares.
+        named: the named buckets among them, which `announce_named` logs.
         unlimited: the tasks among them that have their own strategy.
         overrides: what operators have set for them.
         now_us: the Redis clock, epoch us.
     """
-    names = sorted(name for name, limit in declared.items() if limit and name not in unlimited)
+    names = sorted(name for name, limits in declared.items() if limits and name not in unlimited and name not in named)
     for name in names[:NAMED]:
         logger.info("global-rate: %s at %s", name, spelled(declared[name]))
-    if not names:
+    if not names and not named:
         logger.info("global-rate: no task has a limit")
     elif len(names) > NAMED:
         logger.info("global-rate: and %d more", len(names) - NAMED)

@@ -110,7 +110,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         now_us = self.engine.limiter.clock.now_us(time.monotonic())
         declared = self.engine.lanes.declared
         unlimited = {name for name in declared if self.is_unlimited(name)}
-        announce(declared, unlimited, self.engine.overrides, now_us)
+        announce(declared, self.named, unlimited, self.engine.overrides, now_us)
         announce_named(self.named.values(), self._app.tasks)
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
