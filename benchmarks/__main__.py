@@ -1,7 +1,8 @@
 """The same loads here and on stock Celery, on real workers: JSON, and with it the tables and the chart.
 
 python -m benchmarks                 all of it, about half an hour
-python -m benchmarks rates fast      some of it: rates, slow, fast, overhead, busy, instant_tasks, lone, many_limits
+python -m benchmarks rates fast      some of it: rates, slow, fast, overhead, busy, instant_tasks, lone, many_limits,
+                                     tenants
 python -m benchmarks --draw          nothing is measured: tables and chart again from benchmarks/report.json
 """
 
@@ -31,6 +32,7 @@ from testbed.windows import percentile
 from .busy import LOADS, compare, instant, latency
 from .figures import draw
 from .many import at_rest, many
+from .tenants import beside_a_large_one, under_one
 
 REPORT = root() / "benchmarks" / "report.json"
 
@@ -132,7 +134,13 @@ def many_limits() -> Iterator[dict[str, Any]]:
     yield at_rest()
 
 
-PARTS = {part.__name__: part for part in (rates, slow, fast, overhead, busy, instant_tasks, lone, many_limits)}
+def tenants() -> Iterator[dict[str, Any]]:
+    """One bucket for each tenant: hundreds under one limit, and small ones beside a large one."""
+    yield under_one()
+    yield beside_a_large_one()
+
+
+PARTS = {part.__name__: part for part in (rates, slow, fast, overhead, busy, instant_tasks, lone, many_limits, tenants)}
 
 
 def commit() -> str:

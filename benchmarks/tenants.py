@@ -49,12 +49,17 @@ def under_one(tenants: int = 500, workers: int = 4, seconds: float = 60.0) -> di
         time.sleep(0.5)
         starts = [record for record in cluster.records("start") if begin <= record.instant < end]
         shares = Counter(tenant_of[record.task_id] for record in starts)
+        share = used(sorted(record.instant for record in starts), 1 / 200, begin, end)
+        fairness = jain([shares[number] for number in range(tenants)])
+        writes_per_s, calls_per_start = writes / seconds / workers, calls / max(1, len(starts))
         return {
             "tenants": tenants,
-            "used": used(sorted(record.instant for record in starts), 1 / 200, begin, end),
-            "jain": jain([shares[number] for number in range(tenants)]),
-            "writes_per_s": writes / seconds / workers,
-            "calls_per_start": calls / max(1, len(starts)),
+            "used": share,
+            "jain": fairness,
+            "writes_per_s": writes_per_s,
+            "calls_per_start": calls_per_start,
+            "text": f"{tenants} tenants of 5/s under 200/s, {workers} workers: {share:.4f} of the slots used, "
+            f"Jain {fairness:.4f}, {writes_per_s:.0f} writes/s per worker, {calls_per_start:.1f} calls a start",
         }
 
 
@@ -75,16 +80,14 @@ def beside_a_large_one(tenants: int = 1000, workers: int = 4, seconds: float = 2
         starts = {record.task_id: record.instant for record in cluster.records("start")}
         waits_s = [starts.get(task, float("inf")) - at for task, at in sent.items()]
         of_large = since(sorted(at for task, at in starts.items() if task in large), begin, begin + seconds)
+        large_per_s, calls_per_start = len(of_large) / seconds, calls / (len(sent) + len(of_large))
         return {
             "tenants": tenants,
-            "small_p50_s": percentile(waits_s, 0.5),
             "small_p99_s": percentile(waits_s, 0.99),
             "small_longest_s": max(waits_s),
-            "large_per_s": len(of_large) / seconds,
-            "calls_per_start": calls / (len(sent) + len(of_large)),
+            "large_per_s": large_per_s,
+            "calls_per_start": calls_per_start,
+            "text": f"a tenant with 5000 waiting has {large_per_s:.2f}/s of its 5/s; tasks of {tenants} others start "
+            f"after {percentile(waits_s, 0.5) * 1000:.0f} ms (p50), {percentile(waits_s, 0.99) * 1000:.0f} ms (p99), "
+            f"{max(waits_s) * 1000:.0f} ms at the most; {calls_per_start:.1f} calls a start",
         }
-
-
-if __name__ == "__main__":
-    print(under_one())
-    print(beside_a_large_one())
