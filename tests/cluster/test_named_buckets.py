@@ -244,3 +244,39 @@ def test_each_tenant_has_its_own_bucket(empty_redis: Server, figures: Figures) -
     assert (shown[0]["task"], shown[0]["in_force"]) == ("tenant", "10/s")
     assert 5 <= shown[0]["rate_per_s"] <= 10.5
     assert re.search(r"tenant +10/s +10/s +declared +\? .*\?", rows)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("after", "bound"),
+    [
+        ({"rate": "40/s"}, limit_of("40/s")),
+        ({"rate": {"rate": "20/s", "burst": 10}}, limit_of("20/s", 10)),
+        ({"rate": "20/s", "key": "headers.tenant"}, limit_of("40/s", 2)),
+        ({"rate": ["20/s", {"rate": "600/m", "burst": 20}]}, limit_of("20/s")),
+    ],
+)
+def test_a_rolling_deploy(
+    empty_redis: Server, own_redis: Redis, figures: Figures, after: dict[str, Any], bound: Limit
+) -> None:
+    """A worker with 20/s, and then one more with another configuration of the bucket: neither logs an error.
+
+    Another rate or burst shares the state: the faster of both declared limits holds. With a key there are two states,
+    and what both allow together.
+    """
+    before = {"rate": "20/s", "tasks": ["free"]}
+    with cluster_on(empty_redis, None, conf={"global_rate_buckets": {"api": before}}) as cluster:
+        cluster.send("free", 400, headers={"tenant": "a"})
+        cluster.start(1)
+        time.sleep(2)
+        cluster.setup["conf"]["global_rate_buckets"] = {"api": {**before, **after}}
+        cluster.environment["GLOBAL_RATE_SETUP"] = json.dumps(cluster.setup)
+        cluster.start(1)
+        watch = Watch(cluster, 3, 0.5)
+        worst = watch.excess(bound, ("free",))
+        logs = [cluster.log(name) for name in cluster.workers]
+    figures(f"20/s and then {after}: {watch.starts['free'] / 3:.1f} starts/s, worst window {worst:+.2f}")
+
+    assert worst <= 0
+    assert watch.starts["free"] >= 3 * 20 * 0.95
+    assert not any(word in log for log in logs for word in ("Traceback", "unexpected error"))
