@@ -101,11 +101,11 @@ def change(
 def _in_force(context: Context, name: str, override: Override, now_us: float) -> str:
     if context.is_unlimited(name):
         return NOT_LIMITED
-    declared = spelled(context.declared(name)) if context.declared(name) else "no limit"
+    declared = spelled(context.declared(name), "no limit")
     limit_override, paused = override.limit_override_at(now_us), override.pause_at(now_us)
     parts = [f"{declared} as declared"]
     if limit_override:
-        limits = spelled(limit_override.limits) if limit_override.limits else "no limit"
+        limits = spelled(limit_override.limits, "no limit")
         parts.insert(0, f"{limits} by override{_left(limit_override.until_us, now_us)}")
     if override.what in ("set", "reset") and override.limit_override and override.limit_override.replaced != DECLARED:
         parts.append(f"before {override.limit_override.replaced}")

@@ -157,9 +157,9 @@ class Limit:
 Limits = tuple[Limit, ...]
 
 
-def spelled(limits: Limits) -> str:
-    """Limits as people read them."""
-    return " and ".join(map(str, limits)) or "none"
+def spelled(limits: Limits, nothing: str = "none") -> str:
+    """Limits as people read them; `nothing` if there are none."""
+    return " and ".join(map(str, limits)) or nothing
 
 
 def _per_second(rate: object, spelling: Spelling) -> Fraction:

@@ -55,7 +55,8 @@ class Gates:
         """By the answer to a lane, the limit that binds it has no slot before a monotonic instant."""
         bucket = lane.binding
         assert bucket is not None
-        gate = self._gates.setdefault(bucket.place, Gate(bucket))
+        if (gate := self._gates.get(bucket.place)) is None:
+            gate = self._gates[bucket.place] = Gate(bucket)
         gate.bucket, gate.workers = bucket, lane.waiting
         self._agenda.set(gate, until)
 

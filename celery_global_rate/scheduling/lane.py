@@ -66,7 +66,7 @@ class Lane:
         binding: the bucket that sets the next slot, by the last answer; None if there is no bucket.
         limit: its limit.
         usable_s: how long after its slot a release may begin under each of its limits, in seconds.
-        waits_at: the buckets that other lanes share, as far as it has to wait there.
+        waits_at: the buckets that other lanes share.
         most_wanted: so many slots it may ask for at once, if a gate has let it through.
         waiting: workers that wait on it, this one among them, by the last answer.
         next_us: the next slot that was free then, on the Redis clock (epoch us).
@@ -196,6 +196,10 @@ class Lane:
         """How far ahead the next slot lies that the last answer left, in seconds, up to H; 0 if it lies ready."""
         return min(max(0.0, clock.reached(self.next_us) - now), HORIZON_S)
 
+    def enters(self, clock: RedisClock) -> float:
+        """The monotonic instant from which on that slot can be reserved."""
+        return clock.reached(self.next_us) - HORIZON_S
+
     def asks(self, wanted: int, now: float) -> Call:
         """A call for so many slots begins."""
         self.asked_at = now
@@ -324,10 +328,9 @@ class Lane:
             else:
                 self.ask_at = call.sent + HORIZON_S * (1 + chance) / 2
         else:
-            enters = clock.reached(self.next_us) - HORIZON_S
             turn = (now - self.waiting_since) / (interval_s * reservation.waiting)
             awake = now + LONGEST_SLEEP_S
-            self.ask_at = min(enters + HORIZON_S / 4 * max(0.0, 1 - turn), awake - awake % TOGETHER_S)
+            self.ask_at = min(self.enters(clock) + HORIZON_S / 4 * max(0.0, 1 - turn), awake - awake % TOGETHER_S)
 
     def missed(self, slots: int, now: float) -> int:
         """Ask again for slots that came too late; returns how many are lost: none if there are slots to spare."""

@@ -36,6 +36,11 @@ class Lists:
         self.totals = Totals()
 
     @property
+    def is_alone(self) -> bool:
+        """Whether one lane is busy, and no other."""
+        return len(self.busy) == 1
+
+    @property
     def to_look_at(self) -> list[Lane]:
         """Those that may have something to do, the longest wait first."""
         return sorted({**self.ready, **self.touched}, key=lambda lane: lane.waiting_since)

@@ -34,7 +34,7 @@ class Room:
     def look(self) -> None:
         """See when the slots in hand are due; one lane alone has none that come later than those it asks for."""
         self._dues_us = []
-        self._is_alone = len(self._lists.busy) == 1
+        self._is_alone = self._lists.is_alone
         if not self._is_alone:
             self._dues_us = sorted(due_us for lane in self._lists.in_hand for due_us in lane.dues_us)
 

@@ -210,7 +210,7 @@ class Scheduler:
     @property
     def _has_room(self) -> bool:
         """Whether lanes that wait for a process have a reason to look; one alone costs little."""
-        return len(self.busy) == 1 or max(self._capacity.at_once, self._capacity.with_deck) > 0
+        return self._lists.is_alone or max(self._capacity.at_once, self._capacity.with_deck) > 0
 
     def _attempt(self, lane: Lane, place: str, part: Callable[[Lane], object]) -> None:
         """One part of a lane's turn. After an error the lane has its next one when a pause is over."""
@@ -300,7 +300,7 @@ class Scheduler:
         if lane.reservation is None and len(lane.held) >= WORTH_A_CALL:
             lane.ran_dry()
             self._is_asking = True
-        elif len(self.busy) == 1:
+        elif self._lists.is_alone:
             self._capacity.rests(lane.reservation is not None)
 
     def _pass_on(self, lane: Lane) -> None:
@@ -372,7 +372,7 @@ class Scheduler:
             due_at = self._due_at(lane)
             pressing_at = due_at if lane.has_spare else due_at + lane.usable_s * PRESSING
             # Beside others it is not looked at with each end of a task.
-            over_at = due_at + lane.usable_s if len(self.busy) > 1 else due_at
+            over_at = due_at if self._lists.is_alone else due_at + lane.usable_s
             steps = (due_at, pressing_at, over_at, now + FULL_POOL_POLL_S)
             at = min(at, next(instant for instant in steps if instant > now))
         return at
@@ -386,7 +386,7 @@ class Scheduler:
         """Ask for slots, the longest wait first, in one write."""
         self._is_starved, self._ask_at = False, float("inf")
         now = self._monotonic()
-        if self._lists.askers and len(self.busy) > 1 and now < self._pace.at:
+        if self._lists.askers and not self._lists.is_alone and now < self._pace.at:
             self._ask_at = self._pace.at
         elif self._lists.askers:
             self._calls = refused = 0
@@ -451,8 +451,8 @@ class Scheduler:
         assert lane.limit is not None
         if lane.limit.interval_s < HORIZON_S / 8:
             return max(lane.ask_at, now + FOLLOW_S)
-        enters = self._limiter.clock.reached(lane.next_us) - HORIZON_S
-        return min(lane.ask_at, max(now, enters) + HORIZON_S / 4 * self._chance())
+        enters = max(now, lane.enters(self._limiter.clock))
+        return min(lane.ask_at, enters + HORIZON_S / 4 * self._chance())
 
     def _let_go(self, lane: Lane) -> None:
         for reservation in lane.let_go():

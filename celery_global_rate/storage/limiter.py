@@ -11,23 +11,11 @@ from typing import Any, Protocol
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError, TimeoutError
 
 from ..limits.bucket import Bucket
-from ..limits.lane_reservation import LaneReservation
 from ..limits.redis_clock import RedisClock
-from ..limits.reservation import Reservation, SlotsInHand
+from ..limits.reservation import SlotsInHand
 from ..limits.timing import REPLY_TIMEOUT_S, SILENCE_S
 from .outage_policies import Policy
-from .scripts import (
-    GIVE_BACK,
-    GIVE_BACK_LANE,
-    RESERVE,
-    RESERVE_LANE,
-    Script,
-    give_back_call,
-    give_back_lane_call,
-    is_plain,
-    reserve_call,
-    reserve_lane_call,
-)
+from .scripts import Script, giving_back, read_reservation, reserving
 
 
 class Connection(Protocol):
@@ -156,9 +144,8 @@ class Limiter:
     ) -> None:
         answered = partial(self._answered, name, buckets, reply)
         overrides = [self._overrides.text(bucket.name) for bucket in buckets]
-        script, call = (RESERVE, reserve_call) if is_plain(buckets) else (RESERVE_LANE, reserve_lane_call)
-        arguments = call(self._prefix, buckets, wanted, self._worker, overrides, self._outage.awake_us)
-        ReserveCall(self._connection, script, arguments, len(buckets), answered).send()
+        call = reserving(self._prefix, buckets, wanted, self._worker, overrides, self._outage.awake_us)
+        ReserveCall(self._connection, *call, len(buckets), answered).send()
 
     def _answered(
         self,
@@ -198,11 +185,7 @@ class Limiter:
             self._policy.give_back(buckets, reservation)
 
     def _give_back(self, buckets: tuple[Bucket, ...], reservation: SlotsInHand) -> None:
-        if isinstance(reservation, LaneReservation):
-            script, arguments = GIVE_BACK_LANE, give_back_lane_call(self._prefix, buckets, reservation)
-        else:
-            assert isinstance(reservation, Reservation)
-            script, arguments = GIVE_BACK, give_back_call(self._prefix, buckets, reservation)
+        script, arguments = giving_back(self._prefix, buckets, reservation)
         self._connection.send(("EVAL", script.source, *arguments), lambda answer: None)
 
 
@@ -245,10 +228,7 @@ class ReserveCall:
             return
         if isinstance(answer, list):
             try:
-                answer = self._read(answer)
+                answer = read_reservation(self._script, answer, self._limits)
             except ValueError as exc:
                 answer = ResponseError(str(exc))
         self._reply(answer, sent, time.monotonic())
-
-    def _read(self, answer: list[Any]) -> SlotsInHand:
-        return Reservation.read(answer) if self._script is RESERVE else LaneReservation.read(answer, self._limits)

@@ -11,7 +11,7 @@ from typing import Any
 from ..limits.bucket import OWN, Bucket
 from ..limits.lane_reservation import LaneReservation
 from ..limits.limit import LONGEST_FILL_US
-from ..limits.reservation import Reservation
+from ..limits.reservation import Reservation, SlotsInHand
 from ..limits.timing import HORIZON_S, LONGEST_SLEEP_S
 
 SHARED = ("slots.lua", "overrides.lua")
@@ -83,9 +83,30 @@ def members_key(prefix: str) -> str:
     return f"{{{prefix}}}:workers"
 
 
-def is_plain(buckets: Sequence[Bucket]) -> bool:
-    """Whether reserve.lua is for a lane: it has one limit, which no other lane crosses."""
-    return len(buckets) == 1 and not buckets[0].is_crossed
+def reserving(
+    prefix: str, buckets: Sequence[Bucket], wanted: int, worker: str, overrides: Sequence[str], awake_us: int
+) -> tuple[Script, list[str | int]]:
+    """The script for a lane, with its keys and arguments: reserve.lua for one limit that no other lane crosses."""
+    is_plain = len(buckets) == 1 and not buckets[0].is_crossed
+    script, call = (RESERVE, reserve_call) if is_plain else (RESERVE_LANE, reserve_lane_call)
+    return script, call(prefix, buckets, wanted, worker, overrides, awake_us)
+
+
+def read_reservation(script: Script, answer: Sequence[Any], limits: int) -> SlotsInHand:
+    """What such a script has answered.
+
+    Raises:
+        ValueError: something else has answered.
+    """
+    return Reservation.read(answer) if script is RESERVE else LaneReservation.read(answer, limits)
+
+
+def giving_back(prefix: str, buckets: Sequence[Bucket], reservation: SlotsInHand) -> tuple[Script, list[str | int]]:
+    """The script that returns what is left of a reservation of Redis, with its keys and arguments."""
+    if isinstance(reservation, LaneReservation):
+        return GIVE_BACK_LANE, give_back_lane_call(prefix, buckets, reservation)
+    assert isinstance(reservation, Reservation)
+    return GIVE_BACK, give_back_call(prefix, buckets, reservation)
 
 
 def reserve_call(

@@ -58,8 +58,7 @@ def announce(
     elif len(names) > NAMED:
         logger.info("global-rate: and %d more", len(names) - NAMED)
     for name in sorted(unlimited):
-        limits = spelled(declared[name]) if declared[name] else "no limit"
-        logger.warning("global-rate: %s declares %s and is %s", name, limits, NOT_LIMITED)
+        logger.warning("global-rate: %s declares %s and is %s", name, spelled(declared[name], "no limit"), NOT_LIMITED)
     for name in sorted(declared):
         if override := overrides.get(name):
             if limit_override := override.limit_override_at(now_us):
@@ -210,11 +209,7 @@ def _starts(lane: Lane, clock: RedisClock, now: float) -> Iterator[float]:
     The first ones have the slots in hand. Each further one is expected after all that wait before it here, and as many
     in each of the workers that wait on this lane.
     """
-    due = [
-        clock.reached(reservation.slot_us(index))
-        for reservation in lane.reservations
-        for index in range(reservation.used, reservation.count)
-    ]
+    due = [clock.reached(due_us) for due_us in lane.dues_us]
     yield from due
     interval_s = lane.limit.interval_s * lane.waiting if lane.limit else 0.0
     if lane.limit is None:

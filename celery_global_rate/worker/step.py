@@ -216,7 +216,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             else:
                 self._declared.restore(task)
         elif not engine.lanes.may_pass(name):
-            return self._buckets.get(name)
+            return None
         return self._buckets.setdefault(name, TaskBucket(self._queues, engine, self._pool.pass_on))
 
     def _on_override(self, name: str) -> None:

@@ -10,9 +10,8 @@ import pytest
 import redis
 
 from celery_global_rate.limits.bucket import OWN, Bucket
-from celery_global_rate.limits.lane_reservation import LaneReservation
-from celery_global_rate.limits.limit import Limit
-from celery_global_rate.limits.reservation import Reservation, SlotsInHand
+from celery_global_rate.limits.limit import LONGEST_FILL_US, Limit
+from celery_global_rate.limits.reservation import SlotsInHand
 from celery_global_rate.scheduling.lane import Lane
 from celery_global_rate.storage.scripts import (
     GIVE_BACK,
@@ -20,11 +19,9 @@ from celery_global_rate.storage.scripts import (
     RESERVE,
     RESERVE_LANE,
     Script,
-    give_back_call,
-    give_back_lane_call,
-    is_plain,
-    reserve_call,
-    reserve_lane_call,
+    giving_back,
+    read_reservation,
+    reserving,
 )
 from testbed.windows import excess, since, used
 
@@ -71,18 +68,11 @@ def real_world(client: redis.Redis, seed: int) -> World:
         return scripts[script]([str(key) for key in words[: int(count)]], [*words[int(count) :], now_us])
 
     def reserve(buckets: tuple[Bucket, ...], wanted: int, worker: str, now_us: int) -> SlotsInHand:
-        rest = wanted, worker, [""] * len(buckets)
-        if is_plain(buckets):
-            return Reservation.read(run(RESERVE, reserve_call(PREFIX, buckets, *rest), now_us))
-        call = reserve_lane_call(PREFIX, buckets, *rest)
-        return LaneReservation.read(run(RESERVE_LANE, call, now_us), len(buckets))
+        script, call = reserving(PREFIX, buckets, wanted, worker, [""] * len(buckets), LONGEST_FILL_US)
+        return read_reservation(script, run(script, call, now_us), len(buckets))
 
     def give_back(buckets: tuple[Bucket, ...], reservation: SlotsInHand, now_us: int) -> None:
-        if isinstance(reservation, LaneReservation):
-            run(GIVE_BACK_LANE, give_back_lane_call(PREFIX, buckets, reservation), now_us)
-        else:
-            assert isinstance(reservation, Reservation)
-            run(GIVE_BACK, give_back_call(PREFIX, buckets, reservation), now_us)
+        run(*giving_back(PREFIX, buckets, reservation), now_us)
 
     return World(reserve, give_back, seed)
 
