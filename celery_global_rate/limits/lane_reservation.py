@@ -80,4 +80,4 @@ class LaneReservation(SlotsInHand):
         return bisect_right(self.starts_us, redis_us, self.used) - self.used
 
     def usable_s(self, most_s: float) -> float:
-        return min(most_s, (self.untils_us[self.used] - self.due_us) / US_PER_S - HAND_OVER_S)
+        return (self.untils_us[self.used] - self.due_us) / US_PER_S - HAND_OVER_S

@@ -9,6 +9,8 @@ from fractions import Fraction
 from functools import cached_property
 from numbers import Real
 
+from .calendar import Calendar
+
 PS_PER_US = 1_000_000
 US_PER_S = 1_000_000
 
@@ -23,6 +25,8 @@ LONGEST_GRACE_S = 1.0
 HAND_OVER_S = 0.005
 
 LARGEST_BURST = 1_000_000
+#: The most starts in a fixed window.
+LARGEST_QUOTA = 1_000_000_000
 
 #: A bucket that takes longer to fill is a mistake, and its instants would leave the range of exact integers.
 LONGEST_FILL_US = 10 * 365 * 86400 * US_PER_S
@@ -55,20 +59,24 @@ AS_OVERRIDE = Spelling("smhd", True, "use N/s, N/m, N/h, N/d or N/30s with a pos
 
 @dataclass(frozen=True)
 class Limit:
-    """A rate and its burst: the emission interval T and the slots in a full bucket.
+    """A rate and its burst: the emission interval T and the slots in a full bucket. Or a quota of fixed windows.
 
     The interval is exact to a picosecond and rounded up, so a limit is never faster than declared and at 100,000
     starts a second slower by less than one part in a million.
 
     Attributes:
-        interval_us: whole microseconds of the emission interval.
+        interval_us: whole microseconds of the emission interval. Of fixed windows, that at which the longest of them is
+            just used up: who goes by it alone stays within the quota.
         interval_ps: its remainder in picoseconds, 0 to 999,999.
-        burst: slots in a full bucket, 1 to a million; 1 is even spacing, as Celery means a rate.
+        burst: slots in a full bucket, 1 to a million; 1 is even spacing, as Celery means a rate. Of fixed windows, how
+            many each of them has, 1 to a thousand million.
+        calendar: the fixed windows; None if the limit is smooth.
     """
 
     interval_us: int
     interval_ps: int = 0
     burst: int = 1
+    calendar: Calendar | None = None
 
     @property
     def exact_ps(self) -> int:
@@ -125,7 +133,32 @@ class Limit:
             raise ValueError(f"rate {rate!r:.80} takes over ten years to refill a bucket of {slots}: {spelling.remedy}")
         return cls(*divmod(interval_ps, PS_PER_US), slots)
 
+    @classmethod
+    def in_windows(cls, rate: object, offset: object = None, timezone: object = None) -> Limit:
+        """Read a quota: so many starts in each window of a calendar.
+
+        Args:
+            rate: ``"10000/d"``, ``"100/10s"`` or ``"100000/month"``.
+            offset: as `Calendar.parse` takes it.
+            timezone: likewise.
+
+        Raises:
+            ValueError: it is invalid; the text names what, and what to write instead.
+        """
+        count, _, period = rate.partition("/") if isinstance(rate, str) else ("", "", "")
+        if not count.isdecimal() or not 1 <= int(count) <= LARGEST_QUOTA or not period:
+            raise ValueError(
+                f"rate {rate!r:.80} is not a number of starts in a window: use N/d, N/10s or N/month with a whole N"
+            )
+        calendar = Calendar.parse(period, offset, timezone)
+        interval_ps = math.ceil(Fraction(calendar.longest_s * US_PER_S * PS_PER_US, int(count)))
+        return cls(*divmod(interval_ps, PS_PER_US), int(count), calendar)
+
     def __str__(self) -> str:
+        if self.calendar:
+            begins = f", offset {self.calendar.offset}" if self.calendar.offset else ""
+            zone = f", {self.calendar.timezone}" if self.calendar.timezone else ""
+            return f"{self.burst}/{self.calendar.period} fixed{begins}{zone}"
         return self._rate() + (f", burst {self.burst}" if self.burst > 1 else "")
 
     def _rate(self) -> str:

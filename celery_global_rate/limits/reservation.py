@@ -51,7 +51,7 @@ class SlotsInHand(ABC):
         """How long after the next slot a release may begin, in seconds.
 
         Args:
-            most_s: for how long by the grace of its limits.
+            most_s: by the grace of its limit, if the answer does not say it.
         """
         return most_s
 

@@ -144,7 +144,10 @@ class Limiter:
     ) -> None:
         answered = partial(self._answered, name, buckets, reply)
         overrides = [self._overrides.text(bucket.name) for bucket in buckets]
-        call = reserving(self._prefix, buckets, wanted, self._worker, overrides, self._outage.awake_us)
+        now_us = self.clock.now_us(time.monotonic())
+        if now_us < 0:  # not known yet: the answer will tell
+            now_us = time.time() * 1e6
+        call = reserving(self._prefix, buckets, wanted, self._worker, overrides, self._outage.awake_us, now_us)
         ReserveCall(self._connection, *call, len(buckets), answered).send()
 
     def _answered(

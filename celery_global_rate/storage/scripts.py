@@ -15,7 +15,7 @@ from ..limits.reservation import Reservation, SlotsInHand
 from ..limits.timing import HORIZON_S, LONGEST_SLEEP_S
 
 SHARED = ("slots.lua", "overrides.lua")
-FOR_LANES = (*SHARED, "holes.lua")
+FOR_LANES = (*SHARED, "holes.lua", "fixed.lua")
 
 
 class Script:
@@ -84,12 +84,19 @@ def members_key(prefix: str) -> str:
 
 
 def reserving(
-    prefix: str, buckets: Sequence[Bucket], wanted: int, worker: str, overrides: Sequence[str], awake_us: int
+    prefix: str,
+    buckets: Sequence[Bucket],
+    wanted: int,
+    worker: str,
+    overrides: Sequence[str],
+    awake_us: int,
+    now_us: float,
 ) -> tuple[Script, list[str | int]]:
-    """The script for a lane, with its keys and arguments: reserve.lua for one limit that no other lane crosses."""
-    is_plain = len(buckets) == 1 and not buckets[0].is_crossed
-    script, call = (RESERVE, reserve_call) if is_plain else (RESERVE_LANE, reserve_lane_call)
-    return script, call(prefix, buckets, wanted, worker, overrides, awake_us)
+    """The script for a lane, with its keys and arguments: reserve.lua for one smooth limit that no lane crosses."""
+    is_plain = len(buckets) == 1 and not buckets[0].is_crossed and not buckets[0].limit.calendar
+    if is_plain:
+        return RESERVE, reserve_call(prefix, buckets, wanted, worker, overrides, awake_us)
+    return RESERVE_LANE, reserve_lane_call(prefix, buckets, wanted, worker, overrides, awake_us, now_us)
 
 
 def read_reservation(script: Script, answer: Sequence[Any], limits: int) -> SlotsInHand:
@@ -140,14 +147,21 @@ def reserve_lane_call(
     worker: str,
     overrides: Sequence[str],
     awake_us: int = LONGEST_FILL_US,
+    now_us: float = 0,
 ) -> list[str | int]:
-    """Keys and arguments of reserve_lane.lua, after the script itself; an override, or an empty text, per bucket."""
+    """Keys and arguments of reserve_lane.lua, after the script itself; an override, or an empty text, per bucket.
+
+    The Redis clock, as the caller knows it, says which windows are meant.
+    """
     keys = [overrides_key(prefix), era_key(prefix)]
     arguments: list[str | int] = [wanted, int(HORIZON_S * 1e6), int(LONGEST_SLEEP_S * 1e6), worker, awake_us]
     for bucket, override in zip(buckets, overrides):
         limit = bucket.limit
         keys += [bucket_key(prefix, bucket.name, bucket.window), waiting_key(prefix, bucket.name, bucket.window)]
-        arguments += [limit.whole_us, limit.burst, int(limit.grace_s * 1e6), int(bucket.is_crossed)]
+        if limit.calendar:
+            arguments += ["fixed", limit.burst, *limit.calendar.edges(now_us)]
+        else:
+            arguments += ["smooth", limit.whole_us, limit.burst, int(limit.grace_s * 1e6), int(bucket.is_crossed)]
         arguments += [bucket.name, override]
     return [len(keys), *keys, *arguments]
 
@@ -156,7 +170,7 @@ def give_back_lane_call(prefix: str, buckets: Sequence[Bucket], reservation: Lan
     """Keys and arguments of give_back_lane.lua, after the script itself."""
     keys = [bucket_key(prefix, bucket.name, bucket.window) for bucket in buckets]
     slots = [us for slot in reservation.slots[reservation.used :] for us in slot]
-    intervals = [bucket.limit.whole_us for bucket in buckets]
+    intervals = [0 if bucket.limit.calendar else bucket.limit.whole_us for bucket in buckets]
     return [len(keys), *keys, *intervals, reservation.seq, reservation.left, *slots]
 
 

@@ -30,7 +30,7 @@ def test_a_used_slot_is_no_longer_due_and_the_next_one_has_an_end_of_its_own() -
 
     assert (given.due_us, given.due_by(NOW + 99), given.due_by(NOW + 100)) == (NOW + 100, 0, 1)
     assert given.usable_s(1) == pytest.approx(0.0199 - 0.005)
-    assert given.usable_s(0.01) == 0.01
+    assert given.usable_s(0.01) == given.usable_s(1)
 
 
 def test_a_refusal_and_an_override_are_read() -> None:

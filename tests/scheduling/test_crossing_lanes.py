@@ -68,7 +68,7 @@ def real_world(client: redis.Redis, seed: int) -> World:
         return scripts[script]([str(key) for key in words[: int(count)]], [*words[int(count) :], now_us])
 
     def reserve(buckets: tuple[Bucket, ...], wanted: int, worker: str, now_us: int) -> SlotsInHand:
-        script, call = reserving(PREFIX, buckets, wanted, worker, [""] * len(buckets), LONGEST_FILL_US)
+        script, call = reserving(PREFIX, buckets, wanted, worker, [""] * len(buckets), LONGEST_FILL_US, now_us)
         return read_reservation(script, run(script, call, now_us), len(buckets))
 
     def give_back(buckets: tuple[Bucket, ...], reservation: SlotsInHand, now_us: int) -> None:

@@ -64,7 +64,8 @@ class Lanes:
         awake_us: int = NOW,
     ) -> LaneReservation:
         texts = [""] * len(lane) if overrides is None else overrides
-        answer = self._run("reserve_lane", reserve_lane_call(PREFIX, lane, wanted, worker, texts, awake_us), now_us)
+        call = reserve_lane_call(PREFIX, lane, wanted, worker, texts, awake_us, now_us)
+        answer = self._run("reserve_lane", call, now_us)
         return LaneReservation.read(answer, len(lane))
 
     def give_back(self, lane: Lane, reservation: LaneReservation) -> list[int]:

@@ -16,6 +16,7 @@ FILES = (
     "holes.lua",
     "reserve_lane.lua",
     "give_back_lane.lua",
+    "fixed.lua",
 )
 VERBS = ("reserve", "give_back", "set_override", "sync_overrides", "heartbeat")
 LANE_VERBS = ("reserve_lane", "give_back_lane")
@@ -41,11 +42,11 @@ def sources(mutant: Mutant) -> dict[str, str]:
     """The scripts with the error in them, by verb."""
     files = originals()
     files[mutant.file] = files[mutant.file].replace(mutant.old, mutant.new)
-    shared = dict.fromkeys(VERBS, (SLOTS, OVERRIDES)) | dict.fromkeys(LANE_VERBS, (SLOTS, OVERRIDES, HOLES))
+    shared = dict.fromkeys(VERBS, (SLOTS, OVERRIDES)) | dict.fromkeys(LANE_VERBS, (SLOTS, OVERRIDES, HOLES, FIXED))
     return {verb: "\n".join(files[name] for name in (*names, f"{verb}.lua")) for verb, names in shared.items()}
 
 
-SLOTS, OVERRIDES, RESERVE, GIVE_BACK, SET, SYNC, HEARTBEAT, HOLES, RESERVE_LANE, GIVE_BACK_LANE = FILES
+SLOTS, OVERRIDES, RESERVE, GIVE_BACK, SET, SYNC, HEARTBEAT, HOLES, RESERVE_LANE, GIVE_BACK_LANE, FIXED = FILES
 MUTANTS = [
     # slots.lua
     Mutant(SLOTS, "local PS_PER_US = 1000000", "local PS_PER_US = 1000", "picoseconds taken for nanoseconds"),
@@ -324,18 +325,21 @@ LANE_MUTANTS = [
     # reserve_lane.lua
     Mutant(RESERVE_LANE, "SLOTS_PER_CALL = 100", "SLOTS_PER_CALL = 101", "over a hundred slots a call"),
     Mutant(
-        RESERVE_LANE, "    book(limit, us)\n", "    if index > 1 then book(limit, us) end\n", "one limit not booked"
+        RESERVE_LANE,
+        "    limit.window.book(limit, us)\n",
+        "    if index > 1 then limit.window.book(limit, us) end\n",
+        "one limit not booked",
     ),
-    Mutant(RESERVE_LANE, "math.min(t_us, us + limit.reach_us)", "t_us", "the age does not count for the end"),
-    Mutant(RESERVE_LANE, "math.min(until_us, math", "math.max(0, math", "the last limit sets the end"),
+    Mutant(HOLES, "math.min(t_us, us + limit.reach_us)", "t_us", "the age does not count for the end"),
+    Mutant(RESERVE_LANE, "math.min(until_us, limit", "math.max(0, limit", "the last limit sets the end"),
     Mutant(RESERVE_LANE, "if count == wanted or t_us > end_us then", "if count == wanted then", "no horizon"),
     Mutant(RESERVE_LANE, "or t_us > end_us then", "or t_us >= end_us then", "no slot at the horizon"),
-    Mutant(RESERVE_LANE, "count + 1 > 2 * (count_free", "count + 1 > 3 * (count_free", "thrice the fair share"),
-    Mutant(RESERVE_LANE, "(count_free(limit, end_us) + count)", "count_free(limit, end_us)", "the share shrinks"),
-    Mutant(RESERVE_LANE, "if count > 0 and count + 1 >", "if count + 1 >", "no slot at all where many wait"),
+    Mutant(RESERVE_LANE, "count + 1 > 2 * (free", "count + 1 > 3 * (free", "thrice the fair share"),
+    Mutant(RESERVE_LANE, "2 * (free + count)", "2 * free", "the share shrinks"),
+    Mutant(RESERVE_LANE, "if count > 0 then\n    local", "if true then\n    local", "no slot at all where many wait"),
     Mutant(RESERVE_LANE, "math.max(seq, limit.seq + 1)", "math.max(seq, limit.seq)", "the serial does not grow"),
-    Mutant(RESERVE_LANE, "limit.grid or seq", "seq", "each booking begins a new grid"),
-    Mutant(RESERVE_LANE, "limit.grid or seq", "limit.grid or 0", "no grid is ever new"),
+    Mutant(HOLES, "limit.grid or seq", "seq", "each booking begins a new grid"),
+    Mutant(HOLES, "limit.grid or seq", "limit.grid or 0", "no grid is ever new"),
     Mutant(RESERVE_LANE, "'given', count)", "'given', 1)", "one given for many"),
     Mutant(
         RESERVE_LANE,
@@ -355,12 +359,12 @@ LANE_MUTANTS = [
     Mutant(RESERVE_LANE, "    redis.call('ZREM', limit.waiters, worker)\n", "", "a worker counts twice"),
     Mutant(RESERVE_LANE, "    forget(limit.waiters, now_us, longest_us)\n", "", "nobody is forgotten"),
     Mutant(RESERVE_LANE, "if redis.call('PTTL', limit.bucket) < idle_ms then", "if true then", "expiry shortened"),
-    Mutant(RESERVE_LANE, "limit.next_us + limit.reach_us", "limit.next_us", "expiry without the burst"),
+    Mutant(HOLES, "limit.next_us + limit.reach_us", "limit.next_us", "expiry without the burst"),
     Mutant(RESERVE_LANE, "math.min(t_us - horizon_us, now_us + patience_us)", "t_us - horizon_us", "no patience"),
     Mutant(RESERVE_LANE, "redis.call('PEXPIRE', limit.waiters", "redis.call('PTTL', limit.waiters", "no expiry"),
     # give_back_lane.lua
-    Mutant(GIVE_BACK_LANE, "and grid <= seq", "", "slots of an older grid are taken back"),
-    Mutant(GIVE_BACK_LANE, "us <= tonumber(last) and", "", "slots that S has not reached are taken back"),
+    Mutant(HOLES, "and grid <= seq", "", "slots of an older grid are taken back"),
+    Mutant(HOLES, "us <= tonumber(last) and", "", "slots that S has not reached are taken back"),
     Mutant(GIVE_BACK_LANE, "-taken[index])", "-count)", "given shrinks by what was not taken back"),
     Mutant(GIVE_BACK_LANE, "(slot - 1) * size + index]", "(slot - 1) * size + 1]", "slots of the first limit"),
 ]

@@ -22,6 +22,8 @@
 local MOST_RANGES = 16
 local OLDEST = 0.3  -- how old a slot may be at its start, as a share of D
 
+local smooth = {}
+
 -- The ranges of free slots and the grid they are on; a new grid is nil until it is written.
 local function parse_holes(text, interval_us)
   local ranges = {}
@@ -44,9 +46,9 @@ end
 
 -- The state of a limit. `reach_us` is (b-1) T, `age_us` A, `oldest_us` the oldest slot of use now, `last_us` S and
 -- `next_us` S + T; both nil if the bucket is missing.
-local function load_limit(bucket, now_us, interval_us, burst, grace_us, is_crossed, floor_us)
-  local limit = {bucket = bucket, interval_us = interval_us, grace_us = grace_us, floor_us = floor_us}
-  limit.is_crossed = is_crossed
+function smooth.load(bucket, now_us, horizon_us, floor_us, interval_us, burst, grace_us, is_crossed)
+  local limit = {window = smooth, bucket = bucket, interval_us = interval_us, grace_us = grace_us, floor_us = floor_us}
+  limit.is_crossed = is_crossed == 1
   limit.reach_us, limit.age_us = (burst - 1) * interval_us, math.floor(OLDEST * grace_us)
   limit.oldest_us = now_us - limit.reach_us - limit.age_us
   local us, ps = last_slot(bucket, now_us)
@@ -81,7 +83,7 @@ end
 
 -- The slot for a start at t, and the start: t, or the first instant after it that the limit allows. `slack_us` is how
 -- much later it may be at no cost to the other limits of the lane.
-local function find(limit, t_us)
+function smooth.find(limit, t_us)
   local T, next_us = limit.interval_us, limit.next_us
   local first_us = math.max(t_us - limit.reach_us, limit.floor_us)
   local low_us = math.max(t_us - limit.reach_us - limit.age_us, limit.floor_us)
@@ -102,7 +104,7 @@ local function find(limit, t_us)
 end
 
 -- How many slots there are up to an instant.
-local function count_free(limit, end_us)
+function smooth.count_free(limit, end_us)
   local T = limit.interval_us
   local low_us = math.max(limit.oldest_us, limit.floor_us)
   local free = 0
@@ -130,7 +132,7 @@ local function fill(limit, us)
 end
 
 -- Book a slot that was found.
-local function book(limit, us)
+function smooth.book(limit, us)
   local T = limit.interval_us
   if limit.last_us and us <= limit.last_us then
     fill(limit, us)
@@ -141,6 +143,21 @@ local function book(limit, us)
     if skipped > 0 then table.insert(limit.ranges, {us = us - skipped * T, count = skipped}) end
   end
   limit.last_us, limit.next_us = us, us + T
+end
+
+-- Until when a start may use its slot: an old one ends earlier.
+function smooth.usable_until(limit, t_us, us)
+  return math.min(t_us, us + limit.reach_us) + limit.grace_us
+end
+
+function smooth.store(limit, now_us, seq)
+  local holes = format_holes(limit.ranges, limit.interval_us, limit.grid or seq)
+  write(limit.bucket, now_us, limit.last_us, 0, seq, 'holes', holes)
+end
+
+-- From when on a missing bucket is as good as this one; nil if it is missing.
+function smooth.full_us(limit)
+  return limit.last_us and limit.next_us + limit.reach_us
 end
 
 -- A booked slot becomes a hole, unless it would overlap one.
@@ -164,4 +181,18 @@ local function free_again(ranges, us, interval_us)
     table.insert(ranges, place, {us = us, count = 1})
   end
   return true
+end
+
+-- Slots of a booking become holes; how many.
+function smooth.take_back(bucket, seq, slots, interval_us)
+  local last, text = unpack(redis.call('HMGET', bucket, 'slot', 'holes'))
+  local ranges, grid = parse_holes(text, interval_us)
+  local taken = 0
+  if last and grid and grid <= seq then
+    for _, us in ipairs(slots) do
+      if us <= tonumber(last) and free_again(ranges, us, interval_us) then taken = taken + 1 end
+    end
+  end
+  if taken > 0 then redis.call('HSET', bucket, 'holes', format_holes(ranges, interval_us, grid)) end
+  return taken
 end

@@ -4,7 +4,7 @@
 -- KEYS[1]  the overrides (overrides.lua)
 -- KEYS[2]  their era
 -- then of each limit:
---   the bucket (slots.lua, holes.lua)
+--   the bucket (slots.lua, holes.lua, fixed.lua)
 --   the waiting workers, a sorted set: worker -> epoch us until which it counts as waiting
 -- ARGV[1]  wanted         integer >= 1, slots the caller could use before the horizon
 -- ARGV[2]  horizon, us    how far ahead of the clock slots are given out
@@ -12,10 +12,12 @@
 -- ARGV[4]  worker         a name that is unique to the calling process
 -- ARGV[5]  awake, us      how long the caller has been in touch: no slot is saved from before
 -- then of each limit:
---   interval, us          integer >= 1, the emission interval T, rounded up
---   burst                 integer >= 1, slots in a full bucket
---   grace, us             D: how long after its slot a start may be
---   crossed               1 if other lanes share the limit: what is skipped stays free for them; else 0
+--   window                'smooth' or 'fixed', and four numbers:
+--     interval, us        integer >= 1, the emission interval T, rounded up | N, integer >= 1, slots in a window
+--     burst               integer >= 1, slots in a full bucket              | e0, epoch us, the begin of the window of now
+--     grace, us           D: how long after its slot a start may be         | e1, its end
+--     crossed             1 if other lanes share the limit: what is skipped | e2, the end of the next one
+--                         stays free for them; else 0                       |
 --   name                  of the bucket, among the overrides
 --   override              that the caller's limit comes from, '' if it knows none
 -- then now, epoch us      tests only
@@ -27,7 +29,8 @@
 
 local SLOTS_PER_CALL = 100
 local SLACK_US = 60 * 1000000
-local FIELDS = 6  -- arguments of a limit
+local FIELDS = 7  -- arguments of a limit
+local WINDOWS = {smooth = smooth, fixed = fixed}
 
 local wanted, horizon_us = math.min(tonumber(ARGV[1]), SLOTS_PER_CALL), tonumber(ARGV[2])
 local patience_us, worker = tonumber(ARGV[3]), ARGV[4]
@@ -38,14 +41,14 @@ local end_us = now_us + horizon_us
 local limits = {}
 local t_us = now_us  -- a start
 for index = 1, size do
-  local interval, burst, grace, crossed, name, known = unpack(ARGV, 6 + FIELDS * (index - 1), 5 + FIELDS * index)
+  local window, a, b, c, d, name, known = unpack(ARGV, 6 + FIELDS * (index - 1), 5 + FIELDS * index)
   local floor_us, override = now_us - tonumber(ARGV[5]), keep(KEYS[1], KEYS[2], name, known)
   if override then
     if override ~= known then return {now_us, 0, 0, 1, index, now_us, index, override} end
     floor_us = math.max(floor_us, (select(3, parse_rank(override))))
   end
-  limits[index] = load_limit(KEYS[1 + 2 * index], now_us, tonumber(interval), tonumber(burst), tonumber(grace),
-                             crossed == '1', floor_us)
+  limits[index] = WINDOWS[window].load(KEYS[1 + 2 * index], now_us, horizon_us, floor_us,
+                                       tonumber(a), tonumber(b), tonumber(c), tonumber(d))
   limits[index].waiters = KEYS[2 + 2 * index]
   t_us = math.max(t_us, floor_us)
 end
@@ -64,14 +67,14 @@ local function next_of_lane(from_us)
   local slots, binds, latest_us = {}, 1, from_us
   for index, limit in ipairs(limits) do
     local start_us
-    start_us, slots[index] = find(limit, from_us)
+    start_us, slots[index] = limit.window.find(limit, from_us)
     if start_us > latest_us then binds, latest_us = index, start_us end
   end
   while latest_us > from_us do
     from_us = latest_us
     for index, limit in ipairs(limits) do
       local start_us
-      start_us, slots[index] = find(limit, from_us)
+      start_us, slots[index] = limit.window.find(limit, from_us)
       latest_us = math.max(latest_us, start_us)
     end
   end
@@ -96,15 +99,18 @@ while true do
   if count == wanted or t_us > end_us then break end
   -- At most twice the fair share, so that no worker takes the whole horizon from the others.
   local limit = limits[binds]
-  if count > 0 and count + 1 > 2 * (count_free(limit, end_us) + count) / count_waiting(limit) then break end
+  if count > 0 then
+    local free = limit.window.count_free(limit, end_us)
+    if count + 1 > 2 * (free + count) / count_waiting(limit) then break end
+  end
   local until_us = math.huge
   answer[#answer + 1] = t_us
   local place = #answer + 1
   answer[place] = 0
   for index, limit in ipairs(limits) do
     local us = slots[index]
-    book(limit, us)
-    until_us = math.min(until_us, math.min(t_us, us + limit.reach_us) + limit.grace_us)
+    limit.window.book(limit, us)
+    until_us = math.min(until_us, limit.window.usable_until(limit, t_us, us))
     answer[#answer + 1] = us
   end
   answer[place] = until_us
@@ -116,16 +122,15 @@ if count > 0 then
   seq = now_us
   for _, limit in ipairs(limits) do seq = math.max(seq, limit.seq + 1) end
   for _, limit in ipairs(limits) do
-    local holes = format_holes(limit.ranges, limit.interval_us, limit.grid or seq)
-    write(limit.bucket, now_us, limit.last_us, 0, seq, 'holes', holes)
+    limit.window.store(limit, now_us, seq)
     redis.call('HINCRBY', limit.bucket, 'given', count)
   end
 end
 
 -- Expiry collects garbage and decides nothing: the bucket is full again long before, for every limit that asked.
 for _, limit in ipairs(limits) do
-  if limit.last_us then
-    local full_us = limit.next_us + limit.reach_us
+  local full_us = limit.window.full_us(limit)
+  if full_us then
     local idle_ms = math.ceil((full_us - now_us + math.max(SLACK_US, 2 * horizon_us)) / 1000)
     if redis.call('PTTL', limit.bucket) < idle_ms then redis.call('PEXPIRE', limit.bucket, exact(idle_ms)) end
   end

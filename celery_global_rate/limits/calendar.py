@@ -1,0 +1,166 @@
+"""The windows of a quota: minutes of the clock, days of a time zone, months."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date, datetime, timezone, tzinfo
+from zoneinfo import ZoneInfo
+
+from . import duration
+
+US_PER_S = 1_000_000
+DAY_S, HOUR_S = 86_400, 3_600
+UNITS_S = {"d": DAY_S, "h": HOUR_S, "m": 60, "s": 1}
+#: From when on windows are counted, epoch seconds: Monday, January 1st of the year 1, UTC. Weeks begin on Mondays.
+ORIGIN_S = -62_135_596_800
+SHORTEST_MONTH_S, LONGEST_MONTH_S = 28 * DAY_S, 31 * DAY_S
+MOST_MONTHS = 12
+LONGEST_S = 366 * DAY_S
+
+_PERIOD = re.compile(r"([1-9]\d{0,8})?(s|m|h|d|month)")
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """Windows of time, one after the other without a gap.
+
+    Those of days and months begin at midnight of a time zone, so a day may have 23 or 25 hours.
+
+    Attributes:
+        seconds: the length of a window; 0 if it is months. In a time zone it is whole days.
+        months: its length in months; 0 if it is seconds.
+        offset_s: how much later each window begins.
+        timezone: an IANA name, such as `Europe/Berlin`; empty for UTC.
+    """
+
+    seconds: int
+    months: int = 0
+    offset_s: int = 0
+    timezone: str = ""
+
+    @classmethod
+    def parse(cls, period: str, offset: object = None, timezone: object = None) -> Calendar:
+        """Read one.
+
+        Args:
+            period: the length of a window, as in a rate: `10s`, `m`, `2h`, `d`, `7d`, `month`, `3month`.
+            offset: how much later than usual windows begin: `9h`, `4d`, or a number of seconds.
+            timezone: an IANA name; days and months begin at midnight there.
+
+        Raises:
+            ValueError: it cannot be meant; the text names the value and what to write instead.
+        """
+        parts = _PERIOD.fullmatch(period)
+        if parts is None:
+            raise ValueError(f"period {period!r:.80} cannot be read: use for example 10s, 2h, d, 7d or month")
+        count, unit = int(parts[1] or 1), parts[2]
+        seconds, months = (0, count) if unit == "month" else (count * UNITS_S[unit], 0)
+        if months > MOST_MONTHS or seconds > LONGEST_S:
+            raise ValueError(f"period {period!r:.80} is too long for a window: use a year at the most")
+        found = cls(seconds, months, _offset_s(offset), _timezone(timezone))
+        if found.offset_s and found.timezone:
+            raise ValueError(f"offset {offset!r:.80} and timezone {timezone!r:.80}: use one of them")
+        if found.offset_s >= found.shortest_s:
+            raise ValueError(f"offset {offset!r:.80} is not shorter than the period, {period}: use a shorter one")
+        if found.timezone and seconds % DAY_S:
+            raise ValueError(f"timezone {timezone!r:.80} has no effect on {period}: use it with days or months")
+        return found
+
+    @property
+    def shortest_s(self) -> int:
+        """How long a window is at the least, in seconds, but for the change of the clocks."""
+        return self.seconds or self.months * SHORTEST_MONTH_S
+
+    @property
+    def longest_s(self) -> int:
+        """How long a window is at the most, in seconds, with the hour that clocks are put back."""
+        return (self.seconds or self.months * LONGEST_MONTH_S) + HOUR_S * bool(self.timezone)
+
+    @property
+    def period(self) -> str:
+        """The length of a window as in a rate, by the largest unit."""
+        count, unit = self.months, "month"
+        if not self.months:
+            unit = next(unit for unit, unit_s in UNITS_S.items() if self.seconds % unit_s == 0)
+            count = self.seconds // UNITS_S[unit]
+        return f"{count if count > 1 else ''}{unit}"
+
+    @property
+    def offset(self) -> str:
+        """The offset by the largest unit, empty if there is none."""
+        unit = next(unit for unit, unit_s in UNITS_S.items() if self.offset_s % unit_s == 0)
+        return f"{self.offset_s // UNITS_S[unit]}{unit}" if self.offset_s else ""
+
+    @property
+    def name(self) -> str:
+        """What tells it from others, as a part of a Redis key."""
+        offset = f"+{self.offset}" if self.offset_s else ""
+        return self.period + offset + (f"-{self.timezone}" if self.timezone else "")
+
+    def edges(self, now_us: float) -> tuple[int, int, int]:
+        """The window of an instant.
+
+        Args:
+            now_us: epoch us.
+
+        Returns:
+            When it begins, when it ends, and when the next one does; epoch us.
+        """
+        index = self._index(int(now_us // US_PER_S) - self.offset_s)
+        begin, end, next_end = (self._begin_s(index + later) + self.offset_s for later in range(3))
+        return begin * US_PER_S, end * US_PER_S, next_end * US_PER_S
+
+    def _index(self, epoch_s: int) -> int:
+        """The number of the window of an instant."""
+        if not self._is_by_date:
+            return (epoch_s - ORIGIN_S) // self.seconds
+        day = datetime.fromtimestamp(epoch_s, self._zone).date()
+        return (day.year * 12 + day.month - 1) // self.months if self.months else (day.toordinal() - 1) // self._days
+
+    def _begin_s(self, index: int) -> int:
+        """When a window begins, epoch seconds. Where clocks skip midnight, it is when they do."""
+        if not self._is_by_date:
+            return ORIGIN_S + index * self.seconds
+        year, month = divmod(index * self.months, 12)
+        day = date(year, month + 1, 1) if self.months else date.fromordinal(1 + index * self._days)
+        return int(datetime(day.year, day.month, day.day, tzinfo=self._zone).timestamp())
+
+    @property
+    def _is_by_date(self) -> bool:
+        return bool(self.months or self.timezone)
+
+    @property
+    def _days(self) -> int:
+        return self.seconds // DAY_S
+
+    @property
+    def _zone(self) -> tzinfo:
+        return ZoneInfo(self.timezone) if self.timezone else timezone.utc
+
+
+def _offset_s(offset: object) -> int:
+    if offset is None:
+        return 0
+    try:
+        seconds = duration.parse(offset) if isinstance(offset, str) else offset
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= LONGEST_S:
+            raise ValueError
+        if seconds != int(seconds):
+            raise ValueError
+    except ValueError:
+        raise ValueError(
+            f"offset {offset!r:.80} cannot be read: use for example 9h, 90m, 4d or whole seconds"
+        ) from None
+    return int(seconds)
+
+
+def _timezone(name: object) -> str:
+    if name is None or name == "UTC":
+        return ""
+    try:
+        if not isinstance(name, str) or not name:
+            raise ValueError
+        return ZoneInfo(name).key
+    except (KeyError, ValueError, OSError):  # of a name that is a directory, or leads out of it
+        raise ValueError(f"timezone {name!r:.80} is not known: use a name such as 'America/Los_Angeles'") from None
