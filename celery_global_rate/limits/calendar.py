@@ -108,8 +108,13 @@ class Calendar:
             When it begins, when it ends, and when the next one does; epoch us.
         """
         index = self._index(int(now_us // US_PER_S) - self.offset_s)
-        begin, end, next_end = (self._begin_s(index + later) + self.offset_s for later in range(3))
-        return begin * US_PER_S, end * US_PER_S, next_end * US_PER_S
+        edges_us = [(self._begin_s(index + later) + self.offset_s) * US_PER_S for later in range(4)]
+        if edges_us[1] <= now_us:  # clocks were put back just after midnight: the new day has begun all the same
+            del edges_us[0]
+        elif edges_us[1] == edges_us[2]:  # a day that the zone has left out, to change sides of the date line
+            del edges_us[1]
+        begin_us, end_us, next_end_us = edges_us[:3]
+        return begin_us, end_us, next_end_us
 
     def _index(self, epoch_s: int) -> int:
         """The number of the window of an instant."""
