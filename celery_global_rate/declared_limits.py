@@ -8,6 +8,7 @@ from typing import Any
 from celery.utils.functional import firstmethod
 
 from .limits.limit import Limit, Limits
+from .limits.override import Kept
 from .named_buckets import NamedBucket
 
 #: What `'*'` says, of the first annotation that has it; as Celery itself looks it up.
@@ -29,11 +30,11 @@ def declared_limits(app: Any, task: Any) -> Limits:
     return _limits(app, task, getattr(task, "rate_limit", None))
 
 
-def declared_bursts(app: Any, named: Mapping[str, NamedBucket], name: str) -> list[int | None]:
-    """The bursts of the limits that a task or a named bucket has or may be given: a rate is set without its burst."""
+def kept_of(app: Any, named: Mapping[str, NamedBucket], name: str) -> list[Kept]:
+    """What stays of each limit that a task or a named bucket has or may be given when an operator sets a rate."""
     if name in named:
-        return [limit.burst for limit in named[name].limits]
-    return [getattr(app.tasks[name], "rate_burst", None)]
+        return [Kept.of(limit) for limit in named[name].limits]
+    return [Kept(getattr(app.tasks[name], "rate_burst", None))]
 
 
 def has_own_strategy(task: Any) -> bool:

@@ -142,7 +142,7 @@ def set_command(
     """
     context.require_limits(task)
     try:
-        limits, text = parse_rates(rate, context.bursts(task, burst))
+        limits, text = parse_rates(rate, context.kept(task, burst))
     except ValueError as exc:
         raise click.ClickException(str(exc)) from None
     until_us = None if expires is None else store.now_us() + int(expires * 1e6)

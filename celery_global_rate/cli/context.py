@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
-from ..declared_limits import NOT_LIMITED, declared_bursts, declared_limits, has_own_strategy
+from ..declared_limits import NOT_LIMITED, declared_limits, has_own_strategy, kept_of
 from ..limits.bucket import OWN
 from ..limits.limit import Limits
+from ..limits.override import Kept
 from ..named_buckets import read_named_buckets
 from ..settings import Settings
 
@@ -43,12 +44,16 @@ class Context:
         except ValueError as exc:
             raise click.ClickException(f"task {name}: {exc}") from None
 
-    def bursts(self, name: str, burst: int | None) -> list[int | None]:
-        """Of the limits that a task or a named bucket has or may be given, unless another one is told."""
-        declared = declared_bursts(self.app, self.named, name)
-        if burst is not None and len(declared) > 1:
+    def kept(self, name: str, burst: int | None) -> list[Kept]:
+        """What stays of each limit that a task or a named bucket has or may be given, unless another burst is given."""
+        declared = kept_of(self.app, self.named, name)
+        if burst is None:
+            return declared
+        if len(declared) > 1:
             raise click.UsageError(f"{name} has several limits: --burst is for one")
-        return declared if burst is None else [burst]
+        if declared[0].calendar:
+            raise click.UsageError(f"{name} has a fixed window: --burst is for limits without one")
+        return [Kept(burst)]
 
     @property
     def keyed(self) -> set[str]:

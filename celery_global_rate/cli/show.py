@@ -224,8 +224,8 @@ def rows(
         override, problem = _read(texts.get(name))
         declared = context.declared(name)
         limit_override = override.limit_override_at(now_us) if override else None
-        if limit_override and not limit_override.fits(declared):
-            problem = f"{limit_override.rate} was set, which is another number of limits: it has no effect"
+        if limit_override and (misfit := limit_override.misfit(declared)):
+            problem = f"{limit_override.rate} was set, which is {misfit}: it has no effect"
             limit_override = None
         look = Look(
             name,

@@ -9,7 +9,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .limit import AS_OVERRIDE, LARGEST_BURST, LONGEST_FILL_US, PS_PER_US, Limit, Limits, spelled
+from .calendar import Calendar
+from .limit import (
+    AS_OVERRIDE,
+    LARGEST_BURST,
+    LARGEST_QUOTA,
+    LONGEST_FILL_US,
+    PS_PER_US,
+    US_PER_S,
+    Limit,
+    Limits,
+    spelled,
+)
 from .redis_clock import LAST_US
 
 #: How operators say that there is no limit. Celery takes 0 and an empty text.
@@ -19,6 +30,7 @@ DECLARED = "declared"
 LONGEST_REASON = 500
 LONGEST = 20_000
 
+_ZONE = re.compile(r"[\w./+-]{0,64}", re.ASCII)
 _TEXT = re.compile(r"(\d+):(\w+):(\d+):(\{.*)", re.DOTALL)
 
 
@@ -75,19 +87,29 @@ class LimitOverride:
     replaced: str
     origin: Origin
 
+    def misfit(self, declared: Limits) -> str:
+        """Why it cannot take the place of what is declared, which a deploy may have changed; empty if it can."""
+        if not self.limits:
+            return ""
+        if len(self.limits) != max(1, len(declared)):
+            return "another number of limits"
+        calendars = [limit.calendar for limit in declared] or [None]
+        return "" if [limit.calendar for limit in self.limits] == calendars else "another window"
+
     def fits(self, declared: Limits) -> bool:
-        """Whether there is one for each limit that is declared. A deploy may have changed how many there are."""
-        return not self.limits or len(self.limits) == max(1, len(declared))
+        """Whether it has a limit for each one that is declared, in the same window."""
+        return not self.misfit(declared)
 
     @classmethod
     def of(cls, entry: dict[str, Any]) -> LimitOverride:
         """Read it from a part of an override."""
-        numbers = [str(entry[key]).split(",") for key in ("us", "ps", "burst")] if "us" in entry else [[], [], []]
-        if len({len(column) for column in numbers}) > 1:
+        columns = [str(entry[key]).split(",") for key in ("us", "ps", "burst")] if "us" in entry else [[], [], []]
+        columns.append(str(entry["calendar"]).split(",") if "calendar" in entry else [""] * len(columns[0]))
+        if len({len(column) for column in columns}) > 1:
             raise ValueError("its limits are not complete")
         until = entry.get("until")
         return cls(
-            tuple(_limit(*row) for row in zip(*numbers)),
+            tuple(_limit(*row) for row in zip(*columns)),
             str(entry["rate"]),
             _whole(until) if until else None,
             str(entry.get("declared", "")),
@@ -96,10 +118,28 @@ class LimitOverride:
         )
 
 
-def _limit(us: str, ps: str, burst: str) -> Limit:
+def _limit(us: str, ps: str, burst: str, calendar: str) -> Limit:
     interval_us = _whole(us, LONGEST_FILL_US)
     interval_ps = _whole(ps, PS_PER_US - 1, least=0 if interval_us else 1)
-    return Limit(interval_us, interval_ps, _whole(burst, LARGEST_BURST, least=1))
+    windows = _calendar(calendar)
+    return Limit(interval_us, interval_ps, _whole(burst, LARGEST_QUOTA if windows else LARGEST_BURST, 1), windows)
+
+
+def _calendar(text: str) -> Calendar | None:
+    """The windows of a fixed limit, as `_spelled_calendar` writes them; None for an empty text."""
+    if not text:
+        return None
+    *numbers, timezone = text.split(":")
+    seconds, months, offset_s = (_whole(number, LONGEST_FILL_US // US_PER_S) for number in numbers)
+    if bool(seconds) == bool(months) or not _ZONE.fullmatch(timezone):
+        raise ValueError("a calendar is out of range")
+    return Calendar(seconds, months, offset_s, timezone)
+
+
+def _spelled_calendar(calendar: Calendar | None) -> str:
+    if calendar is None:
+        return ""
+    return f"{calendar.seconds}:{calendar.months}:{calendar.offset_s}:{calendar.timezone}"
 
 
 @dataclass(frozen=True)
@@ -208,18 +248,40 @@ def parse_rate(rate: object, burst: int | None = None) -> tuple[Limit | None, st
     Raises:
         ValueError: the rate is invalid.
     """
-    if rate is None or (isinstance(rate, str) and rate.strip().lower() in NO_LIMIT):
+    if _is_nothing(rate):
         return None, "none"
     limit = Limit.parse(rate, burst, AS_OVERRIDE)
     return limit, str(limit) if limit else "none"
 
 
-def parse_rates(rates: object, bursts: Sequence[int | None]) -> tuple[Limits, str]:
+def _is_nothing(rate: object) -> bool:
+    return rate is None or rate == 0 or (isinstance(rate, str) and rate.strip().lower() in NO_LIMIT)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What of a limit stays as it is declared when an operator sets another rate.
+
+    Attributes:
+        burst: slots in a full bucket, or None for 1.
+        calendar: the windows of a fixed limit; None for a smooth one.
+    """
+
+    burst: int | None = None
+    calendar: Calendar | None = None
+
+    @classmethod
+    def of(cls, declared: Limit) -> Kept:
+        """Of a declared limit."""
+        return cls(None if declared.calendar else declared.burst, declared.calendar)
+
+
+def parse_rates(rates: object, kept: Sequence[Kept]) -> tuple[Limits, str]:
     """Read rates as operators write them: as many as are declared, in that order, with commas between them.
 
     Args:
         rates: `"20/s,2000/h"`, or what `parse_rate` takes if there is one.
-        bursts: for each of them, slots in a full bucket, or None for 1.
+        kept: what stays of each declared limit.
 
     Returns:
         The limits, and the rates as an override spells them.
@@ -227,12 +289,25 @@ def parse_rates(rates: object, bursts: Sequence[int | None]) -> tuple[Limits, st
     Raises:
         ValueError: a rate is invalid, or there are too few or too many.
     """
-    parts = [part.strip() for part in rates.split(",")] if isinstance(rates, str) and len(bursts) > 1 else [rates]
-    found = (parse_rate(part, burst)[0] for part, burst in zip(parts, bursts))
+    parts = [part.strip() for part in rates.split(",")] if isinstance(rates, str) and len(kept) > 1 else [rates]
+    found = (_parse_kept(part, it) for part, it in zip(parts, kept))
     limits = tuple(limit for limit in found if limit)
-    if (limits and len(limits) != len(bursts)) or len(parts) > len(bursts):
-        raise ValueError(f"{rates!r:.80}: {len(bursts)} rates are declared: write as many, or none for no limit")
+    if (limits and len(limits) != len(kept)) or len(parts) > len(kept):
+        raise ValueError(f"{rates!r:.80}: {len(kept)} rates are declared: write as many, or none for no limit")
     return limits, spelled(limits)
+
+
+def _parse_kept(rate: object, kept: Kept) -> Limit | None:
+    """One rate as operators write it, in the declared windows if they are fixed."""
+    calendar = kept.calendar
+    if calendar is None or _is_nothing(rate):
+        return parse_rate(rate, kept.burst)[0]
+    if Limit.in_windows(rate).calendar != Calendar(calendar.seconds, calendar.months):
+        raise ValueError(
+            f"rate {rate!r:.80} has another period than the declared fixed window: use N/{calendar.period}, "
+            f"or change global_rate_buckets"
+        )
+    return Limit.in_windows(rate, calendar.offset_s or None, calendar.timezone or None)
 
 
 def set_limits(limits: Limits, rate: str, declared: Limits, until_us: int | None = None) -> dict[str, Any]:
@@ -241,13 +316,15 @@ def set_limits(limits: Limits, rate: str, declared: Limits, until_us: int | None
     if limits:
         us, ps, bursts = zip(*((limit.interval_us, limit.interval_ps, limit.burst) for limit in limits))
         entry.update(us=_listed(us), ps=_listed(ps), burst=_listed(bursts))
+        if any(limit.calendar for limit in limits):
+            entry["calendar"] = _listed(_spelled_calendar(limit.calendar) for limit in limits)
     if until_us is not None:
         entry["until"] = str(until_us)
     return {"what": "set", "limit": entry}
 
 
-def _listed(numbers: Iterable[int]) -> str:
-    return ",".join(map(str, numbers))
+def _listed(parts: Iterable[int | str]) -> str:
+    return ",".join(map(str, parts))
 
 
 def reset(declared: Limits) -> dict[str, Any]:

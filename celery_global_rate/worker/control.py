@@ -15,7 +15,7 @@ from celery.worker.control import Panel, control_command, inspect_command, nok, 
 
 from ..declared_limits import NOT_LIMITED
 from ..limits.limit import Limits, spelled
-from ..limits.override import DECLARED, parse_rates, reset, set_limits
+from ..limits.override import DECLARED, Kept, parse_rates, reset, set_limits
 from ..limits.timing import REPLY_TIMEOUT_S
 from ..named_buckets import NamedBucket
 from ..storage.blocking_store import ERRORS, BlockingStore
@@ -39,8 +39,8 @@ class LimitingStep(Protocol):
     def declared(self, name: str) -> Limits:
         """What a task or a named bucket declares."""
 
-    def bursts(self, name: str) -> list[int | None]:
-        """Of the limits that a task or a named bucket has or may be given."""
+    def kept(self, name: str) -> list[Kept]:
+        """What stays of each limit that a task or a named bucket has or may be given when a rate is set."""
 
     def is_unlimited(self, name: str) -> bool:
         """Whether it is a task whose messages something else takes than Celery's own strategy."""
@@ -58,7 +58,7 @@ def rate_limit(state: Any, task_name: str, rate_limit: Any, **kwargs: Any) -> An
     if refusal := _refusal(step, state, task_name):
         return refusal
     try:
-        limits, rates = parse_rates(rate_limit, step.bursts(task_name))
+        limits, rates = parse_rates(rate_limit, step.kept(task_name))
     except ValueError as exc:
         return nok(f"Invalid rate limit string: {exc}")
     done = "new rate limit set successfully" if limits else "rate limit disabled successfully"

@@ -96,13 +96,14 @@ def announce_named(named: Iterable[NamedBucket], tasks: Mapping[str, Any]) -> No
 def _announce_limit(name: str, declared: Limits, limit_override: LimitOverride, now_us: float) -> None:
     rate, until_us, here = limit_override.rate, limit_override.until_us, spelled(declared)
     end = "" if until_us is None else f", for another {format_duration((until_us - now_us) / 1e6)}"
-    if not limit_override.fits(declared):
+    if misfit := limit_override.misfit(declared):
         logger.warning(
-            "global-rate: %s declares %s, and %s was set for it: another number of limits, which has no effect until "
+            "global-rate: %s declares %s, and %s was set for it: %s, which has no effect until "
             "`celery global-rate set %s` or `reset` writes another override",
             name,
             here,
             rate,
+            misfit,
             name,
         )
         return

@@ -25,8 +25,9 @@ from ..broker.prefetch import renewal
 from ..broker.queues import Queues
 from ..broker.redis import LostConnections, acknowledge_in_turn, keep_client
 from ..broker.shutdown import requeue_held
-from ..declared_limits import Declared, declared_bursts, has_own_strategy
+from ..declared_limits import Declared, has_own_strategy, kept_of
 from ..limits.limit import Limits
+from ..limits.override import Kept
 from ..named_buckets import read_named_buckets
 from ..settings import Settings
 from . import control  # noqa: F401  (commands)
@@ -197,9 +198,9 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         """What a task or a named bucket declares."""
         return self.named[name].limits if name in self.named else self._declared.limits(self._app.tasks[name])
 
-    def bursts(self, name: str) -> list[int | None]:
-        """Of the limits that a task or a named bucket has or may be given."""
-        return declared_bursts(self._app, self.named, name)
+    def kept(self, name: str) -> list[Kept]:
+        """What stays of each limit that a task or a named bucket has or may be given when a rate is set."""
+        return kept_of(self._app, self.named, name)
 
     def is_unlimited(self, name: str) -> bool:
         """Whether it is a task whose messages something else takes than Celery's own strategy."""

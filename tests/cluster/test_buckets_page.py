@@ -25,7 +25,7 @@ from celery_global_rate.activation import check
 from celery_global_rate.cli.commands import COMMANDS
 from celery_global_rate.limits.bucket import Bucket
 from celery_global_rate.limits.limit import Limit, Limits, spelled
-from celery_global_rate.limits.override import parse_rates
+from celery_global_rate.limits.override import Kept, parse_rates
 from celery_global_rate.named_buckets import NamedBucket, read_named_buckets
 from celery_global_rate.scheduling.lane import Lane
 from celery_global_rate.worker.keys import key_value
@@ -194,9 +194,9 @@ def test_the_limits_in_its_table_hold(project: Celery) -> None:
 
 def test_its_commands_exist(project: Celery) -> None:
     """And the rates in them are as many as the example declares."""
-    bursts = [limit.burst for limit in configured(project, "Per second and per day")["crm-api"].limits]
+    kept = [Kept.of(limit) for limit in configured(project, "Per second and per day")["crm-api"].limits]
     text = block("Changing them", "sh")
 
     assert set(re.findall(r"global-rate (\w+) ", text)) == {it.name for it in COMMANDS}
     for rates in re.findall(r"crm-api (\S+/\S+)", text):
-        assert len(parse_rates(rates, bursts)[0]) == len(bursts)
+        assert len(parse_rates(rates, kept)[0]) == len(kept)

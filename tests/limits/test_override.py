@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from celery_global_rate.limits import duration
 from celery_global_rate.limits.limit import Limit
-from celery_global_rate.limits.override import Override, parse_rate, parse_rates
+from celery_global_rate.limits.override import Kept, Override, parse_rate, parse_rates, set_limits
 
 NOW_US = 1_800_000_000_000_000
 SECOND = 1_000_000
@@ -76,13 +76,13 @@ def test_rates_are_for_the_declared_limits_in_their_order(
     rates: object, bursts: list[int | None], limits: tuple[Limit, ...], spelled: str
 ) -> None:
     """Each one keeps its burst; no limit at all is one word."""
-    assert parse_rates(rates, bursts) == (limits, spelled)
+    assert parse_rates(rates, list(map(Kept, bursts))) == (limits, spelled)
 
 
 @pytest.mark.parametrize("rates", ["20/s", 20, "20/s,2000/h,5/m", "20/s,2000/h,", "20/s,none", "none,20/s"])
 def test_another_number_of_rates_than_declared_is_refused(rates: object) -> None:
     with pytest.raises(ValueError, match="2 rates are declared: write as many, or none for no limit") as refusal:
-        parse_rates(rates, [None, 100])
+        parse_rates(rates, [Kept(), Kept(100)])
 
     assert repr(rates) in str(refusal.value)
 
@@ -92,7 +92,141 @@ def test_another_number_of_rates_than_declared_is_refused(rates: object) -> None
 )
 def test_one_of_several_rates_that_cannot_be_read_is_refused(rates: str, bursts: list[int | None]) -> None:
     with pytest.raises(ValueError, match="cannot be read: use N/s, N/m, N/h, N/d or N/30s"):
-        parse_rates(rates, bursts)
+        parse_rates(rates, list(map(Kept, bursts)))
+
+
+LOS_ANGELES = "America/Los_Angeles"
+DAYS_THERE, DAYS_FROM_9 = Limit.in_windows("10000/d", None, LOS_ANGELES), Limit.in_windows("500/d", "9h")
+MONTHS, TENS = Limit.in_windows("1000000000/month"), Limit.in_windows("100/10s")
+FIXED = [DAYS_THERE, DAYS_FROM_9, MONTHS, TENS]
+
+
+@pytest.mark.parametrize(
+    ("rates", "declared", "limits", "spelled"),
+    [
+        ("8000/d", [DAYS_THERE], [("8000/d", None, LOS_ANGELES)], f"8000/d fixed, {LOS_ANGELES}"),
+        ("8000/24h", [DAYS_THERE], [("8000/d", None, LOS_ANGELES)], f"8000/d fixed, {LOS_ANGELES}"),
+        ("7/d", [DAYS_FROM_9], [("7/d", "9h", None)], "7/d fixed, offset 9h"),
+        (" 1/month ,50/10s", [MONTHS, TENS], [("1/month",), ("50/10s",)], "1/month fixed and 50/10s fixed"),
+        *((none, [DAYS_THERE], [], "none") for none in ("none", "0", "", None, 0)),
+        *((none, [TENS, DAYS_THERE], [], "none") for none in ("none", "0", "", None, 0)),
+    ],
+)
+def test_a_rate_for_a_fixed_window_changes_the_number_alone(
+    rates: object, declared: list[Limit], limits: list[tuple[str, ...]], spelled: str
+) -> None:
+    """Window, offset and time zone stay as they are declared."""
+    expected = tuple(Limit.in_windows(*it) for it in limits)
+
+    assert parse_rates(rates, [Kept.of(limit) for limit in declared]) == (expected, spelled)
+
+
+def test_a_smooth_rate_beside_a_fixed_one_keeps_its_burst() -> None:
+    declared = [Limit(50_000, 0, 5), DAYS_THERE]
+
+    limits, spelled = parse_rates("10/s,8000/d", [Kept.of(limit) for limit in declared])
+
+    assert limits == (Limit(100_000, 0, 5), Limit.in_windows("8000/d", None, LOS_ANGELES))
+    assert spelled == f"10/s, burst 5 and 8000/d fixed, {LOS_ANGELES}"
+
+
+@pytest.mark.parametrize(
+    ("rate", "declared", "remedy"),
+    [
+        ("8000/h", DAYS_THERE, "use N/d"),
+        ("8000/7d", DAYS_THERE, "use N/d"),
+        ("8000/month", DAYS_FROM_9, "use N/d"),
+        ("300000/30d", MONTHS, "use N/month"),
+        ("10/s", TENS, "use N/10s"),
+    ],
+)
+def test_another_period_than_that_of_the_declared_window_is_refused(rate: str, declared: Limit, remedy: str) -> None:
+    with pytest.raises(ValueError, match=f"^rate '{rate}' has another period .*: {remedy}, or change"):
+        parse_rates(rate, [Kept.of(declared)])
+
+
+@pytest.mark.parametrize("rate", ["8000", 8000, "8000/", "1.5/d", "0/d", "-1/d", "1000000001/d", "x/d", True, []])
+def test_a_number_of_starts_that_no_fixed_window_can_have_is_refused(rate: object) -> None:
+    with pytest.raises(ValueError, match="use ") as refusal:
+        parse_rates(rate, [Kept.of(DAYS_THERE)])
+
+    assert repr(rate) in str(refusal.value)
+
+
+def as_workers_read_it(limits: tuple[Limit, ...], declared: tuple[Limit, ...]) -> Override:
+    """An order, by way of the text in Redis."""
+    change = set_limits(limits, "as set", declared)
+    return override(limit={**change["limit"], "when": str(NOW_US)})
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        *((limit,) for limit in FIXED),
+        (PER_S, DAYS_THERE),
+        (DAYS_THERE, PER_S, MONTHS, TENS),
+        (PER_S,),
+        (PER_S, PER_10_MS),
+    ],
+)
+def test_an_order_has_what_a_worker_needs_to_know_its_limits(limits: tuple[Limit, ...]) -> None:
+    found = as_workers_read_it(limits, limits).limit_override
+
+    assert found is not None
+    assert found.limits == limits
+    assert found.fits(limits)
+
+
+def test_an_order_without_fixed_windows_is_written_as_before() -> None:
+    """Workers that know no calendars read it."""
+    assert set_limits((PER_S, PER_10_MS), "as set", ())["limit"].keys() == {"rate", "declared", "us", "ps", "burst"}
+    assert set_limits((PER_S, TENS), "as set", ())["limit"]["calendar"] == ",10:0:0:"
+
+
+def test_an_order_for_other_windows_than_are_declared_has_no_effect() -> None:
+    """A deploy has changed the window: N of the old one would be another quota in the new one."""
+    for declared in [*FIXED, PER_S]:
+        for ordered in [*FIXED, PER_S]:
+            found = as_workers_read_it((PER_10_MS, ordered), (PER_10_MS, declared))
+            misfit = found.limit_override.misfit((PER_S, declared)) if found.limit_override else None
+            in_force = found.limits_at(NOW_US, (PER_S, declared))
+
+            assert misfit == ("" if declared == ordered else "another window")
+            assert in_force == ((PER_10_MS, ordered) if declared == ordered else (PER_S, declared))
+
+
+def test_an_order_fits_whatever_the_number_in_a_window() -> None:
+    fewer = Limit.in_windows("1/d", None, LOS_ANGELES)
+    found = as_workers_read_it((fewer,), (DAYS_THERE,))
+
+    assert found.limits_at(NOW_US, (DAYS_THERE,)) == (fewer,)
+
+
+@pytest.mark.parametrize("declared", [(), (PER_S,), (DAYS_THERE,), (PER_S, DAYS_THERE)])
+def test_an_order_of_another_number_of_limits_does_not_fit_and_no_limit_always_does(
+    declared: tuple[Limit, ...],
+) -> None:
+    three = as_workers_read_it((PER_S, PER_10_MS, TENS), declared).limit_override
+    none = as_workers_read_it((), declared).limit_override
+
+    assert three is not None
+    assert three.misfit(declared) == "another number of limits"
+    assert none is not None
+    assert none.fits(declared)
+
+
+@pytest.mark.parametrize(
+    "calendar",
+    [
+        *("10", "10:0:0", "0:0:0:", "10:1:0:", "-1:0:0:", "x:0:0:", "10:0:-1:", "86400:0:0:Mars Olympus", "10:0:0:,"),
+        *("86400:0:0:" + 65 * "a", "99999999999999:0:0:", "10:0:0::", 5, [], None, "nan:0:0:"),
+    ],
+)
+def test_a_damaged_calendar_is_a_value_error(calendar: object) -> None:
+    """Redis gives out no slots then, until another order is written."""
+    limit = {"rate": "x", "us": "1", "ps": "0", "burst": "1", "when": "1", "calendar": calendar}
+    with pytest.raises(ValueError, match=r".+"):
+        override(limit=limit)
 
 
 def test_an_order_is_in_force_until_its_end() -> None:
@@ -159,7 +293,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-KEYS = st.sampled_from(["what", "when", "limit", "pause", "rate", "us", "ps", "burst", "until", "by", "reason"])
+KEYS = st.sampled_from(
+    ["what", "when", "limit", "pause", "rate", "us", "ps", "burst", "calendar", "until", "by", "reason"]
+)
 
 
 @given(st.dictionaries(KEYS, JSON | st.dictionaries(KEYS, JSON, max_size=5), max_size=6))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from celery_global_rate.limits.limit import Limit
-from celery_global_rate.limits.override import RESUME, Override, parse_rates, pause, reset, set_limits
+from celery_global_rate.limits.override import RESUME, Kept, Override, parse_rates, pause, reset, set_limits
 from celery_global_rate.storage.scripts import era_key, history_key, overrides_key
 
 from .replay import CHANNEL, HORIZON_US, NAME, NOW, PREFIX, Bucket, slot, slots
@@ -16,7 +16,7 @@ FOREVER_US = 9_000_000_000_000_000
 
 
 def limited(rate: str) -> dict[str, object]:
-    return set_limits(*parse_rates(rate, [None]), (PER_S,))
+    return set_limits(*parse_rates(rate, [Kept()]), (PER_S,))
 
 
 def text(version: int, id: str = "x", floor_us: int = 0) -> str:
@@ -116,9 +116,9 @@ def test_the_same_limit_again_is_no_change(bucket: Bucket) -> None:
     assert bucket.set(NOW + 1, limited("2/s"), "b") == (False, first)
     assert bucket.client.llen(history_key(PREFIX, NAME)) == 1
     assert bucket.set(NOW + 1, limited("2/s") | {"reason": "another"}, "b")[0]
-    assert bucket.set(NOW + 2, set_limits(*parse_rates("2/s", [None]), (PER_10_MS,)) | {"reason": "another"}, "c")[0]
+    assert bucket.set(NOW + 2, set_limits(*parse_rates("2/s", [Kept()]), (PER_10_MS,)) | {"reason": "another"}, "c")[0]
     assert bucket.set(
-        NOW + 3, set_limits(*parse_rates("2/s", [None]), (PER_10_MS,), NOW + SECOND) | {"reason": "another"}, "d"
+        NOW + 3, set_limits(*parse_rates("2/s", [Kept()]), (PER_10_MS,), NOW + SECOND) | {"reason": "another"}, "d"
     )[0]
     assert bucket.set(NOW + 4, limited("3/s") | {"reason": "another"}, "e")[0]
 

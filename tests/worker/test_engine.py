@@ -10,7 +10,7 @@ import pytest
 from celery.worker import state
 
 from celery_global_rate.limits.limit import Limit
-from celery_global_rate.limits.override import parse_rates, set_limits
+from celery_global_rate.limits.override import Kept, parse_rates, set_limits
 from celery_global_rate.storage.blocking_store import BlockingStore
 from testbed.server import free_port
 
@@ -125,7 +125,7 @@ def test_an_override_that_was_just_written_changes_the_limit_at_once(worker: Wor
     hold(worker)
     lane = worker.engine.lanes.lane("proj.task", None, str)
     with BlockingStore(worker.engine.settings) as store:
-        _, override = store.change("proj.task", set_limits(*parse_rates("100/s", [None]), ()), "me", "test", "")
+        _, override = store.change("proj.task", set_limits(*parse_rates("100/s", [Kept()]), ()), "me", "test", "")
     assert override is not None
     before = lane.limit
     worker.engine.obey("proj.task", override)

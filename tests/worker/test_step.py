@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from celery_global_rate.limits.limit import Limit
-from celery_global_rate.limits.override import parse_rates, set_limits
+from celery_global_rate.limits.override import Kept, parse_rates, set_limits
 from celery_global_rate.settings import Settings
 from celery_global_rate.storage.blocking_store import BlockingStore
 from celery_global_rate.worker.task_bucket import TaskBucket
@@ -140,7 +140,7 @@ def test_what_was_held_before_a_redis_broker_was_lost_is_requeued_by_the_new_con
 def test_an_override_from_before_the_start_is_in_force_and_shown_until_the_worker_ends(url: str) -> None:
     """Monitors read the attribute; another worker of this process would declare it."""
     with Worker(url) as earlier, BlockingStore(Settings.from_app(earlier.app)) as store:
-        store.change("proj.task", set_limits(*parse_rates("5/s", [None]), ()), "me", "test", "")
+        store.change("proj.task", set_limits(*parse_rates("5/s", [Kept()]), ()), "me", "test", "")
     with Worker(url) as worker:
         lane, shown = worker.engine.lanes.lane("proj.task", None, str), worker.task.rate_limit
         declared = worker.step.declared("proj.task")
