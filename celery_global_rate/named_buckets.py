@@ -17,7 +17,17 @@ from .limits.limit import AS_BUCKET, Limit, Limits, spelled
 from .settings import BUCKETS as SETTING
 
 FIELDS = ("rate", "tasks", "queues", "key")
-RATE_FIELDS = ("rate", "burst")
+RATE_FIELDS = ("rate", "burst", "window", "offset", "timezone")
+#: How starts are counted against a rate: spread out, the default, or from one edge of a calendar to the next.
+SMOOTH, FIXED = WINDOWS = "smooth", "fixed"
+#: Where those belong that stand beside a rate, and not in it.
+_FIXED_RATE = "'rate': '10000/d', 'window': 'fixed'"
+RATE_EXAMPLES = {
+    "burst": "'rate': '10/s', 'burst': 20",
+    "window": _FIXED_RATE,
+    "offset": f"{_FIXED_RATE}, 'offset': '9h'",
+    "timezone": f"{_FIXED_RATE}, 'timezone': 'America/Los_Angeles'",
+}
 #: The most limits of one named bucket, and of all that one request may have to pass.
 MOST_LIMITS, MOST_PASSED = 4, 6
 
@@ -54,13 +64,20 @@ class NamedBucket:
 
     @property
     def windows(self) -> tuple[str, ...]:
-        """The part of the key of each limit, in their order: by the emission interval, the shortest first.
+        """The part of the key of each limit, in their order: a fixed one by its calendar, the others by their interval.
 
-        A rate may then move within the list, or change a little, and keeps its state.
+        The shortest interval comes first. A rate may then move within the list, or change a little, and keeps its
+        state.
         """
-        by_interval = sorted(self.limits, key=lambda limit: limit.exact_ps)
-        places = (by_interval.index(limit) + 1 for limit in self.limits)
-        return tuple(f"smooth{place if place > 1 else ''}" for place in places)
+        by_interval = sorted((it for it in self.limits if it.calendar is None), key=lambda limit: limit.exact_ps)
+
+        def window(limit: Limit) -> str:
+            if limit.calendar is not None:
+                return f"{FIXED}-{limit.calendar.name}"
+            place = by_interval.index(limit) + 1
+            return f"{SMOOTH}{place if place > 1 else ''}"
+
+        return tuple(map(window, self.limits))
 
     def covers(self, task: str, queue: str | None) -> bool:
         """Whether it is for a task that came from a queue (None if that is not known): either one matches."""
@@ -69,7 +86,9 @@ class NamedBucket:
     @property
     def digest(self) -> str:
         """A short text that is equal in two workers if they have the same configuration of it."""
-        limits = [(limit.exact_ps, limit.burst) for limit in self.limits]
+        limits = [
+            (limit.exact_ps, limit.burst, *([limit.calendar.name] if limit.calendar else ())) for limit in self.limits
+        ]
         text = json.dumps([limits, sorted(self.tasks), sorted(self.queues), self.key])
         return hashlib.sha1(text.encode()).hexdigest()[:12]
 
@@ -160,7 +179,8 @@ def _limits(name: str, rates: object) -> Limits:
     limits = tuple(_limit(name, rate) for rate in listed)
     for place, limit in enumerate(limits):
         for other in limits[:place] + limits[place + 1 :]:
-            if other.exact_ps <= limit.exact_ps and other.burst >= limit.burst:
+            is_of_one_kind = other.calendar == limit.calendar
+            if is_of_one_kind and other.exact_ps <= limit.exact_ps and other.burst >= limit.burst:
                 raise _error(
                     name, "rate", rates, f"{other} has no effect beside {limit}, which is never faster: leave it out"
                 )
@@ -170,13 +190,38 @@ def _limits(name: str, rates: object) -> Limits:
 def _limit(name: str, rate: object) -> Limit:
     fields = rate if isinstance(rate, Mapping) else {"rate": rate}
     _refuse_unknown(name, fields, RATE_FIELDS, "rate")
+    is_fixed = _is_fixed(name, fields)
+    written = fields.get("rate")
+    if not is_fixed and isinstance(written, str) and written.endswith("month"):
+        raise _error(name, "rate", written, "months differ in length: add 'window': 'fixed', or use N/d")
     try:
-        limit = Limit.parse(fields.get("rate"), fields.get("burst"), AS_BUCKET)
+        if is_fixed and written is not None:
+            return Limit.in_windows(written, fields.get("offset"), fields.get("timezone"))
+        limit = Limit.parse(written, fields.get("burst"), AS_BUCKET)
     except ValueError as exc:
         raise ImproperlyConfigured(f"{SETTING}, {name}: rate: {exc}") from None
     if limit is None:
         raise _error(name, "rate", rate, "a bucket without a limit has no effect: use N/s, N/m, N/h, N/d or N/30s")
     return limit
+
+
+def _is_fixed(name: str, fields: Mapping[Any, Any]) -> bool:
+    """Whether the window of a rate is fixed, after a check that its other fields are for such a window."""
+    window = fields.get("window")
+    if window == "sliding":
+        raise _error(name, "rate: window", window, f"this version has none: use {_listed(WINDOWS, ' or ')}")
+    if window is not None and window not in WINDOWS:
+        close = get_close_matches(str(window), WINDOWS, 1)
+        remedy = f"did you mean {close[0]!r}?" if close else f"use {_listed(WINDOWS, ' or ')}"
+        raise _error(name, "rate: window", window, remedy)
+    if window == FIXED:
+        misplaced, remedy = ["burst"], "all N of a fixed window may start at once: leave it out"
+    else:
+        misplaced, remedy = ["offset", "timezone"], "it is for fixed windows: add 'window': 'fixed'"
+    for field in misplaced:
+        if fields.get(field) is not None:
+            raise _error(name, f"rate: {field}", fields[field], remedy)
+    return window == FIXED
 
 
 def _names(name: str, field: str, names: object) -> tuple[str, ...]:
@@ -206,14 +251,14 @@ def _refuse_unknown(name: str, entry: Mapping[Any, Any], fields: Iterable[str], 
         if field not in fields:
             close = get_close_matches(str(field), fields, 1)
             remedy = f"did you mean {close[0]!r}?" if close else f"use {_listed(fields)}"
-            if field in RATE_FIELDS:
-                remedy = "it belongs to a rate, as in 'rate': {'rate': '10/s', 'burst': 20}"
+            if field in RATE_EXAMPLES:
+                remedy = f"it belongs to a rate, as in 'rate': {{{RATE_EXAMPLES[field]}}}"
             place = f"{within}: " if within else ""
             raise ImproperlyConfigured(f"{SETTING}, {name}: {place}{field!r:.80} is not a field of it: {remedy}")
 
 
-def _listed(fields: Iterable[str]) -> str:
-    return ", ".join(map(repr, fields))
+def _listed(fields: Iterable[str], separator: str = ", ") -> str:
+    return separator.join(map(repr, fields))
 
 
 def _error(name: str, field: str, value: object, remedy: str) -> ImproperlyConfigured:

@@ -151,6 +151,80 @@ def test_limits_keep_their_order_and_their_state_goes_by_their_interval() -> Non
     assert read_one(rate=rates[:1], tasks=["a"]).windows == ("smooth",)
 
 
+LOS_ANGELES = "America/Los_Angeles"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected", "window", "text"),
+    [
+        ({"rate": "100/10s"}, Limit.in_windows("100/10s"), "fixed-10s", "100/10s fixed"),
+        ({"rate": "10000/d"}, Limit.in_windows("10000/d"), "fixed-d", "10000/d fixed"),
+        ({"rate": "500/7d"}, Limit.in_windows("500/7d"), "fixed-7d", "500/7d fixed"),
+        ({"rate": "10000/month"}, Limit.in_windows("10000/month"), "fixed-month", "10000/month fixed"),
+        (
+            {"rate": "10000/d", "offset": "9h"},
+            Limit.in_windows("10000/d", "9h"),
+            "fixed-d+9h",
+            "10000/d fixed, offset 9h",
+        ),
+        (
+            {"rate": "10000/d", "offset": 9 * 3600, "timezone": None, "burst": None},
+            Limit.in_windows("10000/d", "9h"),
+            "fixed-d+9h",
+            "10000/d fixed, offset 9h",
+        ),
+        (
+            {"rate": "10000/d", "timezone": LOS_ANGELES},
+            Limit.in_windows("10000/d", None, LOS_ANGELES),
+            f"fixed-d-{LOS_ANGELES}",
+            f"10000/d fixed, {LOS_ANGELES}",
+        ),
+        (
+            {"rate": "10000/3month", "timezone": LOS_ANGELES},
+            Limit.in_windows("10000/3month", None, LOS_ANGELES),
+            f"fixed-3month-{LOS_ANGELES}",
+            f"10000/3month fixed, {LOS_ANGELES}",
+        ),
+    ],
+)
+def test_a_quota_is_a_rate_with_a_fixed_window(fields: dict[str, Any], expected: Limit, window: str, text: str) -> None:
+    bucket = read_one(rate={**fields, "window": "fixed"}, tasks=["a"])
+
+    assert bucket.limits == (expected,)
+    assert bucket.limits[0].calendar == expected.calendar
+    assert bucket.limits[0].burst == int(fields["rate"].split("/")[0])
+    assert bucket.windows == (window,)
+    assert str(bucket) == f"api at {text} (tasks a)"
+
+
+@pytest.mark.parametrize("window", ["smooth", None])
+def test_a_rate_is_smooth_unless_it_says_otherwise(window: object) -> None:
+    rate = {"rate": "10000/d", "burst": 5, "window": window}
+
+    assert read_one(rate=rate, tasks=["a"]) == read_one(rate={"rate": "10000/d", "burst": 5}, tasks=["a"])
+
+
+def test_a_smooth_and_a_fixed_limit_in_the_log_of_a_worker() -> None:
+    rates = ["20/s", {"rate": "10000/d", "window": "fixed", "timezone": LOS_ANGELES}]
+    bucket = read_one(rate=rates, tasks=["crm.*"], key="tenant_id")
+
+    assert str(bucket) == f"api at 20/s and 10000/d fixed, {LOS_ANGELES} per tenant_id (tasks crm.*)"
+
+
+def test_smooth_limits_are_counted_among_themselves_and_fixed_ones_have_their_calendar() -> None:
+    """A quota that is added to a bucket, or moves in the list, leaves the state of the others where it is."""
+    day, month = {"rate": "9000/d", "window": "fixed"}, {"rate": "90000/month", "window": "fixed"}
+    slow = {"rate": "1000/h", "burst": 100}
+
+    assert read_one(rate=[day, slow, month, "10/s"], tasks=["a"]).windows == (
+        "fixed-d",
+        "smooth2",
+        "fixed-month",
+        "smooth",
+    )
+    assert read_one(rate=[slow, day], tasks=["a"]).windows == ("smooth", "fixed-d")
+
+
 def test_workers_with_the_same_bucket_have_the_same_digest_and_others_another() -> None:
     first = read_one(**CRM)
     same: list[dict[str, Any]] = [
@@ -167,6 +241,12 @@ def test_workers_with_the_same_bucket_have_the_same_digest_and_others_another() 
         {"rate": [{"rate": "1000/h", "burst": 100}, "10/s"]},
         {"rate": "10/s"},
     ]
+
+    others += [
+        {"rate": {"rate": "1000/d", "window": "fixed", **more}}
+        for more in ({}, {"offset": "9h"}, {"offset": "8h"}, {"timezone": LOS_ANGELES}, {"timezone": "Europe/Berlin"})
+    ]
+    others += [{"rate": {"rate": rate, "window": "fixed"}} for rate in ("1001/d", "1000/h", "1000/month")]
 
     assert {read_one(**{**CRM, **it}).digest for it in same} == {first.digest}
     assert len({first.digest, *(read_one(**{**CRM, **it}).digest for it in others)}) == 1 + len(others)
@@ -202,7 +282,16 @@ def test_an_entry_that_is_no_dictionary(entry: Any) -> None:
         ({"rates": "10/s"}, "'rates' is not a field of it: did you mean 'rate'?"),
         ({"task": ["a"]}, "'task' is not a field of it: did you mean 'tasks'?"),
         ({"queue": ["a"]}, "'queue' is not a field of it: did you mean 'queues'?"),
-        ({"window": "fixed"}, "'window' is not a field of it: use 'rate', 'tasks', 'queues', 'key'"),
+        ({"cost": 5}, "'cost' is not a field of it: use 'rate', 'tasks', 'queues', 'key'"),
+        (
+            {"window": "fixed"},
+            "'window' is not a field of it: it belongs to a rate, as in 'rate': {'rate': '10000/d', 'window': 'fixed'}",
+        ),
+        (
+            {"timezone": "UTC"},
+            "'timezone' is not a field of it: it belongs to a rate, as in 'rate': "
+            "{'rate': '10000/d', 'window': 'fixed', 'timezone': 'America/Los_Angeles'}",
+        ),
         ({"x" * 200: 1}, f"'{'x' * 79} is not a field of it: use 'rate', 'tasks', 'queues', 'key'"),
         ({5: 1}, "5 is not a field of it: use 'rate', 'tasks', 'queues', 'key'"),
         (
@@ -210,7 +299,14 @@ def test_an_entry_that_is_no_dictionary(entry: Any) -> None:
             "'burst' is not a field of it: it belongs to a rate, as in 'rate': {'rate': '10/s', 'burst': 20}",
         ),
         ({"rate": {"rate": "1/s", "brust": 5}}, "rate: 'brust' is not a field of it: did you mean 'burst'?"),
-        ({"rate": [{"rate": "1/s", "per": 5}]}, "rate: 'per' is not a field of it: use 'rate', 'burst'"),
+        (
+            {"rate": {"rate": "1/d", "time_zone": "UTC"}},
+            "rate: 'time_zone' is not a field of it: did you mean 'timezone'?",
+        ),
+        (
+            {"rate": [{"rate": "1/s", "per": 5}]},
+            "rate: 'per' is not a field of it: use 'rate', 'burst', 'window', 'offset', 'timezone'",
+        ),
     ],
 )
 def test_an_unknown_field(fields: dict[Any, Any], text: str) -> None:
@@ -253,7 +349,7 @@ def test_an_entry_without_a_rate() -> None:
 
 
 @pytest.mark.parametrize(
-    "rate", ["none", "ten/s", "10/x", "10/0s", "10/05s", "10/1.5h", "10/-1s", "1/month", "10/ss", True, {"rate": []}]
+    "rate", ["none", "ten/s", "10/x", "10/0s", "10/05s", "10/1.5h", "10/-1s", "1/months", "10/ss", True, {"rate": []}]
 )
 def test_a_rate_that_cannot_be_read(rate: Any) -> None:
     culprit = rate["rate"] if isinstance(rate, dict) else rate
@@ -288,12 +384,98 @@ def test_a_rate_that_cannot_be_meant(rate: Any, text: str) -> None:
         (["10/s", {"rate": "600/m", "burst": 5}], "10/s, burst 5", "10/s"),
         ([{"rate": "10/s", "burst": 20}, {"rate": "1000/h", "burst": 20}], "10/s, burst 20", "1000/h, burst 20"),
         (["10/s", {"rate": "1000/h", "burst": 20}, "5/s"], "10/s", "5/s"),
+        ([{"rate": f"{n}/d", "window": "fixed"} for n in (5, 6)], "6/d fixed", "5/d fixed"),
+        ([{"rate": f"5/{period}", "window": "fixed"} for period in ("d", "24h")], "5/d fixed", "5/d fixed"),
+        (
+            ["1/s", *({"rate": f"{n}/month", "window": "fixed", "timezone": LOS_ANGELES} for n in (9, 8))],
+            f"9/month fixed, {LOS_ANGELES}",
+            f"8/month fixed, {LOS_ANGELES}",
+        ),
     ],
 )
 def test_a_limit_that_another_one_makes_useless(rates: list[Any], useless: str, by: str) -> None:
     assert rejected(rate=rates) == (
         f"rate = {rates!r:.80}: {useless} has no effect beside {by}, which is never faster: leave it out"
     )
+
+
+def test_fixed_limits_of_different_windows_all_count() -> None:
+    """None of them makes another one useless, whatever their numbers, and no smooth one does."""
+    rates = [
+        {"rate": "100/d", "window": "fixed"},
+        {"rate": "100/d", "window": "fixed", "offset": "9h"},
+        {"rate": "200/d", "window": "fixed", "timezone": LOS_ANGELES},
+        {"rate": "100/d", "burst": 100},
+    ]
+
+    assert len(read_one(rate=rates, tasks=["a"]).limits) == 4
+
+
+FIXED: dict[str, Any] = {"rate": "100/d", "window": "fixed"}
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [
+        ({**FIXED, "window": "sliding"}, "window = 'sliding': this version has none: use 'smooth' or 'fixed'"),
+        ({**FIXED, "window": "fix"}, "window = 'fix': did you mean 'fixed'?"),
+        ({**FIXED, "window": "smoth"}, "window = 'smoth': did you mean 'smooth'?"),
+        ({**FIXED, "window": "calendar"}, "window = 'calendar': use 'smooth' or 'fixed'"),
+        ({**FIXED, "window": 5}, "window = 5: use 'smooth' or 'fixed'"),
+        ({**FIXED, "window": ""}, "window = '': use 'smooth' or 'fixed'"),
+        ({**FIXED, "window": {}}, "window = {}: use 'smooth' or 'fixed'"),
+        ({**FIXED, "burst": 5}, "burst = 5: all N of a fixed window may start at once: leave it out"),
+        ({**FIXED, "burst": 1}, "burst = 1: all N of a fixed window may start at once: leave it out"),
+        ({"rate": "100/d", "offset": "9h"}, "offset = '9h': it is for fixed windows: add 'window': 'fixed'"),
+        ({"rate": "100/d", "offset": 0}, "offset = 0: it is for fixed windows: add 'window': 'fixed'"),
+        (
+            {"rate": "100/d", "window": "smooth", "timezone": "UTC"},
+            "timezone = 'UTC': it is for fixed windows: add 'window': 'fixed'",
+        ),
+        ("100/month", "rate = '100/month': months differ in length: add 'window': 'fixed', or use N/d"),
+        ({"rate": "1/3month"}, "rate = '1/3month': months differ in length: add 'window': 'fixed', or use N/d"),
+    ],
+)
+def test_a_field_of_another_window(rate: Any, text: str) -> None:
+    sep = "" if text.startswith("rate = ") else "rate: "
+
+    assert rejected(rate=rate) == f"{sep}{text}"
+    assert rejected(rate=["10/s", rate]) == f"{sep}{text}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "named", "remedy"),
+    [
+        ({"offset": "24h"}, "offset '24h'", "use a shorter one"),
+        ({"offset": 86400}, "offset 86400", "use a shorter one"),
+        ({"rate": "100/month", "offset": "28d"}, "offset '28d'", "use a shorter one"),
+        ({"offset": "soon"}, "offset 'soon'", "use "),
+        ({"offset": -1}, "offset -1", "use "),
+        ({"offset": "9h", "timezone": LOS_ANGELES}, f"offset '9h' and timezone '{LOS_ANGELES}'", "use one"),
+        ({"timezone": "Mars/Olympus"}, "timezone 'Mars/Olympus'", "use "),
+        ({"timezone": 5}, "timezone 5", "use "),
+        ({"rate": "100/h", "timezone": LOS_ANGELES}, f"timezone '{LOS_ANGELES}'", "days"),
+        ({"rate": "100/0s"}, "period '0s'", "use "),
+        ({"rate": "100/0.5s"}, "period '0.5s'", "use "),
+        ({"rate": "100/ms"}, "period 'ms'", "use "),
+        ({"rate": "100/w"}, "period 'w'", "use "),
+        ({"rate": "0.5/d"}, "'0.5/d'", "a whole N"),
+        ({"rate": "0/d"}, "'0/d'", "a whole N"),
+        ({"rate": "-5/d"}, "'-5/d'", "a whole N"),
+        ({"rate": "1000000001/d"}, "'1000000001/d'", "a whole N"),
+        ({"rate": "100"}, "'100'", "use "),
+        ({"rate": 100}, "100", "use "),
+        ({"rate": True}, "True", "use "),
+        ({"rate": []}, "[]", "use "),
+    ],
+)
+def test_a_quota_that_cannot_be_meant(fields: dict[str, Any], named: str, remedy: str) -> None:
+    """Each refusal names the field, what is written there, and what to write."""
+    text = rejected(rate={**FIXED, **fields})
+
+    assert text.startswith("rate: ")
+    assert named in text
+    assert remedy in text.split(named)[1]
 
 
 @pytest.mark.parametrize("field", ["tasks", "queues"])
@@ -406,7 +588,6 @@ DECLARED: Limits = (Limit(1_000_000),)
 #: What cannot be meant, by field: the entry is broken by one of them.
 MISTAKES: dict[str, list[Any]] = {
     "rate": [None, 0, "", "none", "10/x", "10/0s", "-1/s", [], [None], {"burst": 3}, "1/9000d", True, ["1/s"] * 5],
-    "burst": [0, -1, 1.5, "3", True, 10**7],
     "tasks": ["crm.*", [], [""], [5], {"crm.*": 1}, 7, ["crm.*", None]],
     "queues": ["crm", (), [b"crm"], 0, True],
     "key": ["", "headers.", "headers.id", 5, ["tenant"], True],
@@ -414,12 +595,66 @@ MISTAKES: dict[str, list[Any]] = {
     "cost": [5],
     "burts": [5],
 }
+#: The same, by field of a rate that would be fine but for it.
+RATE_MISTAKES: dict[str, tuple[dict[str, Any], list[Any]]] = {
+    "burst": ({"rate": "1/s"}, [0, -1, 1.5, "3", True, 10**7]),
+    "window": ({"rate": "1/d"}, ["fix", "sliding", "SMOOTH", 5, True, ["fixed"]]),
+    "offset": ({"rate": "1/d", "window": "fixed"}, ["24h", "2d", 86400, "soon", "-1h", True, [], "1.5h"]),
+    "timezone": ({"rate": "1/d", "window": "fixed"}, ["Mars/Olympus", "berlin", 5, True, "", "+02:00", "..", []]),
+    "rate": (
+        {"window": "fixed"},
+        [None, 5, "5", "0/d", "1.5/d", "5/w", "5/0s", "5/months", "2000000000/d", "-1/d", "x/d"],
+    ),
+    "bursts": ({"rate": "1/s"}, [5]),
+}
+#: Fields that a rate of this window cannot have, whatever their value.
+MISPLACED: dict[str, tuple[dict[str, Any], list[Any]]] = {
+    "burst": ({"rate": "1/d", "window": "fixed"}, [1, 5]),
+    "offset": ({"rate": "1/d"}, ["9h", 1]),
+    "timezone": ({"rate": "1/d", "window": "smooth"}, ["UTC", LOS_ANGELES]),
+}
+#: Periods of fixed windows as they may be written, and as the key has them; their lengths in seconds.
+CALENDARS = {
+    "10s": ("10s", 10),
+    "60s": ("m", 60),
+    "h": ("h", 3600),
+    "60m": ("h", 3600),
+    "2h": ("2h", 7200),
+    "d": ("d", 86400),
+    "1d": ("d", 86400),
+    "24h": ("d", 86400),
+    "7d": ("7d", 7 * 86400),
+    "month": ("month", 28 * 86400),
+    "1month": ("month", 28 * 86400),
+    "3month": ("3month", 84 * 86400),
+}
+OFFSETS: list[tuple[Any, str, int]] = [
+    ("5s", "5s", 5),
+    (1800, "30m", 1800),
+    ("540m", "9h", 32400),
+    ("4d", "4d", 345600),
+]
+ZONES = [LOS_ANGELES, "Europe/Berlin", "Asia/Beirut"]
+
+
+class MeantLimit(NamedTuple):
+    """What a rate means.
+
+    Attributes:
+        ps: T in picoseconds of a smooth one; 0 of a fixed one.
+        burst: or N of a fixed one.
+        window: of a fixed one, as the key in Redis has it; empty for a smooth one.
+    """
+
+    ps: int
+    burst: int
+    window: str = ""
 
 
 class Meant(NamedTuple):
-    """What a bucket of a random configuration means: T in picoseconds and burst of each limit, and what it is for."""
+    """What a bucket of a random configuration means: its limits, and what it is for."""
 
-    limits: list[tuple[int, int]]
+    limits: list[MeantLimit]
     tasks: list[str]
     queues: list[str]
 
@@ -447,19 +682,38 @@ def a_rate(chance: random.Random) -> tuple[Any, int]:
     return rate, ceil(Fraction(count * UNITS_S[unit] * 10**12, starts))
 
 
+def a_quota(chance: random.Random) -> tuple[dict[str, Any], MeantLimit]:
+    """A rate with a fixed window as the setting may have it, and what it means."""
+    starts, (period, (name, length_s)) = chance.choice([1, 100, 10_000, 10**6]), chance.choice(list(CALENDARS.items()))
+    rate: dict[str, Any] = {"rate": f"{starts}/{period}", "window": "fixed"}
+    possible = [offset for offset in OFFSETS if offset[2] < length_s]
+    if possible and chance.random() < 0.4:
+        rate["offset"], spelled, _ = chance.choice(possible)
+        name += f"+{spelled}"
+    elif length_s % 86400 == 0 and chance.random() < 0.5:
+        rate["timezone"] = chance.choice(ZONES)
+        name += f"-{rate['timezone']}"
+    return rate, MeantLimit(0, starts, f"fixed-{name}")
+
+
 def an_entry(chance: random.Random) -> tuple[dict[str, Any], Meant]:
-    """Mostly with larger bursts for slower rates, as it has to be."""
-    rates = [a_rate(chance) for _ in range(chance.choice([1, 1, 1, 2, 2, 3, 4]))]
+    """Mostly with larger bursts for slower rates, as it has to be, and often with a quota."""
+    quotas = [a_quota(chance) for _ in range(chance.choice([0, 0, 0, 1, 1, 2]))]
+    rates = [a_rate(chance) for _ in range(chance.choice([not quotas, 1, 1, 2, 2, 3, 4][: 7 - 2 * len(quotas)]))]
     bursts = [chance.choice(BURSTS) for _ in rates]
     if chance.random() < 0.9:
         rates.sort(key=lambda it: it[1])
         bursts = sorted(chance.sample(BURSTS, len(rates)))
     rows = list(zip(rates, bursts))
-    chance.shuffle(rows)
-    written = [
-        {"rate": rate, "burst": burst} if burst > 1 or chance.random() < 0.3 else rate for (rate, _), burst in rows
-    ]
-    limits = [(interval_ps, burst) for (_, interval_ps), burst in rows]
+    pairs = [
+        ({"rate": rate, "burst": burst} if burst > 1 or chance.random() < 0.3 else rate, MeantLimit(interval_ps, burst))
+        for (rate, interval_ps), burst in rows
+    ] + quotas
+    chance.shuffle(pairs)
+    written, limits = [rate for rate, _ in pairs], [limit for _, limit in pairs]
+    for rate in written:
+        if isinstance(rate, dict) and "window" not in rate and chance.random() < 0.2:
+            rate.update(chance.choice([{"window": "smooth"}, {"window": None, "offset": None}, {"timezone": None}]))
     tasks = chance.sample(PATTERNS, chance.choice([0, 1, 1, 2, 3]))
     queues = chance.sample(QUEUES, chance.choice([0, 0, 1, 2])) or ([] if tasks else ["crm"])
     entry: dict[str, Any] = {"rate": written[0] if len(written) == 1 and chance.random() < 0.7 else written}
@@ -479,12 +733,14 @@ def break_one(chance: random.Random, entry: dict[str, Any]) -> str:
     Returns:
         The field.
     """
-    field = chance.choice(list(MISTAKES))
-    value = chance.choice(MISTAKES[field])
-    if field == "burst":
-        entry["rate"] = {"rate": "1/s", "burst": value}
-    else:
-        entry[field] = value
+    if chance.random() < 0.5:
+        field = chance.choice(list(MISTAKES))
+        entry[field] = chance.choice(MISTAKES[field])
+        return field
+    mistakes = chance.choice([RATE_MISTAKES, MISPLACED])
+    field = chance.choice(list(mistakes))
+    rate, values = mistakes[field]
+    entry["rate"] = [{**rate, field: chance.choice(values)}]
     return field
 
 
@@ -497,15 +753,20 @@ def most_passed(buckets: dict[str, Meant], declared: dict[str, Limits]) -> int:
     )
 
 
-def is_useless(slow: tuple[int, int], fast: tuple[int, int]) -> bool:
-    """Whether the second limit never binds: in no time, short or long, does it allow less than the first."""
-    return all(fast[1] + Fraction(ps, fast[0]) >= slow[1] + Fraction(ps, slow[0]) for ps in (0, 10**30))
+def is_useless(slow: MeantLimit, fast: MeantLimit) -> bool:
+    """Whether the second limit never binds: in no time, short or long, does it allow less than the first.
+
+    Of fixed ones that is asked only within one calendar, and a smooth one beside a fixed one always counts.
+    """
+    if slow.window or fast.window:
+        return slow.window == fast.window and fast.burst >= slow.burst
+    return all(fast.burst + Fraction(ps, fast.ps) >= slow.burst + Fraction(ps, slow.ps) for ps in (0, 10**30))
 
 
 #: What limits that are well written may get wrong, by words of the refusal.
 WHOLE_MISTAKES: dict[str, Callable[[Meant], bool]] = {
     "has no effect beside": lambda meant: any(is_useless(x, y) for x, y in permutations(meant.limits, 2)),
-    "over ten years": lambda meant: any(ps * burst > 3650 * 86400 * 10**12 for ps, burst in meant.limits),
+    "over ten years": lambda meant: any(it.ps * it.burst > 3650 * 86400 * 10**12 for it in meant.limits),
 }
 
 
@@ -549,11 +810,15 @@ def test_a_random_configuration_is_refused_by_bucket_and_field_or_means_what_it_
         assert most <= 6, entries
         assert list(named) == names
         for name, bucket in meant.items():
-            assert [(limit.exact_ps, limit.burst) for limit in named[name].limits] == bucket.limits
+            for limit, meant_limit in zip(named[name].limits, bucket.limits):
+                calendar = f"fixed-{limit.calendar.name}" if limit.calendar else ""
+                assert MeantLimit(0 if calendar else limit.exact_ps, limit.burst, calendar) == meant_limit
+            assert len(named[name].limits) == len(bucket.limits)
             assert named[name].key == entries[name].get("key")
-            by_interval = [interval for interval, _ in sorted(bucket.limits)]
+            by_interval = sorted(it.ps for it in bucket.limits if not it.window)
             windows = ["smooth", "smooth2", "smooth3", "smooth4"]
-            assert list(named[name].windows) == [windows[by_interval.index(it)] for it, _ in bucket.limits]
+            expected_windows = [it.window or windows[by_interval.index(it.ps)] for it in bucket.limits]
+            assert list(named[name].windows) == expected_windows
             for task in TASKS:
                 for queue in (None, *QUEUES):
                     assert named[name].covers(task, queue) == bucket.covers(task, queue), (entries, name, task, queue)
