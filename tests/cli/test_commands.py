@@ -38,6 +38,16 @@ def app(redis_server: Server, redis_client: redis.Redis, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
+def quota(app: Celery) -> None:
+    """A named bucket with a smooth and a fixed limit, and one with a fixed limit alone."""
+    day = {"rate": "10000/d", "window": "fixed", "timezone": "America/Los_Angeles"}
+    app.conf.global_rate_buckets = {
+        "crm-api": {"rate": [{"rate": "20/s", "burst": 3}, day], "tasks": ["crm.*"]},
+        "report": {"rate": {"rate": "5/7d", "window": "fixed", "offset": "6d"}, "tasks": ["report.*"]},
+    }
+
+
+@pytest.fixture
 def run(app: Celery) -> Run:
     """Runs a command; returns its result."""
 
@@ -53,6 +63,42 @@ def test_set_and_reset_say_what_is_in_force_and_what_was_before(run: Run) -> Non
     assert run("set", "proj.task", "5/s").output == "proj.task: 5/s by override; 1/h as declared\n"
     assert run("set", "proj.task", "none").output == "proj.task: no limit by override; 1/h as declared; before 5/s\n"
     assert run("reset", "proj.task").output == "proj.task: 1/h as declared; before none\n"
+
+
+@pytest.mark.usefixtures("quota")
+def test_a_rate_for_a_fixed_window_changes_the_number_of_starts_alone(app: Celery, run: Run) -> None:
+    """Window, time zone and offset stay as declared; when a deploy changes them, the order has no effect."""
+    assert run("set", "crm-api", "15/s,8000/d").output == (
+        "crm-api: 15/s, burst 3 and 8000/d fixed, America/Los_Angeles by override; "
+        "20/s, burst 3 and 10000/d fixed, America/Los_Angeles as declared\n"
+    )
+    assert run("set", "report", "4/7d").output == (
+        "report: 4/7d fixed, offset 6d by override; 5/7d fixed, offset 6d as declared\n"
+    )
+    (facts,) = json.loads(run("show", "report", "--json", "-t", "0").output)
+    assert (facts["declared"], facts["in_force"]) == ("5/7d fixed, offset 6d", "4/7d fixed, offset 6d")
+
+    app.conf.global_rate_buckets["report"]["rate"]["offset"] = "5d"
+    (facts,) = json.loads(run("show", "report", "--json", "-t", "0").output)
+    assert (facts["source"], facts["in_force"]) == ("declared", "5/7d fixed, offset 5d")
+    assert "4/7d fixed, offset 6d was set, which is another window: it has no effect" in run("show").output
+
+
+@pytest.mark.usefixtures("quota")
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("crm-api", "15/s,8000/h"), "rate '8000/h' has another period than the declared fixed window: use N/d, or"),
+        (("crm-api", "8000/d"), "2 rates are declared: write as many"),
+        (("crm-api", "15/s,0.5/d"), "rate '0.5/d' is not a number of starts in a window"),
+        (("report", "4/7d", "--burst", "2"), "report has a fixed window: --burst is for limits without one"),
+    ],
+)
+def test_another_window_than_declared_cannot_be_set(
+    run: Run, redis_client: redis.Redis, words: tuple[str, ...], expected: str
+) -> None:
+    assert expected in " ".join(run("set", *words, is_good=False).output.split())
+    assert not redis_client.exists(RECORDS)
 
 
 def test_an_override_ends_when_it_is_to(run: Run) -> None:

@@ -55,6 +55,16 @@ def test_a_change_becomes_a_record_with_all_that_was_said(bucket: Bucket) -> Non
     assert override.pause is None
 
 
+def test_a_record_of_fixed_windows_has_their_calendars(bucket: Bucket) -> None:
+    limits = (PER_S, Limit.in_windows("9/d", None, "America/Los_Angeles"), Limit.in_windows("99/month", "4d"))
+    _, written = bucket.set(NOW, set_limits(limits, "as set", limits), "id1")
+    limit_override = Override.parse(written).limit_override
+
+    assert limit_override is not None
+    assert limit_override.limits == limits
+    assert limit_override.fits(limits)
+
+
 def test_the_version_is_the_clock_and_always_higher_than_before(bucket: Bucket) -> None:
     versions = [
         Override.parse(bucket.set(now, limited(f"{number}/s"), str(number))[1]).version
