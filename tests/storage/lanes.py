@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import redis
@@ -37,6 +39,11 @@ LANE_SOURCES = {
 #: A start is usable for no less than this share of D.
 LEAST_USE = 0.7
 MOST_RANGES = 16
+#: Nothing is granted in the last of a fixed window, and a slot may be used until half of that is left.
+GUARD_US = 50_000
+MOST_WINDOWS = 8
+#: From when on fixed windows are counted, epoch seconds.
+ORIGIN_S = int((datetime(1, 1, 1) - datetime(1970, 1, 1)).total_seconds())
 
 Lane = tuple[Bucket, ...]
 
@@ -62,9 +69,11 @@ class Lanes:
         worker: str = "one",
         overrides: Sequence[str] | None = None,
         awake_us: int = NOW,
+        seen_us: int | None = None,
     ) -> LaneReservation:
+        """One call; `seen_us` is what the caller takes for now, if it is wrong about that."""
         texts = [""] * len(lane) if overrides is None else overrides
-        call = reserve_lane_call(PREFIX, lane, wanted, worker, texts, awake_us, now_us)
+        call = reserve_lane_call(PREFIX, lane, wanted, worker, texts, awake_us, now_us if seen_us is None else seen_us)
         answer = self._run("reserve_lane", call, now_us)
         return LaneReservation.read(answer, len(lane))
 
@@ -101,11 +110,30 @@ class Lanes:
         pairs = [tuple(map(int, text.split(":"))) for text in ranges]
         return [us + index * int(interval) for us, count in pairs for index in range(count)]
 
+    def windows(self, bucket: Bucket) -> dict[int, int]:
+        """How many starts are booked in each window of a fixed limit that is known, by its begin."""
+        return parse_windows(self.fields(bucket)[0])
+
     def waiting(self, bucket: Bucket) -> dict[str, float]:
         """Who waits at a limit, and until when."""
         return dict(
             self.client.zrange(waiting_key(PREFIX, bucket.name, bucket.window), 0, -1, withscores=True)  # type: ignore[arg-type]
         )
+
+
+def parse_windows(state: Mapping[str, str]) -> dict[int, int]:
+    """The windows in the state of a fixed limit: begin -> how many starts are booked."""
+    return {int(begin): int(used) for begin, used in (text.split(":") for text in state.get("windows", "").split()[1:])}
+
+
+def window_us(limit: Limit, instant_us: int) -> tuple[int, int]:
+    """Begin and end of a window that is no date."""
+    assert limit.calendar
+    assert not limit.calendar.months
+    assert not limit.calendar.timezone
+    length_us, origin_us = limit.calendar.seconds * 10**6, (ORIGIN_S + limit.calendar.offset_s) * 10**6
+    begin_us = instant_us - (instant_us - origin_us) % length_us
+    return begin_us, begin_us + length_us
 
 
 @dataclass
@@ -142,11 +170,40 @@ class Witness:
 
 
 @dataclass
+class FixedWitness:
+    """The starts of a limit of fixed windows, between two events after which it counts anew.
+
+    The promise: at most N in each window. Where callers have declared several N, the most of these.
+
+    Attributes:
+        used: starts in each window, by its begin.
+        most: N.
+        eras: what is lost may be given once more. Where slots of before can still come back, both count together.
+    """
+
+    used: Counter[int] = field(default_factory=Counter)
+    most: int = 0
+    eras: int = 1
+
+    def start(self, start_us: int, limit: Limit) -> None:
+        self.used[window_us(limit, start_us)[0]] += 1
+        self.most = max(self.most, limit.burst)
+
+    def spare(self) -> int:
+        """How many starts more there could have been in the fullest window."""
+        return self.most * self.eras - max(self.used.values(), default=0)
+
+
+@dataclass
 class InHand:
     """Slots that are not used, and may be given back."""
 
     lane: Lane
     reservation: LaneReservation
+
+    @property
+    def names(self) -> set[str]:
+        return {bucket.name for bucket in self.lane}
 
 
 class Life:
@@ -154,22 +211,32 @@ class Life:
 
     Each call is checked by itself as well: what it may change, and what its slots must be.
 
+    Args:
+        lanes: on which server, and with which scripts.
+        seed: which life.
+        fixed: how often a limit is one of fixed windows.
+
     Attributes:
         used: starts so far.
-        spare_us: the least that any limit had to spare.
+        spare_us: the least that any smooth limit had to spare.
+        spare: how many starts more there could have been in the fullest window of any fixed limit.
     """
 
-    def __init__(self, lanes: Lanes, seed: int) -> None:
+    def __init__(self, lanes: Lanes, seed: int, fixed: float = 0) -> None:
         self._lanes = lanes
         self._draw = draw = random.Random(seed)
+        self._fixed = fixed
         self._buckets = [self._bucket(number) for number in range(draw.randrange(1, 5))]
         self._paths = [self._path() for _ in range(draw.randrange(1, 5))]
         self._slower = [*self._buckets]  # what a deploy makes of them
         if draw.random() < 0.4:
-            self._slower = [Bucket(it.name, it.window, self._limit(), it.is_crossed) for it in self._buckets]
+            self._slower = [replace(it, limit=self._deployed(it.limit)) for it in self._buckets]
         self._now = NOW
+        #: Of each fixed limit, the latest instant from which it knows the windows.
+        self._latest_us = dict.fromkeys((bucket.name for bucket in self._buckets), NOW)
         self._versions: dict[str, tuple[int, int]] = {}  # version and floor
         self._witnesses: dict[str, Witness] = {}
+        self._quotas: dict[str, FixedWitness] = {}
         self._in_hand: list[InHand] = []
         self._plain: list[tuple[Bucket, Reservation]] = []
         self._states = lanes.fields(*self._buckets)
@@ -177,14 +244,28 @@ class Life:
         self._rally_us, self._rally_at = draw.choice([20_000, 100_000, 400_000, 2_000_000]), draw.randrange(10**6)
         self._is_busy = draw.random() < 0.6
         self.used = 0
-        self.spare_us = float("inf")
+        self.spare_us = self.spare = float("inf")
 
     def _limit(self) -> Limit:
         draw = self._draw
         us = draw.choice([10_000, 20_000, 33_333, 3_000, 100_000, draw.randrange(1_000, 300_000)])
         return Limit(us, draw.choice([0, 0, 333_334]), draw.choice([1, 1, 1, 2, 3, 8]))
 
+    def _quota(self) -> Limit:
+        draw = self._draw
+        seconds = draw.choice([1, 1, 1, 2, 5, 7, 10, 60, 240])
+        return Limit.in_windows(f"{self._most()}/{seconds}s", draw.choice([None, draw.randrange(seconds)]))
+
+    def _most(self) -> int:
+        return self._draw.choice([1, 2, 3, 8, 30])
+
+    def _deployed(self, limit: Limit) -> Limit:
+        """A limit for the same state."""
+        return replace(limit, burst=self._most()) if limit.calendar else self._limit()
+
     def _bucket(self, number: int) -> Bucket:
+        if self._fixed and self._draw.random() < self._fixed:
+            return Bucket(f"limit-{number}", "fixed", self._quota())
         window = self._draw.choice([OWN, "smooth"])
         return Bucket(f"limit-{number}", window, self._limit(), self._draw.random() < 0.85)
 
@@ -202,16 +283,26 @@ class Life:
         verbs = [self._reserve, self._give_back, self._reserve_plain, self._give_back_plain]
         verbs += [self._lose, self._step_back, self._pause]
         weights = [24, 8, 2, 1, 0.5, 0.7, 0.7]
+        fixed = [bucket.limit for bucket in self._buckets if bucket.limit.calendar]
+        if fixed:
+            verbs.append(lambda: self._go_to_an_edge(draw.choice(fixed)))
+            weights.append(3)
+        if len(fixed) == len(self._buckets):
+            weights[2:4] = 0, 0
         for _ in range(length):
             gaps = [0, draw.randrange(1000), draw.randrange(60_000), draw.randrange(400_000), draw.randrange(4_000_000)]
             self._now += draw.choices(gaps, [4, 4, 8, 3, 0.3] if self._is_busy else [2, 2, 4, 6, 3])[0]
             draw.choices(verbs, weights)[0]()
             self._states = self._lanes.fields(*self._buckets)
-        for name in list(self._witnesses):
-            self._judge(name)
+        for bucket in self._buckets:
+            self._judge(bucket.name)
 
     def _judge(self, name: str) -> None:
         """The end of an era: nothing that happens later counts with what has been."""
+        if quota := self._quotas.pop(name, None):
+            assert quota.spare() >= 0, f"{name}: a fixed window holds {-quota.spare()} starts too many"
+            self.spare = min(self.spare, quota.spare())
+            return
         witness = self._witnesses.pop(name, Witness())
         spare_us = witness.spare_us()
         assert spare_us >= 0, f"{name}: a window holds too many starts, by {-spare_us:.0f} us"
@@ -220,8 +311,13 @@ class Life:
     def _start(self, lane: Lane, from_us: int, until_us: int, is_plain: bool = False) -> None:
         rally_us = self._rally_at + round((from_us - self._rally_at) / self._rally_us) * self._rally_us
         start_us = max(from_us, min(rally_us, until_us))
+        if self._fixed and self._draw.random() < 0.2:
+            start_us = until_us
         self.used += 1
         for bucket in lane:
+            if bucket.limit.calendar:
+                self._quotas.setdefault(bucket.name, FixedWitness()).start(start_us, bucket.limit)
+                continue
             interval_ps = bucket.limit.exact_ps if is_plain else bucket.limit.whole_us * PS_PER_US
             self._witnesses.setdefault(bucket.name, Witness()).start(start_us, interval_ps, bucket.limit)
 
@@ -231,20 +327,22 @@ class Life:
 
     def _after_step(self, state: Mapping[str, str]) -> dict[str, str]:
         """What even a refused call makes of a state from before the clock stepped back."""
-        if not state or int(state["slot"]) - self._now <= int(state["lead"]):
+        if "slot" not in state or int(state["slot"]) - self._now <= int(state["lead"]):
             return dict(state)
         return {**state, "slot": str(self._now + int(state["lead"])), "holes": ""}
 
     def _reserve(self) -> None:
         draw, lane, now = self._draw, self._lane(), self._now
         wanted, awake_us = draw.choice([1, 2, 5, 30]), draw.choice([NOW, NOW, NOW, draw.randrange(300_000)])
-        overrides = [self._override(bucket) for bucket in lane]
-        answer = self._lanes.reserve(
-            now, lane, wanted, draw.choice(["one", "two", "three", "four"]), overrides, awake_us
-        )
+        overrides, worker = [self._override(bucket) for bucket in lane], draw.choice(["one", "two", "three", "four"])
+        error_us = self._draw.choice([0, 0, draw.randrange(-(10**6), 10**6)]) if self._fixed else 0
+        answer = self._lanes.reserve(now, lane, wanted, worker, overrides, awake_us, now + error_us)
         floors_us = [max(now - awake_us, self._versions.get(bucket.name, (0, 0))[1]) for bucket in lane]
         self._check_slots(lane, answer, wanted, floors_us)
         self._check_states({bucket.name for bucket in lane}, answer.count)
+        self._check_windows(lane, answer)
+        if not error_us and max(floors_us) <= now and self._has_room(lane):
+            assert answer.count, "there is room in the windows of all limits"
         answer.used = draw.choice([answer.count, answer.count, draw.randrange(answer.count + 1)])
         for start_us, until_us in zip(answer.starts_us[: answer.used], answer.untils_us):
             self._start(lane, start_us, until_us)
@@ -260,6 +358,11 @@ class Life:
             ends = []
             for bucket, floor_us, us in zip(lane, floors_us, row):
                 limit, reach_us = bucket.limit, (bucket.limit.burst - 1) * bucket.limit.whole_us
+                if limit.calendar:
+                    begin_us, end_us = window_us(limit, start_us)
+                    assert (us, start_us < end_us - GUARD_US) == (begin_us, True)
+                    ends.append(end_us - GUARD_US // 2)
+                    continue
                 assert floor_us <= us <= start_us
                 ends.append(min(start_us, us + reach_us) + int(limit.grace_s * 1e6))
                 assert ends[-1] - start_us >= LEAST_USE * int(limit.grace_s * 1e6)
@@ -272,9 +375,29 @@ class Life:
             if count and bucket.name in names:
                 assert int(now["given"]) - int(before.get("given", 0)) == count
                 assert int(now["seq"]) > int(before.get("seq", 0))
-                assert now["holes"].count(":") <= MOST_RANGES
+                assert now.get("holes", "").count(":") <= MOST_RANGES
             else:
                 assert now in (before, self._after_step(before)), "a refused call has changed a state"
+
+    def _check_windows(self, lane: Lane, answer: LaneReservation) -> None:
+        """Each slot is booked in its window and no other; the window booked longest ago may be forgotten."""
+        before = {bucket.name: parse_windows(state) for bucket, state in zip(self._buckets, self._states)}
+        for index, bucket in enumerate(lane):
+            if bucket.limit.calendar and answer.count:
+                after = self._lanes.windows(bucket)
+                expected = Counter(before[bucket.name]) + Counter(row[index] for row in answer.slots)
+                assert after == {begin_us: expected[begin_us] for begin_us in after}
+                assert len(after) == min(len(expected.keys() | before[bucket.name].keys()), MOST_WINDOWS)
+
+    def _has_room(self, lane: Lane) -> bool:
+        """Whether a lane that has fixed limits only can start now."""
+        known = {bucket.name: parse_windows(state) for bucket, state in zip(self._buckets, self._states)}
+        return all(
+            bucket.limit.calendar
+            and self._now < window_us(bucket.limit, self._now)[1] - GUARD_US
+            and known[bucket.name].get(window_us(bucket.limit, self._now)[0], 0) < bucket.limit.burst
+            for bucket in lane
+        )
 
     def _give_back(self) -> None:
         if not self._in_hand:
@@ -283,19 +406,25 @@ class Life:
         taken = self._lanes.give_back(held.lane, held.reservation)
         after = dict(zip((bucket.name for bucket in self._buckets), self._lanes.fields(*self._buckets)))
         before = dict(zip((bucket.name for bucket in self._buckets), self._states))
-        for bucket, count in zip(held.lane, taken):
+        for index, (bucket, count) in enumerate(zip(held.lane, taken)):
             assert 0 <= count <= held.reservation.left
+            if bucket.limit.calendar:
+                booked = Counter(parse_windows(before[bucket.name]))
+                booked.subtract(parse_windows(after[bucket.name]))
+                assert sum(booked.values()) == count
+                assert not booked - Counter(row[index] for row in held.reservation.slots[held.reservation.used :])
             if count:
                 assert int(before[bucket.name]["given"]) - int(after[bucket.name]["given"]) == count
             else:
                 assert before[bucket.name] == after[bucket.name]
         is_full = any(after[bucket.name].get("holes", "").count(":") == MOST_RANGES for bucket in held.lane)
-        if self._draw.random() < 0.3 and not is_full:  # or the oldest holes are lost, these perhaps
+        is_fixed = any(bucket.limit.calendar for bucket in held.lane)  # which cannot tell that it is a repeat
+        if self._draw.random() < 0.3 and not is_full and not is_fixed:  # or the oldest holes are lost, these perhaps
             assert not any(self._lanes.give_back(held.lane, held.reservation)), "taken back twice"
 
     def _reserve_plain(self) -> None:
         draw, now = self._draw, self._now
-        bucket = draw.choice(self._buckets)
+        bucket = draw.choice([bucket for bucket in self._buckets if not bucket.limit.calendar])
         answer = self._lanes.reserve_plain(now, bucket, draw.choice([1, 3, 10]), "old", self._override(bucket))
         answer.used = draw.choice([answer.count, draw.randrange(answer.count + 1)])
         for index in range(answer.used):
@@ -314,13 +443,36 @@ class Life:
         lost = self._buckets if self._draw.random() < 0.5 else [self._draw.choice(self._buckets)]
         self._lanes.lose(*lost)
         for bucket in lost:
+            self._count_anew(bucket, self._now)
+
+    def _count_anew(self, bucket: Bucket, born: float) -> None:
+        """A limit has forgotten what was booked. If slots in hand may come back to what it knows next, both count."""
+        quota = self._quotas.get(bucket.name)
+        if quota and any(held.reservation.seq >= born for held in self._in_hand if bucket.name in held.names):
+            quota.eras += 1
+        else:
             self._judge(bucket.name)
 
+    def _go_to_an_edge(self, limit: Limit) -> None:
+        """Time passes until shortly before a window ends, or just then."""
+        end_us = window_us(limit, self._now)[1]
+        before_us = self._draw.choice([0, 1, GUARD_US - 1, GUARD_US, GUARD_US + 1, 2 * GUARD_US, 200_000])
+        self._now = max(self._now, end_us - before_us)
+
     def _step_back(self) -> None:
-        """Slots in hand are missed. Limits that notice the step count anew."""
+        """Slots in hand of smooth limits are missed. Those that notice the step count anew.
+
+        Fixed limits go on counting in the windows that they know.
+        """
         before = self._now
         self._now -= self._draw.choice([self._draw.randrange(200_000), self._draw.randrange(10**7)])
         for bucket, state in zip(self._buckets, self._states):
+            if bucket.limit.calendar:
+                latest_us = self._latest_us[bucket.name] = max(before, self._latest_us[bucket.name])
+                if latest_us - self._now > (MOST_WINDOWS - 2) * bucket.limit.calendar.seconds * 10**6:
+                    self._count_anew(bucket, 0)
+                    self._latest_us[bucket.name] = self._now
+                continue
             witness = self._witnesses.get(bucket.name, Witness())
             witness.starts_us = [start_us for start_us in witness.starts_us if start_us <= before]
             if state and int(state["slot"]) - self._now > int(state["lead"]):

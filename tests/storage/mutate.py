@@ -368,3 +368,101 @@ LANE_MUTANTS = [
     Mutant(GIVE_BACK_LANE, "-taken[index])", "-count)", "given shrinks by what was not taken back"),
     Mutant(GIVE_BACK_LANE, "(slot - 1) * size + index]", "(slot - 1) * size + 1]", "slots of the first limit"),
 ]
+FIXED_MUTANTS = [
+    # fixed.lua
+    Mutant(FIXED, "local GUARD_US = 50000", "local GUARD_US = 0", "no guard"),
+    Mutant(FIXED, "local GUARD_US = 50000", "local GUARD_US = 49000", "a guard of 49 ms"),
+    Mutant(FIXED, "local MOST_WINDOWS = 8", "local MOST_WINDOWS = 2", "windows are dropped too early"),
+    Mutant(FIXED, "local MOST_WINDOWS = 8", "local MOST_WINDOWS = 9", "one window too many"),
+    Mutant(
+        FIXED,
+        "for index = math.max(1, #windows - MOST_WINDOWS + 1), #windows do",
+        "for index = 1, math.min(#windows, MOST_WINDOWS) do",
+        "the newest windows are dropped",
+    ),
+    Mutant(FIXED, "exact(windows[index].begin_us)", "windows[index].begin_us", "14 digits are kept of a begin"),
+    Mutant(FIXED, "local words = {exact(born)}", "local words = {born}", "14 digits are kept of the birth"),
+    Mutant(FIXED, "limit.most - (window", "limit.most + 1 - (window", "N + 1"),
+    Mutant(FIXED, "math.max(0, limit.most -", "(limit.most -", "what is used beyond N counts against the next window"),
+    Mutant(FIXED, "now_us + horizon_us + 1", "now_us", "a slot is granted at e2, within the horizon"),
+    Mutant(FIXED, "now_us + horizon_us + 1", "now_us + horizon_us", "a slot is granted at e2, at the horizon"),
+    Mutant(
+        FIXED,
+        "return math.max(t_us, edges_us[3], limit.never_us), edges_us[3]",
+        "return math.max(t_us, edges_us[3]), edges_us[3]",
+        "a slot is granted at e2",
+    ),
+    Mutant(
+        FIXED,
+        "return math.max(t_us, edges_us[3], limit.never_us), edges_us[3]",
+        "return math.max(t_us, limit.never_us), edges_us[3]",
+        "the next look is at the horizon",
+    ),
+    Mutant(FIXED, "  for place = 1, 2 do\n    t_us", "  for place = 2, 2 do\n    t_us", "e0 and e1 confused"),
+    Mutant(FIXED, "  for place = 1, 2 do\n    t_us", "  for place = 1, 1 do\n    t_us", "no next window"),
+    Mutant(FIXED, "t_us = math.max(t_us, edges_us[place])", "t_us = t_us", "a start before its window"),
+    Mutant(FIXED, "t_us < edges_us[place + 1] - GUARD_US and", "", "a window never ends"),
+    Mutant(
+        FIXED, "t_us < edges_us[place + 1] - GUARD_US and", "t_us <= edges_us[place + 1] - GUARD_US and", "guard - 1"
+    ),
+    Mutant(FIXED, "and count_left(limit, edges_us[place]) > 0", "", "a fixed limit allows all"),
+    Mutant(
+        FIXED,
+        "and count_left(limit, edges_us[place]) > 0",
+        "and (t_us > limit.now_us or count_left(limit, edges_us[place]) > 0)",
+        "a fixed limit is forgotten when a smooth one moves the start",
+    ),
+    Mutant(
+        FIXED, "      return t_us, edges_us[place]\n", "      return t_us, edges_us[1]\n", "booked in the first window"
+    ),
+    Mutant(FIXED, "if edges_us[place] <= end_us and not is_over then", "if not is_over then", "beyond the horizon"),
+    Mutant(FIXED, "<= end_us and not is_over then", "<= end_us then", "what is over counts for the fair share"),
+    Mutant(FIXED, "if window then table.remove(limit.windows, index) end", "", "a window is kept twice"),
+    Mutant(
+        FIXED,
+        "  if window then table.remove(limit.windows, index) end\n",
+        "  if window then window.used = window.used + 1 return end\n",
+        "a window booked again is no newer",
+    ),
+    Mutant(
+        FIXED, "used = (window and window.used or 0) + 1", "used = (window and window.used or 0)", "nothing is booked"
+    ),
+    Mutant(FIXED, "used = (window and window.used or 0) + 1", "used = 1", "one is booked of many"),
+    Mutant(
+        FIXED, "begin_us == edges_us[1] and 2 or 3", "begin_us == edges_us[1] and 3 or 3", "usable in the next window"
+    ),
+    Mutant(FIXED, "begin_us == edges_us[1] and 2 or 3", "2", "slots of the next window end with this one"),
+    Mutant(FIXED, "- GUARD_US / 2\n", "+ GUARD_US / 2\n", "usable after the end"),
+    Mutant(FIXED, "- GUARD_US / 2\n", "\n", "usable to the very end"),
+    Mutant(FIXED, "limit.born or seq", "seq", "born with each booking"),
+    Mutant(FIXED, "limit.born or seq", "limit.born or 0", "born before all bookings"),
+    Mutant(FIXED, ", 'seq', exact(seq))", ")", "the serial is not written"),
+    Mutant(
+        FIXED, "limit.windows[1] and limit.edges_us[3]", "limit.windows[1] and limit.edges_us[2]", "expiry too early"
+    ),
+    Mutant(FIXED, "limit.windows[1] and limit.edges_us[3]", "nil", "no expiry"),
+    Mutant(FIXED, "if born and born <= seq then", "if born then", "slots from before a loss come back"),
+    Mutant(FIXED, "born <= seq then", "born < seq then", "slots of the first booking do not come back"),
+    Mutant(
+        FIXED, "find_window(windows, begin_us)\n      if", "windows[#windows]\n      if", "back into the newest window"
+    ),
+    Mutant(FIXED, "find_window(windows, begin_us)\n      if", "windows[1]\n      if", "back into the oldest window"),
+    Mutant(FIXED, "if window and window.used > 0 then", "if window then", "more comes back than is booked"),
+    Mutant(FIXED, "window.used, taken = window.used - 1, taken + 1", "taken = taken + 1", "nothing comes back"),
+    Mutant(FIXED, "format_windows(windows, born))", "format_windows(windows, seq))", "born again when slots come back"),
+    # reserve_lane.lua, give_back_lane.lua
+    Mutant(
+        RESERVE_LANE,
+        "    limit.window.book(limit, us)\n",
+        "    if limit.window == smooth then limit.window.book(limit, us) end\n",
+        "a fixed limit is not booked",
+    ),
+    Mutant(
+        RESERVE_LANE,
+        "    limit.window.store(limit, now_us, seq)\n",
+        "    if limit.window == smooth then limit.window.store(limit, now_us, seq) end\n",
+        "a fixed limit is not stored",
+    ),
+    Mutant(GIVE_BACK_LANE, "interval_us > 0 and smooth or fixed", "smooth", "no fixed limit takes back"),
+    Mutant(GIVE_BACK_LANE, "interval_us > 0 and smooth or fixed", "fixed", "no smooth limit takes back"),
+]
