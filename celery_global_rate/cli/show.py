@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kombu.exceptions import OperationalError
@@ -33,6 +33,30 @@ class Holding:
 
     tasks: int = 0
     aside: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Quota:
+    """What is used of the present window of a limit.
+
+    Attributes:
+        used: slots that are booked.
+        most: that it has.
+        end_us: when it ends, epoch us.
+    """
+
+    used: int
+    most: int
+    end_us: int
+
+    @property
+    def next_us(self) -> int:
+        """From when on there is a slot, epoch us."""
+        return self.end_us if self.used >= self.most else 0
+
+    def spelled(self, now_us: int) -> str:
+        """For people."""
+        return f"{self.used} of {self.most} used, {format_duration((self.end_us - now_us) / 1e6)} left of this window"
 
 
 @dataclass(frozen=True)
@@ -82,10 +106,23 @@ class Look:
         """The next slot on the Redis clock, epoch us; None if nothing is known of it."""
         if self.pause:
             return self.pause.until_us
-        known = [(state.last_us, limit) for state, limit in zip(self.states, self._limits) if state.last_us is not None]
-        if not known:
-            return None
-        return max(self.now_us, *(last_us + round(limit.interval_s * 1e6) for last_us, limit in known))
+        known = [
+            state.last_us + round(limit.interval_s * 1e6)
+            for state, limit in zip(self.states, self._limits)
+            if state.last_us is not None
+        ]
+        known += [quota.next_us for quota in self.quotas]
+        return max(self.now_us, *known) if known else None
+
+    @property
+    def quotas(self) -> list[Quota]:
+        """What is used of each limit that counts fixed windows."""
+        found = []
+        for state, limit in zip(self.states, () if self.is_unlimited else self._limits):
+            if limit.calendar:
+                begin_us, end_us, _ = limit.calendar.edges(self.now_us)
+                found.append(Quota(state.used.get(begin_us, 0), limit.burst, end_us))
+        return found
 
     @property
     def waiting(self) -> int:
@@ -109,7 +146,7 @@ class Look:
         """Who has changed what is in force, a pause, and queues that are put aside; or what is wrong."""
         if self.problem or self.is_unlimited:
             return self.problem or NOT_LIMITED
-        notes = []
+        notes = [] if self.is_any else [quota.spelled(self.now_us) for quota in self.quotas]
         if self.limit_override:
             notes.append(_note("", self.limit_override, self.now_us))
         if self.pause:
@@ -165,6 +202,10 @@ COLUMNS = (
     ),
     Column(
         "held", lambda it: it.held and it.held.tasks, "HELD", lambda it: "?" if it.held is None else str(it.held.tasks)
+    ),
+    Column(
+        "quotas",
+        lambda it: None if it.is_any else [asdict(quota) for quota in it.quotas],
     ),
     Column("queues_aside", lambda it: it.held and dict(it.held.aside)),
     Column(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -96,6 +97,12 @@ class SlotsInHand(ABC):
         missed = self.left if is_over else 1
         self.used += missed
         return missed
+
+    def last(self, count: int) -> SlotsInHand:
+        """The slots that were last used or missed, so many of them, as if they were all that is in hand."""
+        found = copy(self)
+        found.count, found.used = self.used, self.used - count
+        return found
 
 
 @dataclass

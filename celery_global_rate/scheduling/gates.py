@@ -30,8 +30,13 @@ class Gate:
 
     @property
     def share(self) -> int:
-        """The slots that this worker may expect within the horizon, twice over: at most so many are given to it."""
-        return max(1, int(2 * HORIZON_S / (self.bucket.limit.interval_s * self.workers)))
+        """The slots that this worker may expect within the horizon, twice over: at most so many are given to it.
+
+        Those of a fixed window come all at once.
+        """
+        limit = self.bucket.limit
+        expected = limit.burst if limit.calendar else 2 * HORIZON_S / limit.interval_s
+        return max(1, int(expected / self.workers))
 
 
 class Gates:

@@ -67,6 +67,7 @@ class Lane:
         limit: its limit.
         usable_s: how long after its slot a release may begin under each of its limits, in seconds.
         waits_at: the buckets that other lanes share.
+        has_quota: whether one of them counts fixed windows: a slot that is missed would be missing there.
         most_wanted: so many slots it may ask for at once, if a gate has let it through.
         waiting: workers that wait on it, this one among them, by the last answer.
         next_us: the next slot that was free then, on the Redis clock (epoch us).
@@ -103,6 +104,7 @@ class Lane:
         self.binding, self.limit = slowest, slowest.limit if slowest else None
         self.usable_s = min((bucket.limit.usable_s for bucket in buckets), default=float("inf"))
         self.waits_at = tuple(bucket for bucket in buckets if bucket.is_crossed)
+        self.has_quota = any(bucket.limit.calendar for bucket in buckets)
         self.most_wanted = sys.maxsize
 
     @property
@@ -189,7 +191,9 @@ class Lane:
         """How many slots an answer can have at the most, by the last one: those up to the horizon, and a burst."""
         is_ready = not self.ahead_s(clock, now)
         limits = [bucket.limit for bucket in self.buckets]
-        most = min((limit.burst if is_ready else 1) + int(HORIZON_S / limit.interval_s) for limit in limits)
+        most = min(
+            (limit.burst if is_ready or limit.calendar else 1) + int(HORIZON_S / limit.interval_s) for limit in limits
+        )
         return min(most, self.most_wanted)
 
     def ahead_s(self, clock: RedisClock, now: float) -> float:
@@ -320,7 +324,8 @@ class Lane:
             self._spare_since = now
         self.has_spare = reservation.has_spare
         interval_s = self.limit.interval_s
-        if interval_s < HORIZON_S:
+        # A window that is used up has no slot before its end, whatever the rate that it comes to.
+        if self.next_us <= reservation.now_us if self.limit.calendar else interval_s < HORIZON_S:
             if self.is_far and call.wanted >= MANY:
                 self.ask_at = call.sent + FAR_PAUSE_S
             elif reservation.count == call.wanted:

@@ -280,13 +280,12 @@ class Scheduler:
             now = self._monotonic()
             late_s, usable_s = reservation.late_s(clock, now), reservation.usable_s(lane.usable_s)
             if late_s > usable_s or late_s < -2 * HORIZON_S:  # so early only on a clock that has stepped back since
-                self.missed += lane.missed(reservation.miss(clock, now - usable_s), now)
-                self._is_asking = True
+                self._miss(lane, reservation, now - usable_s)
                 continue
             if late_s < 0:
                 return
             if room is None:
-                is_pressed = lane.has_spare or late_s >= usable_s * PRESSING
+                is_pressed = lane.has_spare or late_s >= lane.usable_s * PRESSING
                 room = self._capacity.with_deck if is_pressed else self._capacity.at_once
             if room > 0:
                 room -= 1
@@ -294,6 +293,14 @@ class Scheduler:
                 self._start(lane)
         if lane.held and lane.is_far:
             self._rest(lane)
+
+    def _miss(self, lane: Lane, reservation: SlotsInHand, before: float) -> None:
+        """The next slot in hand came too late, as have all of them if the last was due before a monotonic instant."""
+        missed = reservation.miss(self._limiter.clock, before)
+        self.missed += lane.missed(missed, self._monotonic())
+        self._is_asking = True
+        if lane.has_quota and reservation.seq:
+            self._faults.guard("giving slots back", self._limiter.give_back, lane.buckets, reservation.last(missed))
 
     def _rest(self, lane: Lane) -> None:
         """If a limit is out of reach, see when the pool is to be looked at again, or slots are asked for before."""
@@ -372,7 +379,7 @@ class Scheduler:
             due_at = self._due_at(lane)
             pressing_at = due_at if lane.has_spare else due_at + lane.usable_s * PRESSING
             # Beside others it is not looked at with each end of a task.
-            over_at = due_at if self._lists.is_alone else due_at + lane.usable_s
+            over_at = due_at if self._lists.is_alone else due_at + lane.reservation.usable_s(lane.usable_s)
             steps = (due_at, pressing_at, over_at, now + FULL_POOL_POLL_S)
             at = min(at, next(instant for instant in steps if instant > now))
         return at

@@ -6,7 +6,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from redis.exceptions import ConnectionError, RedisError
@@ -20,6 +20,7 @@ from .scripts import (
     history_key,
     news_channel,
     overrides_key,
+    read_windows,
     set_override_call,
     waiting_key,
 )
@@ -36,11 +37,13 @@ class State:
         last_us: the last slot given out, on the Redis clock (epoch us); None for a full bucket.
         given: slots given out so far; a bucket that was full starts at 0 again.
         waiting: workers that wait for one.
+        used: of fixed windows, by their begin (epoch us): how many slots are booked.
     """
 
     last_us: int | None
     given: int
     waiting: int
+    used: Mapping[int, int] = field(default_factory=dict)
 
 
 class BlockingStore:
@@ -128,11 +131,12 @@ class BlockingStore:
         found: dict[str, list[State]] = {name: [] for name in windows}
         buckets = [(name, window) for name in windows for window in windows[name]]
         for bucket in buckets:
-            self._connection.send_command("HMGET", bucket_key(self._prefix, *bucket), "slot", "given")
+            self._connection.send_command("HMGET", bucket_key(self._prefix, *bucket), "slot", "given", "windows")
             self._connection.send_command("ZCOUNT", waiting_key(self._prefix, *bucket), now_us, "+inf")
         for name, _ in buckets:
-            slot, given = self._connection.read_response()
-            found[name].append(State(int(slot) if slot else None, int(given or 0), self._connection.read_response()))
+            slot, given, used = self._connection.read_response()
+            waiting = self._connection.read_response()
+            found[name].append(State(int(slot) if slot else None, int(given or 0), waiting, read_windows(used)))
         return found
 
     def now_us(self) -> int:

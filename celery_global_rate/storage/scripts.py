@@ -169,9 +169,15 @@ def reserve_lane_call(
 def give_back_lane_call(prefix: str, buckets: Sequence[Bucket], reservation: LaneReservation) -> list[str | int]:
     """Keys and arguments of give_back_lane.lua, after the script itself."""
     keys = [bucket_key(prefix, bucket.name, bucket.window) for bucket in buckets]
-    slots = [us for slot in reservation.slots[reservation.used :] for us in slot]
+    slots = [us for slot in reservation.slots[reservation.used : reservation.count] for us in slot]
     intervals = [0 if bucket.limit.calendar else bucket.limit.whole_us for bucket in buckets]
     return [len(keys), *keys, *intervals, reservation.seq, reservation.left, *slots]
+
+
+def read_windows(text: bytes | None) -> dict[int, int]:
+    """How many slots are booked in each fixed window that a bucket knows, by its begin (epoch us)."""
+    pairs = (word.split(b":") for word in (text or b"").split()[1:])
+    return {int(begin_us): int(used) for begin_us, used in pairs}
 
 
 def set_override_call(
