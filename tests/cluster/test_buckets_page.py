@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
 import re
@@ -11,7 +12,7 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,6 +105,20 @@ def worker_on(folder: Path, broker: str) -> Iterator[dict[str, Any]]:
         worker.wait(30)
 
 
+def starts_in(folder: Path, count: int) -> list[tuple[float, str]]:
+    """The first lines of tasks of a worker there, when (epoch seconds) and which, once there are so many."""
+
+    def found() -> list[tuple[float, str]]:
+        pattern = r"^\[(\S+ \S+): WARNING/ForkPoolWorker-\d+\] (fetched|pushed)$"
+        lines = re.findall(pattern, (folder / "log").read_text(), re.MULTILINE)
+        return sorted((datetime.strptime(when, "%Y-%m-%d %H:%M:%S,%f").timestamp(), what) for when, what in lines)
+
+    deadline = time.monotonic() + 30
+    while len(found()) < count and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found()
+
+
 def test_each_tenant_has_a_bucket(project: Celery) -> None:
     """The block and its task: two tenants have each their own limit, and share the other one."""
     named = configured(project, "Per tenant")
@@ -126,23 +141,13 @@ def test_one_budget_for_several_tasks(tmp_path: Path, empty_redis: Server, figur
     From the first line of the tasks to the last are 29 T: not less by more than D + R + J, and by three slots more at
     the most, which a busy machine may miss.
     """
-    text = block("One budget for several tasks")
-    (tmp_path / "proj.py").write_text(text)
+    (tmp_path / "proj.py").write_text(block("One budget for several tasks"))
     limit = Limit.parse("10/s")
     assert limit is not None
-
-    def lines() -> list[tuple[float, str]]:
-        pattern = r"^\[(\S+ \S+): WARNING/ForkPoolWorker-\d+\] (fetched|pushed)$"
-        found = re.findall(pattern, (tmp_path / "log").read_text(), re.MULTILINE)
-        return [(datetime.strptime(when, "%Y-%m-%d %H:%M:%S,%f").timestamp(), what) for when, what in found]
-
     with worker_on(tmp_path, f"{empty_redis.url}/0") as options:
         send = "from proj import fetch, push; [(fetch.delay(n), push.delay(n), push.delay(n)) for n in range(10)]"
         subprocess.run([sys.executable, "-c", send], check=True, timeout=60, **options)
-        deadline = time.monotonic() + 30
-        while len(lines()) < 30 and time.monotonic() < deadline:
-            time.sleep(0.1)
-    starts = sorted(lines())
+        starts = starts_in(tmp_path, 30)
     span_s = starts[-1][0] - starts[0][0]
     figures(f"one budget for several tasks: {len(starts)} starts in {span_s:.3f} s")
 
@@ -162,14 +167,79 @@ def test_a_limit_for_a_queue(project: Celery) -> None:
     assert limits("mail.send", "celery") == limits("shop.pay", "celery") == ()
 
 
+def most(limit: Limit, window_s: float) -> int:
+    """First lines in any window of that length: ``b + (w + D + R + J)/T``, rounded down."""
+    late_s = limit.grace_s + UNCERTAINTY_S + POOL_DELAY_S
+    return int(limit.burst + (window_s + late_s) / limit.interval_s)
+
+
 def test_per_second_and_per_day(project: Celery) -> None:
-    """In any second 20 releases at the most and in any day 10,000: ``b + (w + D + R + J)/T``, rounded down."""
-    text = block("Per second and per day")
+    """In any second 20 at the most, and in each day of California 10,000."""
     per_second, per_day = limits_of(project, configured(project, "Per second and per day"))("crm.push", "celery")
 
-    def most(limit: Limit, window_s: float) -> int:
-        late_s = limit.grace_s + UNCERTAINTY_S + POOL_DELAY_S
-        return int(limit.burst + (window_s + late_s) / limit.interval_s)
+    assert most(per_second, 1) <= 20
+    assert per_day == Limit.in_windows("10000/d", None, "America/Los_Angeles")
+
+
+def test_the_quotas_in_its_table_begin_when_it_says(project: Celery) -> None:
+    """By the window of noon on Thursday, November 26th 2026; a row with "and" adds to the one above it."""
+    table = PAGE.split("quota is counted")[1].split("\nA day is from")[0]
+    begins: dict[str, tuple[int, ...]] = {}
+    rate: dict[str, str] = {}
+    for what, also, text in re.findall(r"^(by .*?)  +(and )?``(.*)``$", table, re.MULTILINE):
+        added = ast.literal_eval(f"{{{text}}}" if also else text)
+        rate = rate if also else added
+        project.conf.global_rate_buckets = {"api": {"rate": {**rate, **added}, "tasks": ["crm.*"]}}
+        (limit,) = read_named_buckets(project.conf)["api"].limits
+        assert limit.calendar is not None
+        begin_us, *_ = limit.calendar.edges(datetime(2026, 11, 26, 12, tzinfo=timezone.utc).timestamp() * 1e6)
+        begins[what] = datetime.fromtimestamp(begin_us / 1e6, timezone.utc).timetuple()[1:4]
+
+    assert begins == {
+        "by the day, from midnight UTC": (11, 26, 0),
+        "by the day of a time zone": (11, 26, 8),
+        "by the day, from 09:00 UTC": (11, 26, 9),
+        "by the week, from Monday": (11, 23, 0),
+        "by the week, from Sunday": (11, 22, 0),
+        "by the month": (11, 1, 0),
+        "by the month, from its fifth day": (11, 5, 0),
+        "by the quarter": (10, 1, 0),
+        "by the hour of the clock": (11, 26, 12),
+    }
+
+
+@pytest.mark.slow
+def test_a_fixed_window_can_be_seen(tmp_path: Path, empty_redis: Server, figures: Figures) -> None:
+    """150 tasks, sent four seconds or more before an edge: 100 start at once, and 50 after that edge.
+
+    The clock of this machine is that of Redis, so no first line is before the edge of its window, and those of the
+    first 100 are before its end: tasks of no length, two at a time, need less than four seconds. A worker that waits
+    asks before the edge, so the other 50 start within a second of it.
+    """
+    (tmp_path / "proj.py").write_text(block("One budget for several tasks") + block("Fixed windows"))
+    with worker_on(tmp_path, f"{empty_redis.url}/0") as options:
+        deadline = time.monotonic() + 30
+        while " ready." not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if time.time() % 10 > 5:
+            time.sleep(10 - time.time() % 10)
+        send = "from proj import fetch; [fetch.delay(n) for n in range(150)]"
+        subprocess.run([sys.executable, "-c", send], check=True, timeout=60, **options)
+        starts = [at for at, _ in starts_in(tmp_path, 150)]
+    edge = starts[0] // 10 * 10 + 10
+    windows = Counter(at // 10 * 10 - edge for at in starts)
+    figures(
+        f"100/10s fixed: {dict(windows)} starts; before the edge {starts[99] - edge:.3f} s, after it "
+        f"{starts[100] - edge:.3f} to {starts[-1] - edge:.3f} s"
+    )
+
+    assert windows == {-10: 100, 0: 50}
+    assert starts[-1] <= edge + 1
+
+
+def test_in_any_24_hours(project: Celery) -> None:
+    text = block("In any 24 hours")
+    per_second, per_day = limits_of(project, configured(project, "In any 24 hours"))("crm.push", "celery")
 
     assert most(per_second, 1) <= 20
     assert most(per_day, DAY_S) == 10_000
