@@ -74,12 +74,14 @@ class Gates:
     def keep(self, lane: Lane) -> bool:
         """Whether a lane that wants slots has to wait.
 
+        It waits at the limit that has stopped it. Elsewhere it would take the turn of others, and get nothing.
         Where the others could all be let through at once, only those do whom this limit has stopped before: a lane with
         a slower limit of its own asks when that has a slot, or it would lose it.
         """
-        gates = (gate for bucket in lane.waits_at if (gate := self._gates.get(bucket.place)))
+        gates = [gate for bucket in lane.waits_at if (gate := self._gates.get(bucket.place))]
         stopped_at = lane.binding and lane.binding.place
-        gate = next((it for it in gates if it.bucket.place == stopped_at or len(it.waiting) >= it.share), None)
+        gate = next((it for it in gates if it.bucket.place == stopped_at), None)
+        gate = gate or next((it for it in gates if len(it.waiting) >= it.share), None)
         if gate is None:
             self.leave(lane)
             return False

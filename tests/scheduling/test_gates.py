@@ -71,6 +71,21 @@ def test_a_lane_with_a_slower_limit_of_its_own_passes_where_few_wait() -> None:
     assert gates.keep(own)
 
 
+def test_a_lane_waits_at_the_limit_that_has_stopped_it_even_where_many_wait_for_another_one() -> None:
+    """It has waited longest, so it would take a turn of the others each time, and get nothing."""
+    gates, others, mail = Gates(), lanes(10), Bucket("mail", "smooth", Limit(100_000), is_crossed=True)
+    lane = Lane("both", (SHARED, mail))
+    lane.binding, lane.limit = mail, mail.limit
+    gates.close(stopped(others[0]), 7.0)
+    gates.close(lane, 8.0)
+    for each in (lane, *map(stopped, others)):
+        assert gates.keep(each)
+    assert gates.keep(lane)
+
+    assert lane not in gates.open_due(7.0)
+    assert lane in gates.open_due(8.0)
+
+
 def test_a_gate_opens_at_once_if_its_limit_changes() -> None:
     gates, (lane,) = Gates(), lanes(1)
     gates.close(stopped(lane), 3600.0)
