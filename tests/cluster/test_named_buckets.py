@@ -246,6 +246,42 @@ def test_each_tenant_has_its_own_bucket(empty_redis: Server, figures: Figures) -
     assert re.search(r"tenant +10/s +10/s +declared +\? .*\?", rows)
 
 
+@pytest.mark.parametrize(
+    ("smooth", "fixed", "windows"),
+    [("40/s", "60/2s", 3), pytest.param("20/s", "100/10s", 3, marks=pytest.mark.long)],
+    ids=["60/2s", "100/10s"],
+)
+def test_a_rate_and_a_quota_of_fixed_windows(
+    empty_redis: Server, own_redis: Redis, figures: Figures, smooth: str, fixed: str, windows: int
+) -> None:
+    """Both on one bucket, 4 workers: neither wastes what the other allows, so each window has all of its slots.
+
+    A start counts in the window of the clock that Redis has, which is this machine's: a slot of a window is used by
+    25 ms before its end, and not before its begin. So there are N in each, exactly.
+    """
+    quota = Limit.in_windows(fixed)
+    assert quota.calendar
+    length_s = quota.calendar.seconds
+    buckets = {"api": {"rate": [smooth, {"rate": fixed, "window": "fixed"}], "tasks": ["limited", "free"]}}
+    with shared(empty_redis.url, own_redis, buckets) as cluster:
+        for _ in range(80):
+            cluster.send("limited", 5)
+            cluster.send("free", 3)
+        cluster.start(4)
+        watch = Watch(cluster, length_s * (windows + 1), 0)
+        worst = watch.excess(limit_of(smooth), ("limited", "free"))
+        starts = [*cluster.instants("start", "limited"), *cluster.instants("start", "free")]
+    epoch_s = time.time() - time.monotonic()
+    counts = Counter(int((instant + epoch_s) // length_s) for instant in starts)
+    full = sorted(counts)[1:-1]
+    figures(f"{smooth} and {fixed} fixed, 4 workers: {[counts[it] for it in full]} starts a window, {worst:+.2f}")
+
+    assert worst <= 0
+    assert len(full) >= windows - 1
+    assert max(counts.values()) <= quota.burst
+    assert [counts[it] for it in full] == [quota.burst] * len(full)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("after", "bound"),
@@ -279,4 +315,36 @@ def test_a_rolling_deploy(
 
     assert worst <= 0
     assert watch.starts["free"] >= 3 * 20 * 0.95
+    assert not any(word in log for log in logs for word in ("Traceback", "unexpected error"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("after", "most", "length_s"), [("30/2s", 30, 2), ("30/3s", 60 + 60, 6)], ids=["another number", "another window"]
+)
+def test_a_rolling_deploy_of_a_quota(
+    empty_redis: Server, own_redis: Redis, figures: Figures, after: str, most: int, length_s: int
+) -> None:
+    """A worker with 20 in 2 s, and then one more with another quota: neither logs an error.
+
+    Another number of slots shares the state, and the larger one holds. Another window has a state of its own: in what
+    is a whole number of both windows there is the sum at the most.
+    """
+    before = {"rate": {"rate": "20/2s", "window": "fixed"}, "tasks": ["free"]}
+    with cluster_on(empty_redis, None, conf={"global_rate_buckets": {"api": before}}) as cluster:
+        cluster.send("free", 400)
+        cluster.start(1)
+        time.sleep(2)
+        cluster.setup["conf"]["global_rate_buckets"] = {"api": {**before, "rate": {"rate": after, "window": "fixed"}}}
+        cluster.environment["GLOBAL_RATE_SETUP"] = json.dumps(cluster.setup)
+        cluster.start(1)
+        time.sleep(2 * length_s + 1)
+        starts = cluster.instants("start", "free")
+        logs = [cluster.log(name) for name in cluster.workers]
+    epoch_s = time.time() - time.monotonic()
+    counts = Counter(int((instant + epoch_s) // length_s) for instant in starts)
+    figures(f"20/2s fixed and then {after} fixed: {sorted(counts.items())} starts in {length_s} s")
+
+    assert max(counts.values()) <= most
+    assert max(counts.values()) > 20 * length_s / 2
     assert not any(word in log for log in logs for word in ("Traceback", "unexpected error"))
