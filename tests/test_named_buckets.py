@@ -561,6 +561,23 @@ def test_the_manual_has_the_example_and_the_errors_as_they_are() -> None:
         {"crm.sync": CRM},
         {"crm-api": {"rate": "1/s", "task": ["crm.*"]}},
         {"crm-api": {**CRM, "burst": 5}},
+        {"crm-api": {**CRM, "timezone": "UTC"}},
+        *(
+            {"crm-api": {**CRM, "rate": {"rate": "100/d", "window": "fixed", **fields}}}
+            for fields in (
+                {"window": "fix"},
+                {"window": "sliding"},
+                {"burst": 5},
+                {"window": None, "offset": "9h"},
+                {"offset": "36h"},
+                {"offset": "9h", "timezone": "Europe/Berlin"},
+                {"timezone": "California"},
+                {"rate": "100/h", "timezone": "Europe/Berlin"},
+                {"rate": "0.5/d"},
+                {"rate": "10/0.5s"},
+                {"rate": "10000/month", "window": "smooth"},
+            )
+        ),
         {"crm-api": {**CRM, "rate": "10/x"}},
         {"crm-api": {**CRM, "rate": None}},
         {"crm-api": {**CRM, "rate": ["10/s", "1000/h"]}},
