@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import pytest
 import redis
@@ -15,12 +17,32 @@ from testbed.windows import excess
 
 from ..conftest import Figures
 from .simulation import Worker, fill
-from .test_crossing_lanes import limit_of, real_world
+from .test_crossing_lanes import APART, limit_of, real_world
 
 WINDOW_S, QUOTA = 10, 100
+#: Held requests of a lane per window: none has more slots.
+BACKLOG = 210
 
 
-def run(client: redis.Redis, buckets: tuple[Bucket, ...], workers: int, run_s: float, windows: int) -> list[Worker]:
+def smooth(name: str, rate: float) -> Bucket:
+    """A limit that lanes share."""
+    return Bucket(name, "smooth", limit_of(rate), is_crossed=True)
+
+
+def fixed(name: str, quota: int) -> Bucket:
+    """The same, of fixed windows."""
+    return Bucket(name, "fixed-10s", Limit.in_windows(f"{quota}/{WINDOW_S}s"), is_crossed=True)
+
+
+def per_window(releases: Iterable[float], windows: int) -> list[int]:
+    """How many there are in each window, the half one before the others as well."""
+    found = Counter(int(instant // WINDOW_S) for instant in releases)
+    return [found[number] for number in range(windows + 1)]
+
+
+def run(
+    client: redis.Redis, lanes: Sequence[tuple[Bucket, ...]], workers: int, run_s: float, windows: int
+) -> list[Worker]:
     """Workers with 32 processes in all and a backlog, from the middle of a window on; one wake in ten is 15 ms late."""
     world = real_world(client, seed=workers)
     chance = random.Random(workers)
@@ -37,7 +59,8 @@ def run(client: redis.Redis, buckets: tuple[Bucket, ...], workers: int, run_s: f
         for number in range(workers)
     ]
     for worker in cluster:
-        fill(worker, Lane("t", buckets), range((windows + 2) * QUOTA))
+        for number, buckets in enumerate(lanes):
+            fill(worker, Lane(f"t{number}", buckets), range(number * APART, number * APART + (windows + 1) * BACKLOG))
     world.run((windows + 1) * WINDOW_S - 0.001)
     return cluster
 
@@ -58,12 +81,12 @@ def test_a_rate_and_a_quota_both_hold_and_the_quota_is_used_up(
 
     A window has no tolerance: D and R are within it. The rate is held to ``b + (w + D + R) / T``.
     """
-    fixed = Bucket("api", "fixed-10s", Limit.in_windows(f"{QUOTA}/{WINDOW_S}s"))
-    buckets = (*([Bucket("api", "smooth", limit_of(rate))] if rate else []), fixed)
+    quota = Bucket("api", "fixed-10s", Limit.in_windows(f"{QUOTA}/{WINDOW_S}s"))
+    buckets = (*([Bucket("api", "smooth", limit_of(rate))] if rate else []), quota)
     windows = 3
-    cluster = run(redis_client, buckets, workers, run_s, windows)
+    cluster = run(redis_client, [buckets], workers, run_s, windows)
     releases = sorted(instant for worker in cluster for instant, _ in worker.releases)
-    counts = [sum(begin <= instant / WINDOW_S < begin + 1 for instant in releases) for begin in range(windows + 1)]
+    counts = per_window(releases, windows)
     calls = cluster[0].world.calls / len(releases)
     figures(f"{rate}/s, {workers} workers, tasks of {run_s} s: {counts} in the windows, {calls:.2f} calls a start")
 
@@ -72,3 +95,44 @@ def test_a_rate_and_a_quota_both_hold_and_the_quota_is_used_up(
     if rate:
         limit, uncertainty_s = limit_of(rate), max(worker.clock.widest_s for worker in cluster)
         assert excess(releases, limit.interval_s, limit.burst, limit.grace_s + uncertainty_s) <= 0
+
+
+#: The limits of each lane, and what they allow together in a window.
+CROSSINGS = {
+    "two share a quota": ([(smooth("a", 10), fixed("api", 100)), (smooth("b", 10), fixed("api", 100))], 100),
+    "quotas under a rate": ([(smooth("api", 20), fixed("a", 60)), (smooth("api", 20), fixed("b", 60))], 120),
+    "a quota, and none": ([(smooth("api", 20), fixed("a", 60)), (smooth("api", 20),)], 200),
+    "two share a rate and a quota": (
+        [(smooth("a", 15), smooth("api", 20), fixed("api", 100)), (smooth("api", 20), fixed("api", 100))],
+        100,
+    ),
+    "quotas under a quota": ([(fixed("a", 70), fixed("api", 100)), (fixed("b", 70), fixed("api", 100))], 100),
+}
+CROSSED = [
+    pytest.param(crossing, workers, marks=() if (crossing, workers) == ("quotas under a rate", 1) else pytest.mark.long)
+    for crossing in CROSSINGS
+    for workers in (1, 4)
+]
+
+
+@pytest.mark.parametrize(("crossing", "workers"), CROSSED)
+def test_lanes_that_cross_use_what_their_windows_allow_together(
+    redis_client: redis.Redis, figures: Figures, crossing: str, workers: int
+) -> None:
+    """At least 0.99 of it in every window: a start that comes late may be in the next one. No window has more than N."""
+    lanes, together = CROSSINGS[crossing]
+    windows = 2
+    cluster = run(redis_client, lanes, workers, 0.02, windows)
+    releases = sorted(release for worker in cluster for release in worker.releases)
+    counts = per_window((instant for instant, _ in releases), windows)
+    figures(f"{crossing}, {workers} workers: {counts} in the windows")
+
+    assert min(counts[1:]) >= 0.99 * together
+    uncertainty_s = max(worker.clock.widest_s for worker in cluster)
+    for bucket in {bucket for buckets in lanes for bucket in buckets}:
+        own = [instant for instant, request in releases if bucket in lanes[request // APART]]
+        limit = bucket.limit
+        if limit.calendar:
+            assert max(per_window(own, windows)) <= limit.burst
+        else:
+            assert excess(own, limit.interval_s, limit.burst, limit.grace_s + uncertainty_s) <= 0
