@@ -119,7 +119,7 @@ CROSSED = [
 def test_lanes_that_cross_use_what_their_windows_allow_together(
     redis_client: redis.Redis, figures: Figures, crossing: str, workers: int
 ) -> None:
-    """At least 0.99 of it in every window: a start that comes late may be in the next one. No window has more than N."""
+    """At least 0.99 of it in each window: a start that comes late may be in the next one. None has more than N."""
     lanes, together = CROSSINGS[crossing]
     windows = 2
     cluster = run(redis_client, lanes, workers, 0.02, windows)
