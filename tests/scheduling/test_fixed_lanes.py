@@ -98,7 +98,7 @@ def test_a_rate_and_a_quota_both_hold_and_the_quota_is_used_up(
 
 
 #: The limits of each lane, and what they allow together in a window.
-CROSSINGS = {
+CROSSINGS: dict[str, tuple[list[tuple[Bucket, ...]], int]] = {
     "two share a quota": ([(smooth("a", 10), fixed("api", 100)), (smooth("b", 10), fixed("api", 100))], 100),
     "quotas under a rate": ([(smooth("api", 20), fixed("a", 60)), (smooth("api", 20), fixed("b", 60))], 120),
     "a quota, and none": ([(smooth("api", 20), fixed("a", 60)), (smooth("api", 20),)], 200),
