@@ -13,7 +13,7 @@ from ..limits.bucket import Bucket
 from ..limits.limit import Limits
 from ..limits.redis_clock import RedisClock
 from ..limits.reservation import SlotsInHand
-from ..limits.timing import HORIZON_S, LONGEST_SLEEP_S, REPLY_TIMEOUT_S
+from ..limits.timing import GUARD_S, HORIZON_S, LONGEST_SLEEP_S, REPLY_TIMEOUT_S
 from .faults import Retry
 from .held_queue import HeldQueue, same_rank
 
@@ -195,6 +195,18 @@ class Lane:
             (limit.burst if is_ready or limit.calendar else 1) + int(HORIZON_S / limit.interval_s) for limit in limits
         )
         return min(most, self.most_wanted)
+
+    def next_usable_s(self, clock: RedisClock) -> float:
+        """How long after the next slot in hand a release may begin, in seconds.
+
+        R adds to the bound of a smooth limit, but no release may leave a fixed window of Redis. Its guard has room for
+        half its length of R; if R is longer, releases end so much earlier.
+        """
+        reservation = self.reservation
+        assert reservation is not None
+        is_in_window = self.has_quota and reservation.seq
+        beyond_guard_s = max(0.0, clock.uncertainty_s - GUARD_S / 2) if is_in_window else 0.0
+        return reservation.usable_s(self.usable_s) - beyond_guard_s
 
     def ahead_s(self, clock: RedisClock, now: float) -> float:
         """How far ahead the next slot lies that the last answer left, in seconds, up to H; 0 if it lies ready."""

@@ -278,7 +278,7 @@ class Scheduler:
                 return
             # Anew for each, and after all that may take long: this worker may have been stopped as well.
             now = self._monotonic()
-            late_s, usable_s = reservation.late_s(clock, now), reservation.usable_s(lane.usable_s)
+            late_s, usable_s = reservation.late_s(clock, now), lane.next_usable_s(clock)
             if late_s > usable_s or late_s < -2 * HORIZON_S:  # so early only on a clock that has stepped back since
                 self._miss(lane, reservation, now - usable_s)
                 continue
@@ -379,7 +379,7 @@ class Scheduler:
             due_at = self._due_at(lane)
             pressing_at = due_at if lane.has_spare else due_at + lane.usable_s * PRESSING
             # Beside others it is not looked at with each end of a task.
-            over_at = due_at if self._lists.is_alone else due_at + lane.reservation.usable_s(lane.usable_s)
+            over_at = due_at if self._lists.is_alone else due_at + lane.next_usable_s(self._limiter.clock)
             steps = (due_at, pressing_at, over_at, now + FULL_POOL_POLL_S)
             at = min(at, next(instant for instant in steps if instant > now))
         return at

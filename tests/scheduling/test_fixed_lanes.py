@@ -136,3 +136,27 @@ def test_lanes_that_cross_use_what_their_windows_allow_together(
             assert max(per_window(own, windows)) <= limit.burst
         else:
             assert excess(own, limit.interval_s, limit.burst, limit.grace_s + uncertainty_s) <= 0
+
+
+@pytest.mark.parametrize(("answer_s", "is_in_time"), [(0.0002, True), (0.02, True), (0.08, False)])
+def test_no_release_leaves_its_window_however_late_the_answer_is(
+    redis_client: redis.Redis, figures: Figures, answer_s: float, is_in_time: bool
+) -> None:
+    """100 in each second, asked for at 0.93 s of one, by a worker that could start them all at once.
+
+    An answer that takes 80 ms comes after the end of that second. The worker knows then that the Redis clock is between
+    0.93 s and 1.01 s, and as it may be over, it uses none of these slots: they would come on top of the next hundred.
+    """
+    world = real_world(redis_client, seed=1)
+    world.now = 0.93
+    ways = itertools.cycle([0.0001, answer_s])
+    worker = Worker(world, "w", 300, run_time=lambda: 0.02, latency=lambda: next(ways))
+    fill(worker, Lane("t", (Bucket("api", "fixed-s", Limit.in_windows("100/s")),)), range(1000))
+    world.run(2.9)
+    instants = [instant for instant, _ in worker.releases]
+    counts = [sum(begin <= instant < begin + 1 for instant in instants) for begin in range(3)]
+    figures(f"answers after {answer_s * 1000:g} ms: {counts} starts in the seconds")
+
+    assert bool(counts[0]) == is_in_time
+    assert max(counts) <= 100
+    assert counts[2] == 100
