@@ -384,6 +384,7 @@ FIXED_MUTANTS = [
     Mutant(FIXED, "local words = {exact(born)}", "local words = {born}", "14 digits are kept of the birth"),
     Mutant(FIXED, "limit.most - (window", "limit.most + 1 - (window", "N + 1"),
     Mutant(FIXED, "math.max(0, limit.most -", "(limit.most -", "what is used beyond N counts against the next window"),
+    Mutant(FIXED, "limit.never_us = horizon_us,", "limit.never_us = 0,", "no start waits for a slot in step"),
     Mutant(FIXED, "now_us + horizon_us + 1", "now_us", "a slot is granted at e2, within the horizon"),
     Mutant(FIXED, "now_us + horizon_us + 1", "now_us + horizon_us", "a slot is granted at e2, at the horizon"),
     Mutant(

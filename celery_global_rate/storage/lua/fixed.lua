@@ -43,7 +43,7 @@ local function find_window(windows, begin_us)
 end
 
 function fixed.load(bucket, now_us, horizon_us, floor_us, most, ...)
-  local limit = {window = fixed, bucket = bucket, most = most, edges_us = {...}, floor_us = floor_us, now_us = now_us}
+  local limit = {window = fixed, bucket = bucket, most = most, edges_us = {...}, now_us = now_us}
   -- A later start costs the limit nothing. But nobody waits longer than this to spare the others a slot.
   limit.age_us, limit.never_us = horizon_us, now_us + horizon_us + 1
   local seq, text = unpack(redis.call('HMGET', bucket, 'seq', 'windows'))
