@@ -348,3 +348,48 @@ def test_a_rolling_deploy_of_a_quota(
     assert max(counts.values()) <= most
     assert max(counts.values()) > 20 * length_s / 2
     assert not any(word in log for log in logs for word in ("Traceback", "unexpected error"))
+
+
+@pytest.mark.long
+def test_operators_change_the_number_of_a_quota_and_not_its_window(
+    empty_redis: Server, own_redis: Redis, figures: Figures
+) -> None:
+    """60 in two seconds, by order 20, by reset 60 again; a worker of a deploy with another window does not obey.
+
+    An order is in force everywhere 250 ms after the reply of `control`, and 1.5 s after a command that asks no worker.
+    Each window that begins later has exactly the new number, of a backlog.
+    """
+    quota = {"rate": {"rate": "60/2s", "window": "fixed"}, "tasks": ["free"]}
+    with shared(empty_redis.url, own_redis, {"api": quota}) as cluster:
+        cluster.send("free", 1500)
+        cluster.start(2)
+        cluster.wait_for(1, 20, task="free")
+
+        def order(rate: str) -> list[dict[str, str]]:
+            replies = cluster.app.control.rate_limit("api", rate, reply=True, timeout=2, limit=2)
+            return [answer for reply in replies for answer in reply.values()]
+
+        def watch(settle_s: float) -> list[int]:
+            """Starts of the next two whole windows."""
+            first = int((time.time() + settle_s) // 2) + 1
+            time.sleep(2 * (first + 2) - time.time() + 0.5)
+            epoch_s = time.time() - time.monotonic()
+            counts = Counter(int((instant + epoch_s) // 2) for instant in cluster.instants("start", "free"))
+            return [counts[first], counts[first + 1]]
+
+        assert all("another period than the declared fixed window: use N/2s" in it["error"] for it in order("10/s"))
+        assert all(it["ok"].endswith("20/2s fixed, before 60/2s fixed") for it in order("20/2s"))
+        ordered = watch(0.25)
+        global_rate(cluster, "reset", "api")
+        declared = watch(1.5)
+        global_rate(cluster, "set", "api", "20/2s")
+        cluster.setup["conf"]["global_rate_buckets"] = {"api": {**quota, "rate": {"rate": "60/4s", "window": "fixed"}}}
+        cluster.environment["GLOBAL_RATE_SETUP"] = json.dumps(cluster.setup)
+        (name,) = cluster.start(1)
+        cluster.wait(lambda: "another window, which has no effect" in cluster.log(name), 5, "no warning")
+        log = cluster.log(name)
+    figures(f"60/2s fixed: {ordered} starts in a window by order, {declared} after reset")
+
+    assert ordered == [20, 20]
+    assert declared == [60, 60]
+    assert "api declares 60/4s fixed, and 20/2s fixed was set for it: another window, which has no effect" in log
