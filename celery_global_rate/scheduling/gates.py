@@ -51,6 +51,9 @@ class Gates:
         #: Where each lane waits.
         self._gate_of: dict[Lane, Gate] = {}
 
+    def __contains__(self, lane: Lane) -> bool:
+        return lane in self._gate_of
+
     @property
     def next_at(self) -> float:
         """When the next one opens, in monotonic seconds; or infinity."""

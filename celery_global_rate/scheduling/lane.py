@@ -117,7 +117,7 @@ class Lane:
     @property
     def in_hand(self) -> int:
         """Slots reserved and not used."""
-        return sum(reservation.left for reservation in self.reservations)
+        return sum([reservation.left for reservation in self.reservations])
 
     @property
     def limits(self) -> Limits:

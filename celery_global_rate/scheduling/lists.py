@@ -45,6 +45,10 @@ class Lists:
         """Those that may have something to do, the longest wait first."""
         return sorted({**self.ready, **self.touched}, key=lambda lane: lane.waiting_since)
 
+    def is_in_line(self, lane: Lane) -> bool:
+        """Whether a lane waits with others until it may ask for slots: one more request makes no difference to it."""
+        return not self.is_alone and (lane in self.askers or lane in self.gates)
+
     def touch_due(self, now: float) -> bool:
         """Something is due for these: a look, or their turn at a gate. Returns whether there was such a turn."""
         for lane in self.agenda.due(now):

@@ -30,10 +30,13 @@ class Room:
         self._capacity, self._lists, self._clock = capacity, lists, clock
         self._dues_us: list[float] = []
         self._is_alone = True
+        #: What the pool has been found to have slots for in this turn, by how soon and how surely.
+        self._slots: dict[tuple[float, float], int] = {}
 
     def look(self) -> None:
         """See when the slots in hand are due; one lane alone has none that come later than those it asks for."""
         self._dues_us = []
+        self._slots.clear()
         self._is_alone = self._lists.is_alone
         if not self._is_alone:
             self._dues_us = sorted(due_us for lane in self._lists.in_hand for due_us in lane.dues_us)
@@ -53,22 +56,29 @@ class Room:
         """
         assert lane.limit is not None
         capacity, committed, usable_s = self._capacity, self._lists.totals.committed, lane.usable_s
-        if 0 < lane.committed >= capacity.slots(ENOUGH_S):
+        if 0 < lane.committed >= self._slots_within(ENOUGH_S):
             return 0
         ahead_s = lane.ahead_s(self._clock, now)
         deviations = 0.3 + (1.7 * min(1.0, ahead_s / usable_s) if lane.waiting > 1 else 0.0)
         within_s = ahead_s + usable_s
-        room = capacity.slots(within_s, deviations) - committed
+        room = self._slots_within(within_s, deviations) - committed
         if self._is_alone:
             return room
         dues_us, at_us, usable_us = self._dues_us, self._clock.now_us(now + ahead_s), usable_s * US_PER_S
         end = bisect_right(dues_us, at_us + usable_us)
         room += len(dues_us) - end
-        room = min(room, capacity.slots(HORIZON_S + usable_s, deviations) - committed)
+        room = min(room, self._slots_within(HORIZON_S + usable_s, deviations) - committed)
         place = bisect_right(dues_us, at_us)
         together = max(end - place, place - bisect_left(dues_us, at_us - usable_us))
         for_loop = int(PART * usable_s / capacity.loop_s) - together
         return room if for_loop > usable_s / lane.limit.interval_s + 1 else min(room, for_loop)
+
+    def _slots_within(self, within_s: float, deviations: float = 0.0) -> int:
+        """The capacity's answer, which is the same for all lanes that ask in one turn."""
+        key = within_s, deviations
+        if key not in self._slots:
+            self._slots[key] = self._capacity.slots(*key)
+        return self._slots[key]
 
     def asked(self, lane: Lane, now: float) -> None:
         """A slot is asked for: it will be due when the next one was, by the last answer."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
 from operator import le
 from typing import Any
@@ -78,6 +79,8 @@ class Scheduler:
         self._next_at = float("inf")
         self._leaving: dict[Lane, None] = {}
         self._is_pumping = self._is_again = False
+        #: Whether answers come together, and the turn that they call for comes after the last of them.
+        self._is_gathering = False
 
     @property
     def busy(self) -> Collection[Lane]:
@@ -104,7 +107,7 @@ class Scheduler:
         """Take a request in. It is released at once if its lane has no limit."""
         now = self._monotonic()
         lane.hold(request, now)
-        is_expected = lane in self.busy and (lane.call is not None or now < lane.ask_at)
+        is_expected = lane in self.busy and (lane.call is not None or now < lane.ask_at or self._lists.is_in_line(lane))
         self._lists.busy[lane] = None
         if lane.limit is None or not is_expected:
             self._lists.touched[lane] = None
@@ -177,6 +180,17 @@ class Scheduler:
         self._is_asking = True
         self._turn()
 
+    @contextmanager
+    def in_one_turn(self) -> Iterator[None]:
+        """Whatever is answered meanwhile is looked at in one turn, at the end."""
+        self._is_gathering = True
+        try:
+            yield
+        finally:
+            self._is_gathering = False
+        if self._lists.touched:
+            self.pump()
+
     def _turn(self) -> None:
         """Release what is due, and ask for slots if something calls for it."""
         if self._is_pumping:  # a pool may run a task inside start(), or have a process for us inside line_up()
@@ -201,11 +215,14 @@ class Scheduler:
         has_turn = self._lists.touch_due(self._monotonic())
         self._is_asking = self._is_asking or has_turn or bool(self._lists.touched)
         self._capacity.is_far = not self._lists.totals.near
-        has_room = self._has_room
+        has_room: bool | None = None  # not known
         for lane in self._lists.to_look_at:
-            if lane in self._lists.touched or has_room:
-                self._attempt(lane, "releasing tasks", self._look)
-                has_room = self._has_room
+            if lane not in self._lists.touched:
+                has_room = self._has_room if has_room is None else has_room
+                if not has_room:
+                    continue
+            self._attempt(lane, "releasing tasks", self._look)
+            has_room = None
 
     @property
     def _has_room(self) -> bool:
@@ -439,7 +456,8 @@ class Scheduler:
         lane.call = None
         self._lists.touched[lane] = None
         self._attempt(lane, "taking slots", partial(self._take, call=call, reservation=reservation))
-        self.pump()
+        if not self._is_gathering:
+            self.pump()
 
     def _take(self, lane: Lane, call: Call, reservation: SlotsInHand | None) -> None:
         now = self._monotonic()

@@ -85,7 +85,9 @@ class Engine:
         self._database = settings.database
         self._waker = Waker(self._guarded)
         self._alarm = Alarm(self.pump, self._waker)
-        self._connection = HubConnection(settings.connection, self._waker, self._changed)
+        self._connection = HubConnection(
+            settings.connection, self._waker, self._changed, in_one_turn=lambda: self.scheduler.in_one_turn()
+        )
         clock, prefix = RedisClock(), settings.key_prefix
         channel = news_channel(prefix, self._database)
         self._heartbeat = Heartbeat(self._connection, prefix, worker, channel, self._alarm.set)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -13,6 +15,7 @@ from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.scheduling.lane import Lane
 from celery_global_rate.scheduling.lists import Lists
+from celery_global_rate.scheduling.scheduler import Scheduler
 from testbed.windows import excess, jain
 
 from ..conftest import Figures
@@ -123,6 +126,51 @@ def test_a_turn_looks_only_at_what_is_due(monkeypatch: pytest.MonkeyPatch) -> No
     few, many = looks(10), looks(1000)
 
     assert many <= few + 3 * 1000
+
+
+def test_answers_that_arrive_together_call_for_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty limits have asked; the answers come while the loop is busy. Each has a turn, or all have one."""
+    turns: list[int] = []
+    original = Scheduler._turn
+
+    def turn(scheduler: Scheduler) -> None:
+        turns.append(1)
+        original(scheduler)
+
+    monkeypatch.setattr(Scheduler, "_turn", turn)
+
+    def answered(context: Callable[[Scheduler], AbstractContextManager[None]]) -> tuple[int, int]:
+        world, (worker,), _ = loaded(20, "1/h", 1, processes=32)
+        worker.stop(0.01)
+        world.run(0.005)
+        replies, worker.inbox = worker.inbox, []
+        turns.clear()
+        with context(worker.scheduler):
+            for reply in replies:
+                reply()
+        return len(worker.scheduler._lists.in_hand) + len(worker.releases), len(turns)
+
+    (taken, each), (taken_together, one) = answered(lambda it: nullcontext()), answered(Scheduler.in_one_turn)
+    assert taken == taken_together >= 5
+    assert one <= each - taken + 1
+
+
+def test_a_request_more_is_no_reason_for_a_turn_if_its_limit_waits_for_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A full pool, ten limits of 100/s that want slots: a hundred requests more, and no turn for any of them."""
+    world, (worker,), _ = loaded(10, "100/s", 50, processes=1, run_time_s=10)
+    world.run(1)
+    turns: list[int] = []
+    monkeypatch.setattr(Scheduler, "_turn", lambda self: turns.append(1))
+    lanes = list(worker.scheduler.busy)
+    held = worker.scheduler.held
+    for lane in lanes:
+        for number in range(10):
+            worker.scheduler.hold(lane, number)
+
+    assert (len(lanes), turns) == (10, [])
+    assert worker.scheduler.held == held + 100
 
 
 def test_a_slot_in_hand_keeps_its_process_from_tasks_of_other_limits() -> None:

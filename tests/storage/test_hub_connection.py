@@ -16,7 +16,7 @@ import pytest
 import redis
 from redis.exceptions import AuthenticationError, ConnectionError, NoScriptError, ResponseError
 
-from celery_global_rate.storage.hub_connection import REOPEN_LATE_S, REOPEN_S
+from celery_global_rate.storage.hub_connection import REOPEN_LATE_S, REOPEN_S, pack
 from testbed.proxy import Proxy
 from testbed.server import Redis, free_port
 
@@ -74,6 +74,32 @@ def test_what_is_sent_together_is_one_write(wire: Wire) -> None:
 
     assert (before, together, len(written)) == (0, 1, 2)
     assert wire.answers == [str(number).encode() for number in range(11)]
+
+
+@pytest.mark.parametrize("words", [("PING",), ("EVAL", "return 1", 0), ("SET", "kü:{x}", b"\x00\r\n", -1, 2**53, "")])
+def test_a_command_is_packed_as_redis_py_packs_it(words: tuple[Any, ...]) -> None:
+    """Texts, bytes and whole numbers."""
+    assert pack(words) == b"".join(redis.Connection().pack_command(*words))
+
+
+def test_answers_that_arrive_together_are_given_in_one_turn(wire: Wire) -> None:
+    """Ten that were asked for in one write, in one context; its error is guarded as those of answers are."""
+    turns: list[list[object]] = []
+
+    @contextlib.contextmanager
+    def in_one_turn() -> Iterator[None]:
+        before = len(wire.answers)
+        yield
+        turns.append(wire.answers[before:])
+        raise ValueError("an error of the turn")
+
+    wire.connection._in_one_turn = in_one_turn
+    with wire.connection.together():
+        for number in range(10):
+            wire.send("ECHO", str(number))
+    wire.loop.run_until(lambda: len(wire.answers) == 10)
+
+    assert turns == [[str(number).encode() for number in range(10)]]
 
 
 def test_a_connection_lost_meanwhile_answers_all_that_was_to_go_together(wire: Wire) -> None:
