@@ -1,4 +1,4 @@
-"""A hundred thousand random inputs, most of them invalid: rates, settings, overrides, replies."""
+"""A hundred thousand random inputs, most of them invalid: rates, quotas, settings, overrides, replies."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from celery.exceptions import ImproperlyConfigured
 from celery.utils.time import rate as celery_rate
 
 from celery_global_rate.limits.limit import LARGEST_BURST, LONGEST_FILL_US, Limit
-from celery_global_rate.limits.override import Override, parse_rate
-from celery_global_rate.limits.redis_clock import RedisClock
+from celery_global_rate.limits.override import Override, parse_rate, set_limits
+from celery_global_rate.limits.redis_clock import LAST_US, RedisClock
 from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.settings import Settings
 
@@ -96,6 +96,33 @@ def a_rate_that_is_set(chance: random.Random) -> str:
     return "accepted"
 
 
+def a_quota(chance: random.Random) -> str:
+    """A quota has windows that begin one after the other, and an order for it is read as it was written."""
+
+    def maybe(value: Any) -> Any:
+        return value if chance.random() < 0.9 else anything(chance)
+
+    period = maybe(f"{chance.choice(['', 1, 7, 12, 30, 400])}{chance.choice(['s', 'm', 'h', 'd', 'month'])}")
+    rate = maybe(f"{maybe(chance.choice([1, 100, 10**9]))}/{period}")
+    offset = maybe(chance.choice([None, None, "9h", "4d", 1800, 59.0, 10**9]))
+    zone = maybe(
+        chance.choice([None, None, "UTC", "Europe/Berlin", "America", "Etc/GMT+5", "leapseconds", "é", "a" * 999])
+    )
+    try:
+        limit = Limit.in_windows(rate, offset, zone)
+    except ValueError:
+        return "refused"
+    assert limit.calendar
+    now_us = chance.randrange(946684800, 4102444800) * 10**6 + chance.randrange(10**6)
+    begin_us, end_us, next_end_us = limit.calendar.edges(now_us)
+    assert begin_us <= now_us < end_us < next_end_us < LAST_US
+    assert not set(limit.calendar.name) & set(":, {}")
+    written = set_limits((limit,), str(limit), (limit,))["limit"] | {"when": "1"}
+    override = Override.parse(f"1:a:0:{json.dumps({'what': 'set', 'when': '1', 'limit': written})}")
+    assert override.limits_at(now_us, (limit,)) == (limit,)
+    return "accepted"
+
+
 def a_setting(chance: random.Random) -> str:
     """Settings are taken or refused."""
     names = ["url", "redis_options", "key_prefix", "max_held", "consumer_timeout", "on_outage"]
@@ -129,13 +156,19 @@ def an_override(chance: random.Random) -> str:
         "us",
         "ps",
         "burst",
+        "calendar",
         "until",
         "declared",
     ]
 
     def entry(depth: int) -> Any:
         if depth == 0 or chance.random() < 0.6:
-            values = [anything(chance), str(chance.choice([0, 5, 10**15, 10**40, -3])), chance.choice([1, 0.5, 10**40])]
+            values = [
+                anything(chance),
+                chance.choice(["10:0:0:", "0:1:5:UTC", ",0:0:0:"]),
+                str(chance.choice([0, 5, 10**15, 10**40, -3])),
+                chance.choice([1, 0.5, 10**40]),
+            ]
             value = chance.choice(values)
             return value if isinstance(value, (str, int, float, type(None))) else str(value)
         return {chance.choice(keys): entry(depth - 1) for _ in range(chance.randrange(8))}
@@ -177,7 +210,14 @@ def a_reply(chance: random.Random) -> str:
 
 @pytest.mark.parametrize(
     ("read", "count"),
-    [(a_rate, 50_000), (a_rate_that_is_set, 10_000), (a_setting, 5_000), (an_override, 20_000), (a_reply, 15_000)],
+    [
+        (a_rate, 50_000),
+        (a_rate_that_is_set, 10_000),
+        (a_quota, 5_000),
+        (a_setting, 5_000),
+        (an_override, 20_000),
+        (a_reply, 15_000),
+    ],
 )
 def test_invalid_input_is_refused_and_nothing_else_is_raised(
     figures: Figures, read: Callable[[random.Random], str], count: int
