@@ -18,8 +18,9 @@ from .settings import BUCKETS as SETTING
 
 FIELDS = ("rate", "tasks", "queues", "key")
 RATE_FIELDS = ("rate", "burst", "window", "offset", "timezone")
-#: How starts are counted against a rate: spread out, the default, or from one edge of a calendar to the next.
-SMOOTH, FIXED = WINDOWS = "smooth", "fixed"
+#: How starts are counted against a rate: spread out, the default; from one edge of a calendar to the next; or in any
+#: period of that length.
+SMOOTH, FIXED, SLIDING = WINDOWS = "smooth", "fixed", "sliding"
 #: Where those belong that stand beside a rate, and not in it.
 _FIXED_RATE = "'rate': '10000/d', 'window': 'fixed'"
 RATE_EXAMPLES = {
@@ -69,11 +70,11 @@ class NamedBucket:
         The shortest interval comes first. A rate may then move within the list, or change a little, and keeps its
         state.
         """
-        by_interval = sorted((it for it in self.limits if it.calendar is None), key=lambda limit: limit.exact_ps)
+        by_interval = sorted((it for it in self.limits if it.window is None), key=lambda limit: limit.exact_ps)
 
         def window(limit: Limit) -> str:
-            if limit.calendar is not None:
-                return f"{FIXED}-{limit.calendar.name}"
+            if limit.window is not None:
+                return limit.window.key
             place = by_interval.index(limit) + 1
             return f"{SMOOTH}{place if place > 1 else ''}"
 
@@ -86,9 +87,7 @@ class NamedBucket:
     @property
     def digest(self) -> str:
         """A short text that is equal in two workers if they have the same configuration of it."""
-        limits = [
-            (limit.exact_ps, limit.burst, *([limit.calendar.name] if limit.calendar else ())) for limit in self.limits
-        ]
+        limits = [(limit.exact_ps, limit.burst, *([limit.window.key] if limit.window else ())) for limit in self.limits]
         text = json.dumps([limits, sorted(self.tasks), sorted(self.queues), self.key])
         return hashlib.sha1(text.encode()).hexdigest()[:12]
 
@@ -179,7 +178,7 @@ def _limits(name: str, rates: object) -> Limits:
     limits = tuple(_limit(name, rate) for rate in listed)
     for place, limit in enumerate(limits):
         for other in limits[:place] + limits[place + 1 :]:
-            is_of_one_kind = other.calendar == limit.calendar
+            is_of_one_kind = other.window == limit.window
             if is_of_one_kind and other.exact_ps <= limit.exact_ps and other.burst >= limit.burst:
                 raise _error(
                     name, "rate", rates, f"{other} has no effect beside {limit}, which is never faster: leave it out"
@@ -190,13 +189,15 @@ def _limits(name: str, rates: object) -> Limits:
 def _limit(name: str, rate: object) -> Limit:
     fields = rate if isinstance(rate, Mapping) else {"rate": rate}
     _refuse_unknown(name, fields, RATE_FIELDS, "rate")
-    is_fixed = _is_fixed(name, fields)
+    window = _window(name, fields)
     written = fields.get("rate")
-    if not is_fixed and isinstance(written, str) and written.endswith("month"):
+    if window != FIXED and isinstance(written, str) and written.endswith("month"):
         raise _error(name, "rate", written, "months differ in length: add 'window': 'fixed', or use N/d")
     try:
-        if is_fixed and written is not None:
+        if window == FIXED and written is not None:
             return Limit.in_windows(written, fields.get("offset"), fields.get("timezone"))
+        if window == SLIDING and written is not None:
+            return Limit.in_any(written)
         limit = Limit.parse(written, fields.get("burst"), AS_BUCKET)
     except ValueError as exc:
         raise ImproperlyConfigured(f"{SETTING}, {name}: rate: {exc}") from None
@@ -205,23 +206,23 @@ def _limit(name: str, rate: object) -> Limit:
     return limit
 
 
-def _is_fixed(name: str, fields: Mapping[Any, Any]) -> bool:
-    """Whether the window of a rate is fixed, after a check that its other fields are for such a window."""
+def _window(name: str, fields: Mapping[Any, Any]) -> str:
+    """How starts are counted against a rate, after a check that its other fields are for such a window."""
     window = fields.get("window")
-    if window == "sliding":
-        raise _error(name, "rate: window", window, f"this version has none: use {_listed(WINDOWS, ' or ')}")
     if window is not None and window not in WINDOWS:
         close = get_close_matches(str(window), WINDOWS, 1)
         remedy = f"did you mean {close[0]!r}?" if close else f"use {_listed(WINDOWS, ' or ')}"
         raise _error(name, "rate: window", window, remedy)
-    if window == FIXED:
-        misplaced, remedy = ["burst"], "all N of a fixed window may start at once: leave it out"
-    else:
-        misplaced, remedy = ["offset", "timezone"], "it is for fixed windows: add 'window': 'fixed'"
-    for field in misplaced:
+    window = window or SMOOTH
+    misplaced = {}
+    if window != SMOOTH:
+        misplaced["burst"] = f"all N of a {window} window may start at once: leave it out"
+    if window != FIXED:
+        misplaced["offset"] = misplaced["timezone"] = "it is for fixed windows: add 'window': 'fixed'"
+    for field, remedy in misplaced.items():
         if fields.get(field) is not None:
             raise _error(name, f"rate: {field}", fields[field], remedy)
-    return window == FIXED
+    return str(window)
 
 
 def _names(name: str, field: str, names: object) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from ..declared_limits import NOT_LIMITED
 from ..limits.duration import format_duration
 from ..limits.limit import PERIODS_S, Limit, Limits, spelled
 from ..limits.override import LimitOverride, Origin, Override, Pause
+from ..limits.windows import Calendar
 from ..storage.blocking_store import BlockingStore, State
 from .context import Context
 
@@ -116,11 +117,11 @@ class Look:
 
     @property
     def quotas(self) -> list[Quota]:
-        """What is used of each limit that counts fixed windows."""
+        """What is used of each limit that counts the windows of a calendar."""
         found = []
         for state, limit in zip(self.states, () if self.is_unlimited else self._limits):
-            if limit.calendar:
-                begin_us, end_us, _ = limit.calendar.edges(self.now_us)
+            if isinstance(limit.window, Calendar):
+                begin_us, end_us, _ = limit.window.edges(self.now_us)
                 found.append(Quota(state.used.get(begin_us, 0), limit.burst, end_us))
         return found
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from numbers import Real
 
-from .calendar import Calendar
+from .windows import Calendar, Sliding, Window
 
 PS_PER_US = 1_000_000
 US_PER_S = 1_000_000
@@ -25,8 +26,11 @@ LONGEST_GRACE_S = 1.0
 HAND_OVER_S = 0.005
 
 LARGEST_BURST = 1_000_000
-#: The most starts in a fixed window.
+#: The most starts in a window of a quota.
 LARGEST_QUOTA = 1_000_000_000
+#: Of sliding windows: those that are so many times D keep each slot by D longer, and the most entries of a log.
+WORTH_A_GRACE = 200
+MOST_ENTRIES = 1000
 
 #: A bucket that takes longer to fill is a mistake, and its instants would leave the range of exact integers.
 LONGEST_FILL_US = 10 * 365 * 86400 * US_PER_S
@@ -59,24 +63,24 @@ AS_OVERRIDE = Spelling("smhd", True, "use N/s, N/m, N/h, N/d or N/30s with a pos
 
 @dataclass(frozen=True)
 class Limit:
-    """A rate and its burst: the emission interval T and the slots in a full bucket. Or a quota of fixed windows.
+    """A rate and its burst: the emission interval T and the slots in a full bucket. Or a quota: so many in each window.
 
     The interval is exact to a picosecond and rounded up, so a limit is never faster than declared and at 100,000
     starts a second slower by less than one part in a million.
 
     Attributes:
-        interval_us: whole microseconds of the emission interval. Of fixed windows, that at which the longest of them is
-            just used up: who goes by it alone stays within the quota.
+        interval_us: whole microseconds of the emission interval. Of a quota, that at which its longest window is just
+            used up: who goes by it alone stays within the quota.
         interval_ps: its remainder in picoseconds, 0 to 999,999.
-        burst: slots in a full bucket, 1 to a million; 1 is even spacing, as Celery means a rate. Of fixed windows, how
-            many each of them has, 1 to a thousand million.
-        calendar: the fixed windows; None if the limit is smooth.
+        burst: slots in a full bucket, 1 to a million; 1 is even spacing, as Celery means a rate. Of a quota, how many
+            each window has, 1 to a thousand million.
+        window: the windows of a quota; None if the limit is smooth.
     """
 
     interval_us: int
     interval_ps: int = 0
     burst: int = 1
-    calendar: Calendar | None = None
+    window: Window | None = None
 
     @property
     def exact_ps(self) -> int:
@@ -133,6 +137,23 @@ class Limit:
             raise ValueError(f"rate {rate!r:.80} takes over ten years to refill a bucket of {slots}: {spelling.remedy}")
         return cls(*divmod(interval_ps, PS_PER_US), slots)
 
+    @property
+    def span_us(self) -> int:
+        """How long a slot counts, of a quota of sliding windows, in microseconds.
+
+        By D longer than the period, so that the promise holds for the starts, however late in D each of them is; where
+        that would cost more than a two-hundredth of the rate, the promise has D in it instead.
+        """
+        assert isinstance(self.window, Sliding)
+        grace_s = self.grace_s if self.window.seconds >= WORTH_A_GRACE * self.grace_s else 0
+        return round((self.window.seconds + grace_s) * US_PER_S)
+
+    @property
+    def cell_us(self) -> int:
+        """Slots that lie as close as this are one entry of the log of sliding windows, in microseconds."""
+        assert isinstance(self.window, Sliding)
+        return 1 if self.burst <= MOST_ENTRIES else self.window.seconds * US_PER_S // MOST_ENTRIES
+
     @classmethod
     def in_windows(cls, rate: object, offset: object = None, timezone: object = None) -> Limit:
         """Read a quota: so many starts in each window of a calendar.
@@ -145,20 +166,34 @@ class Limit:
         Raises:
             ValueError: it is invalid; the text names what, and what to write instead.
         """
+        return cls._quota(rate, lambda period: Calendar.parse(period, offset, timezone))
+
+    @classmethod
+    def in_any(cls, rate: object) -> Limit:
+        """Read a quota: so many starts in any period of a length, whenever it begins.
+
+        Args:
+            rate: ``"100/10s"``, ``"10000/d"``.
+
+        Raises:
+            ValueError: it is invalid; the text names what, and what to write instead.
+        """
+        return cls._quota(rate, Sliding.parse)
+
+    @classmethod
+    def _quota(cls, rate: object, window_of: Callable[[str], Window]) -> Limit:
         count, _, period = rate.partition("/") if isinstance(rate, str) else ("", "", "")
         if not count.isdecimal() or not 1 <= int(count) <= LARGEST_QUOTA or not period:
             raise ValueError(
                 f"rate {rate!r:.80} is not a number of starts in a window: use N/d, N/10s or N/month with a whole N"
             )
-        calendar = Calendar.parse(period, offset, timezone)
-        interval_ps = math.ceil(Fraction(calendar.longest_s * US_PER_S * PS_PER_US, int(count)))
-        return cls(*divmod(interval_ps, PS_PER_US), int(count), calendar)
+        window = window_of(period)
+        interval_ps = math.ceil(Fraction(window.longest_s * US_PER_S * PS_PER_US, int(count)))
+        return cls(*divmod(interval_ps, PS_PER_US), int(count), window)
 
     def __str__(self) -> str:
-        if self.calendar:
-            begins = f", offset {self.calendar.offset}" if self.calendar.offset else ""
-            zone = f", {self.calendar.timezone}" if self.calendar.timezone else ""
-            return f"{self.burst}/{self.calendar.period} fixed{begins}{zone}"
+        if self.window:
+            return f"{self.burst}/{self.window.period} {self.window}"
         return self._rate() + (f", burst {self.burst}" if self.burst > 1 else "")
 
     def _rate(self) -> str:

@@ -6,22 +6,13 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .calendar import Calendar
-from .limit import (
-    AS_OVERRIDE,
-    LARGEST_BURST,
-    LARGEST_QUOTA,
-    LONGEST_FILL_US,
-    PS_PER_US,
-    US_PER_S,
-    Limit,
-    Limits,
-    spelled,
-)
+from .limit import AS_OVERRIDE, LARGEST_BURST, LARGEST_QUOTA, LONGEST_FILL_US, PS_PER_US, Limit, Limits, spelled
 from .redis_clock import LAST_US
+from .windows import Sliding, Window
+from .windows import read as read_window
 
 #: How operators say that there is no limit. Celery takes 0 and an empty text.
 NO_LIMIT = ("", "0", "none")
@@ -30,7 +21,6 @@ DECLARED = "declared"
 LONGEST_REASON = 500
 LONGEST = 20_000
 
-_ZONE = re.compile(r"[\w./+-]{0,64}", re.ASCII)
 _TEXT = re.compile(r"(\d+):(\w+):(\d+):(\{.*)", re.DOTALL)
 
 
@@ -93,8 +83,8 @@ class LimitOverride:
             return ""
         if len(self.limits) != max(1, len(declared)):
             return "another number of limits"
-        calendars = [limit.calendar for limit in declared] or [None]
-        return "" if [limit.calendar for limit in self.limits] == calendars else "another window"
+        windows = [limit.window for limit in declared] or [None]
+        return "" if [limit.window for limit in self.limits] == windows else "another window"
 
     def fits(self, declared: Limits) -> bool:
         """Whether it has a limit for each one that is declared, in the same window."""
@@ -104,7 +94,7 @@ class LimitOverride:
     def of(cls, entry: dict[str, Any]) -> LimitOverride:
         """Read it from a part of an override."""
         columns = [str(entry[key]).split(",") for key in ("us", "ps", "burst")] if "us" in entry else [[], [], []]
-        columns.append(str(entry["calendar"]).split(",") if "calendar" in entry else [""] * len(columns[0]))
+        columns.append(str(entry["window"]).split(",") if "window" in entry else [""] * len(columns[0]))
         if len({len(column) for column in columns}) > 1:
             raise ValueError("its limits are not complete")
         until = entry.get("until")
@@ -118,28 +108,11 @@ class LimitOverride:
         )
 
 
-def _limit(us: str, ps: str, burst: str, calendar: str) -> Limit:
+def _limit(us: str, ps: str, burst: str, window: str) -> Limit:
     interval_us = _whole(us, LONGEST_FILL_US)
     interval_ps = _whole(ps, PS_PER_US - 1, least=0 if interval_us else 1)
-    windows = _calendar(calendar)
-    return Limit(interval_us, interval_ps, _whole(burst, LARGEST_QUOTA if windows else LARGEST_BURST, 1), windows)
-
-
-def _calendar(text: str) -> Calendar | None:
-    """The windows of a fixed limit, as `_spelled_calendar` writes them; None for an empty text."""
-    if not text:
-        return None
-    *numbers, timezone = text.split(":")
-    seconds, months, offset_s = (_whole(number, LONGEST_FILL_US // US_PER_S) for number in numbers)
-    if bool(seconds) == bool(months) or not _ZONE.fullmatch(timezone):
-        raise ValueError("a calendar is out of range")
-    return Calendar(seconds, months, offset_s, timezone)
-
-
-def _spelled_calendar(calendar: Calendar | None) -> str:
-    if calendar is None:
-        return ""
-    return f"{calendar.seconds}:{calendar.months}:{calendar.offset_s}:{calendar.timezone}"
+    most = LARGEST_QUOTA if window else LARGEST_BURST
+    return Limit(interval_us, interval_ps, _whole(burst, most, least=1), read_window(window))
 
 
 @dataclass(frozen=True)
@@ -264,16 +237,16 @@ class Kept:
 
     Attributes:
         burst: slots in a full bucket, or None for 1.
-        calendar: the windows of a fixed limit; None for a smooth one.
+        window: the windows of a quota; None for a smooth limit.
     """
 
     burst: int | None = None
-    calendar: Calendar | None = None
+    window: Window | None = None
 
     @classmethod
     def of(cls, declared: Limit) -> Kept:
         """Of a declared limit."""
-        return cls(None if declared.calendar else declared.burst, declared.calendar)
+        return cls(None if declared.window else declared.burst, declared.window)
 
 
 def parse_rates(rates: object, kept: Sequence[Kept]) -> tuple[Limits, str]:
@@ -298,16 +271,17 @@ def parse_rates(rates: object, kept: Sequence[Kept]) -> tuple[Limits, str]:
 
 
 def _parse_kept(rate: object, kept: Kept) -> Limit | None:
-    """One rate as operators write it, in the declared windows if they are fixed."""
-    calendar = kept.calendar
-    if calendar is None or _is_nothing(rate):
+    """One rate as operators write it, in the declared windows if it is a quota."""
+    window = kept.window
+    if window is None or _is_nothing(rate):
         return parse_rate(rate, kept.burst)[0]
-    if Limit.in_windows(rate).calendar != Calendar(calendar.seconds, calendar.months):
+    limit = Limit.in_any(rate) if isinstance(window, Sliding) else Limit.in_windows(rate)
+    if limit.window is None or limit.window.period != window.period:
         raise ValueError(
-            f"rate {rate!r:.80} has another period than the declared fixed window: use N/{calendar.period}, "
+            f"rate {rate!r:.80} has another period than the declared {window.kind} window: use N/{window.period}, "
             f"or change global_rate_buckets"
         )
-    return Limit.in_windows(rate, calendar.offset_s or None, calendar.timezone or None)
+    return replace(limit, window=window)
 
 
 def set_limits(limits: Limits, rate: str, declared: Limits, until_us: int | None = None) -> dict[str, Any]:
@@ -316,8 +290,8 @@ def set_limits(limits: Limits, rate: str, declared: Limits, until_us: int | None
     if limits:
         us, ps, bursts = zip(*((limit.interval_us, limit.interval_ps, limit.burst) for limit in limits))
         entry.update(us=_listed(us), ps=_listed(ps), burst=_listed(bursts))
-        if any(limit.calendar for limit in limits):
-            entry["calendar"] = _listed(_spelled_calendar(limit.calendar) for limit in limits)
+        if any(limit.window for limit in limits):
+            entry["window"] = _listed(limit.window.text if limit.window else "" for limit in limits)
     if until_us is not None:
         entry["until"] = str(until_us)
     return {"what": "set", "limit": entry}

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from ..limits.bucket import Bucket
 from ..limits.timing import HORIZON_S
+from ..limits.windows import Calendar
 from .agenda import Agenda
 from .lane import Lane
 from .ordered import Ordered
@@ -35,7 +36,7 @@ class Gate:
         Those of a fixed window come all at once.
         """
         limit = self.bucket.limit
-        expected = limit.burst if limit.calendar else 2 * HORIZON_S / limit.interval_s
+        expected = limit.burst if isinstance(limit.window, Calendar) else 2 * HORIZON_S / limit.interval_s
         return max(1, int(expected / self.workers))
 
 

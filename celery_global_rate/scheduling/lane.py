@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from ..limits.bucket import Bucket
-from ..limits.limit import Limits
+from ..limits.limit import US_PER_S, Limits
 from ..limits.redis_clock import RedisClock
 from ..limits.reservation import SlotsInHand
 from ..limits.timing import GUARD_S, HORIZON_S, LONGEST_SLEEP_S, REPLY_TIMEOUT_S
@@ -104,7 +104,7 @@ class Lane:
         self.binding, self.limit = slowest, slowest.limit if slowest else None
         self.usable_s = min((bucket.limit.usable_s for bucket in buckets), default=float("inf"))
         self.waits_at = tuple(bucket for bucket in buckets if bucket.is_crossed)
-        self.has_quota = any(bucket.limit.calendar for bucket in buckets)
+        self.has_quota = any(bucket.limit.window for bucket in buckets)
         self.most_wanted = sys.maxsize
 
     @property
@@ -192,7 +192,7 @@ class Lane:
         is_ready = not self.ahead_s(clock, now)
         limits = [bucket.limit for bucket in self.buckets]
         most = min(
-            (limit.burst if is_ready or limit.calendar else 1) + int(HORIZON_S / limit.interval_s) for limit in limits
+            (limit.burst if is_ready or limit.window else 1) + int(HORIZON_S / limit.interval_s) for limit in limits
         )
         return min(most, self.most_wanted)
 
@@ -336,8 +336,11 @@ class Lane:
             self._spare_since = now
         self.has_spare = reservation.has_spare
         interval_s = self.limit.interval_s
-        # A window that is used up has no slot before its end, whatever the rate that it comes to.
-        if self.next_us <= reservation.now_us if self.limit.calendar else interval_s < HORIZON_S:
+        is_quick = interval_s < HORIZON_S
+        if self.limit.window:  # it may have all its slots at once, or none for long, whatever the rate that it comes to
+            is_far = self.next_us > reservation.now_us + 2 * HORIZON_S * US_PER_S
+            is_quick = self.next_us <= reservation.now_us or (is_quick and not is_far)
+        if is_quick:
             if self.is_far and call.wanted >= MANY:
                 self.ask_at = call.sent + FAR_PAUSE_S
             elif reservation.count == call.wanted:

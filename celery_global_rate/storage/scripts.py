@@ -13,9 +13,10 @@ from ..limits.lane_reservation import LaneReservation
 from ..limits.limit import LONGEST_FILL_US
 from ..limits.reservation import Reservation, SlotsInHand
 from ..limits.timing import HORIZON_S, LONGEST_SLEEP_S
+from ..limits.windows import Calendar, Sliding
 
 SHARED = ("slots.lua", "overrides.lua")
-FOR_LANES = (*SHARED, "holes.lua", "fixed.lua")
+FOR_LANES = (*SHARED, "holes.lua", "fixed.lua", "sliding.lua")
 
 
 class Script:
@@ -53,6 +54,11 @@ def bucket_key(prefix: str, name: str, window: str = OWN) -> str:
 def waiting_key(prefix: str, name: str, window: str = OWN) -> str:
     """The key of the workers that wait on a bucket."""
     return f"{{{prefix}}}:limit-waiting:{name}:{window}" if window else f"{{{prefix}}}:waiting:{name}"
+
+
+def log_key(prefix: str, name: str, window: str) -> str:
+    """The key of the log of a sliding window."""
+    return f"{{{prefix}}}:log:{name}:{window}"
 
 
 def overrides_key(prefix: str) -> str:
@@ -93,7 +99,7 @@ def reserving(
     now_us: float,
 ) -> tuple[Script, list[str | int]]:
     """The script for a lane, with its keys and arguments: reserve.lua for one smooth limit that no lane crosses."""
-    is_plain = len(buckets) == 1 and not buckets[0].is_crossed and not buckets[0].limit.calendar
+    is_plain = len(buckets) == 1 and not buckets[0].is_crossed and not buckets[0].limit.window
     if is_plain:
         return RESERVE, reserve_call(prefix, buckets, wanted, worker, overrides, awake_us)
     return RESERVE_LANE, reserve_lane_call(prefix, buckets, wanted, worker, overrides, awake_us, now_us)
@@ -156,13 +162,16 @@ def reserve_lane_call(
     keys = [overrides_key(prefix), era_key(prefix)]
     arguments: list[str | int] = [wanted, int(HORIZON_S * 1e6), int(LONGEST_SLEEP_S * 1e6), worker, awake_us]
     for bucket, override in zip(buckets, overrides):
-        limit = bucket.limit
+        limit, grace_us = bucket.limit, int(bucket.limit.grace_s * 1e6)
         keys += [bucket_key(prefix, bucket.name, bucket.window), waiting_key(prefix, bucket.name, bucket.window)]
-        if limit.calendar:
-            arguments += ["fixed", limit.burst, *limit.calendar.edges(now_us)]
+        if isinstance(limit.window, Calendar):
+            arguments += ["fixed", limit.burst, *limit.window.edges(now_us)]
+        elif limit.window:
+            arguments += ["sliding", limit.burst, limit.span_us, limit.cell_us, grace_us]
         else:
-            arguments += ["smooth", limit.whole_us, limit.burst, int(limit.grace_s * 1e6), int(bucket.is_crossed)]
+            arguments += ["smooth", limit.whole_us, limit.burst, grace_us, int(bucket.is_crossed)]
         arguments += [bucket.name, override]
+    keys += _log_keys(prefix, buckets)
     return [len(keys), *keys, *arguments]
 
 
@@ -170,8 +179,22 @@ def give_back_lane_call(prefix: str, buckets: Sequence[Bucket], reservation: Lan
     """Keys and arguments of give_back_lane.lua, after the script itself."""
     keys = [bucket_key(prefix, bucket.name, bucket.window) for bucket in buckets]
     slots = [us for slot in reservation.slots[reservation.used : reservation.count] for us in slot]
-    intervals = [0 if bucket.limit.calendar else bucket.limit.whole_us for bucket in buckets]
-    return [len(keys), *keys, *intervals, reservation.seq, reservation.left, *slots]
+    keys += _log_keys(prefix, buckets)
+    lengths: list[str | int] = []
+    for limit in (bucket.limit for bucket in buckets):
+        if isinstance(limit.window, Calendar):
+            lengths += ["fixed", 0]
+        elif limit.window:
+            lengths += ["sliding", limit.span_us]
+        else:
+            lengths += ["smooth", limit.whole_us]
+    return [len(keys), *keys, reservation.seq, reservation.left, len(buckets), *lengths, *slots]
+
+
+def _log_keys(prefix: str, buckets: Sequence[Bucket]) -> list[str]:
+    return [
+        log_key(prefix, bucket.name, bucket.window) for bucket in buckets if isinstance(bucket.limit.window, Sliding)
+    ]
 
 
 def read_windows(text: bytes | None) -> dict[int, int]:

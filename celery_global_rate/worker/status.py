@@ -208,7 +208,7 @@ def _starts(lane: Lane, clock: RedisClock, now: float) -> Iterator[float]:
     """When the held tasks of a lane are expected to start, in monotonic seconds, one after the other, without end.
 
     The first ones have the slots in hand. Each further one is expected after all that wait before it here, and as many
-    in each of the workers that wait on this lane. Fixed windows have their slots all at once.
+    in each of the workers that wait on this lane. The windows of a quota have their slots all at once.
     """
     due = [clock.reached(due_us) for due_us in lane.dues_us]
     yield from due
@@ -219,6 +219,6 @@ def _starts(lane: Lane, clock: RedisClock, now: float) -> Iterator[float]:
         first = due[-1] + interval_s
     else:
         first = max(now, clock.reached(lane.next_us))
-    at_once = lane.limit.burst if lane.limit and lane.limit.calendar else 1
+    at_once = lane.limit.burst if lane.limit and lane.limit.window else 1
     for place in count():
         yield first + place // at_once * at_once * interval_s

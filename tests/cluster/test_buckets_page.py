@@ -27,6 +27,7 @@ from celery_global_rate.cli.commands import COMMANDS
 from celery_global_rate.limits.bucket import Bucket
 from celery_global_rate.limits.limit import Limit, Limits, spelled
 from celery_global_rate.limits.override import Kept, parse_rates
+from celery_global_rate.limits.windows import Calendar
 from celery_global_rate.named_buckets import NamedBucket, read_named_buckets
 from celery_global_rate.scheduling.lane import Lane
 from celery_global_rate.worker.keys import key_value
@@ -191,8 +192,8 @@ def test_the_quotas_in_its_table_begin_when_it_says(project: Celery) -> None:
         rate = rate if also else added
         project.conf.global_rate_buckets = {"api": {"rate": {**rate, **added}, "tasks": ["crm.*"]}}
         (limit,) = read_named_buckets(project.conf)["api"].limits
-        assert limit.calendar is not None
-        begin_us, *_ = limit.calendar.edges(datetime(2026, 11, 26, 12, tzinfo=timezone.utc).timestamp() * 1e6)
+        assert isinstance(limit.window, Calendar)
+        begin_us, *_ = limit.window.edges(datetime(2026, 11, 26, 12, tzinfo=timezone.utc).timestamp() * 1e6)
         begins[what] = datetime.fromtimestamp(begin_us / 1e6, timezone.utc).timetuple()[1:4]
 
     assert begins == {

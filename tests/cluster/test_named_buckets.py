@@ -260,8 +260,8 @@ def test_a_rate_and_a_quota_of_fixed_windows(
     25 ms before its end, and not before its begin. So there are N in each, exactly.
     """
     quota = Limit.in_windows(fixed)
-    assert quota.calendar
-    length_s = quota.calendar.seconds
+    assert quota.window
+    length_s = quota.window.seconds
     buckets = {"api": {"rate": [smooth, {"rate": fixed, "window": "fixed"}], "tasks": ["limited", "free"]}}
     with shared(empty_redis.url, own_redis, buckets) as cluster:
         for _ in range(80):

@@ -180,7 +180,7 @@ def test_an_order_has_what_a_worker_needs_to_know_its_limits(limits: tuple[Limit
 def test_an_order_without_fixed_windows_is_written_as_before() -> None:
     """Workers that know no calendars read it."""
     assert set_limits((PER_S, PER_10_MS), "as set", ())["limit"].keys() == {"rate", "declared", "us", "ps", "burst"}
-    assert set_limits((PER_S, TENS), "as set", ())["limit"]["calendar"] == ",10:0:0:"
+    assert set_limits((PER_S, TENS), "as set", ())["limit"]["window"] == ",10:0:0:"
 
 
 def test_an_order_for_other_windows_than_are_declared_has_no_effect() -> None:
@@ -216,7 +216,7 @@ def test_an_order_of_another_number_of_limits_does_not_fit_and_no_limit_always_d
 
 
 @pytest.mark.parametrize(
-    "calendar",
+    "window",
     [
         *("10", "10:0:0", "0:0:0:", "10:1:0:", "-1:0:0:", "x:0:0:", "10:0:-1:", "86400:0:0:Mars Olympus", "10:0:0:,"),
         *("86400:0:0:" + 65 * "a", "99999999999999:0:0:", "10:0:0::", 5, [], None, "nan:0:0:"),
@@ -224,7 +224,7 @@ def test_an_order_of_another_number_of_limits_does_not_fit_and_no_limit_always_d
 )
 def test_a_damaged_calendar_is_a_value_error(calendar: object) -> None:
     """Redis gives out no slots then, until another order is written."""
-    limit = {"rate": "x", "us": "1", "ps": "0", "burst": "1", "when": "1", "calendar": calendar}
+    limit = {"rate": "x", "us": "1", "ps": "0", "burst": "1", "when": "1", "window": calendar}
     with pytest.raises(ValueError, match=r".+"):
         override(limit=limit)
 
@@ -294,7 +294,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 KEYS = st.sampled_from(
-    ["what", "when", "limit", "pause", "rate", "us", "ps", "burst", "calendar", "until", "by", "reason"]
+    ["what", "when", "limit", "pause", "rate", "us", "ps", "burst", "window", "until", "by", "reason"]
 )
 
 

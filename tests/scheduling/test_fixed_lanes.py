@@ -132,7 +132,7 @@ def test_lanes_that_cross_use_what_their_windows_allow_together(
     for bucket in {bucket for buckets in lanes for bucket in buckets}:
         own = [instant for instant, request in releases if bucket in lanes[request // APART]]
         limit = bucket.limit
-        if limit.calendar:
+        if limit.window:
             assert max(per_window(own, windows)) <= limit.burst
         else:
             assert excess(own, limit.interval_s, limit.burst, limit.grace_s + uncertainty_s) <= 0

@@ -15,6 +15,7 @@ from celery_global_rate.limits.bucket import OWN, Bucket
 from celery_global_rate.limits.lane_reservation import LaneReservation
 from celery_global_rate.limits.limit import PS_PER_US, Limit
 from celery_global_rate.limits.reservation import Reservation
+from celery_global_rate.limits.windows import Calendar
 from celery_global_rate.storage.scripts import (
     GIVE_BACK,
     GIVE_BACK_LANE,
@@ -128,10 +129,10 @@ def parse_windows(state: Mapping[str, str]) -> dict[int, int]:
 
 def window_us(limit: Limit, instant_us: int) -> tuple[int, int]:
     """Begin and end of a window that is no date."""
-    assert limit.calendar
-    assert not limit.calendar.months
-    assert not limit.calendar.timezone
-    length_us, origin_us = limit.calendar.seconds * 10**6, (ORIGIN_S + limit.calendar.offset_s) * 10**6
+    assert isinstance(limit.window, Calendar)
+    assert not limit.window.months
+    assert not limit.window.timezone
+    length_us, origin_us = limit.window.seconds * 10**6, (ORIGIN_S + limit.window.offset_s) * 10**6
     begin_us = instant_us - (instant_us - origin_us) % length_us
     return begin_us, begin_us + length_us
 
@@ -261,7 +262,7 @@ class Life:
 
     def _deployed(self, limit: Limit) -> Limit:
         """A limit for the same state."""
-        return replace(limit, burst=self._most()) if limit.calendar else self._limit()
+        return replace(limit, burst=self._most()) if limit.window else self._limit()
 
     def _bucket(self, number: int) -> Bucket:
         if self._fixed and self._draw.random() < self._fixed:
@@ -283,7 +284,7 @@ class Life:
         verbs = [self._reserve, self._give_back, self._reserve_plain, self._give_back_plain]
         verbs += [self._lose, self._step_back, self._pause]
         weights = [24, 8, 2, 1, 0.5, 0.7, 0.7]
-        fixed = [bucket.limit for bucket in self._buckets if bucket.limit.calendar]
+        fixed = [bucket.limit for bucket in self._buckets if bucket.limit.window]
         if fixed:
             verbs.append(lambda: self._go_to_an_edge(draw.choice(fixed)))
             weights.append(3)
@@ -315,7 +316,7 @@ class Life:
             start_us = until_us
         self.used += 1
         for bucket in lane:
-            if bucket.limit.calendar:
+            if bucket.limit.window:
                 self._quotas.setdefault(bucket.name, FixedWitness()).start(start_us, bucket.limit)
                 continue
             interval_ps = bucket.limit.exact_ps if is_plain else bucket.limit.whole_us * PS_PER_US
@@ -358,7 +359,7 @@ class Life:
             ends = []
             for bucket, floor_us, us in zip(lane, floors_us, row):
                 limit, reach_us = bucket.limit, (bucket.limit.burst - 1) * bucket.limit.whole_us
-                if limit.calendar:
+                if limit.window:
                     begin_us, end_us = window_us(limit, start_us)
                     assert (us, start_us < end_us - GUARD_US) == (begin_us, True)
                     ends.append(end_us - GUARD_US // 2)
@@ -383,7 +384,7 @@ class Life:
         """Each slot is booked in its window and no other; the window booked longest ago may be forgotten."""
         before = {bucket.name: parse_windows(state) for bucket, state in zip(self._buckets, self._states)}
         for index, bucket in enumerate(lane):
-            if bucket.limit.calendar and answer.count:
+            if bucket.limit.window and answer.count:
                 after = self._lanes.windows(bucket)
                 expected = Counter(before[bucket.name]) + Counter(row[index] for row in answer.slots)
                 assert after == {begin_us: expected[begin_us] for begin_us in after}
@@ -393,7 +394,7 @@ class Life:
         """Whether a lane that has fixed limits only can start now."""
         known = {bucket.name: parse_windows(state) for bucket, state in zip(self._buckets, self._states)}
         return all(
-            bucket.limit.calendar
+            bucket.limit.window
             and self._now < window_us(bucket.limit, self._now)[1] - GUARD_US
             and known[bucket.name].get(window_us(bucket.limit, self._now)[0], 0) < bucket.limit.burst
             for bucket in lane
@@ -408,7 +409,7 @@ class Life:
         before = dict(zip((bucket.name for bucket in self._buckets), self._states))
         for index, (bucket, count) in enumerate(zip(held.lane, taken)):
             assert 0 <= count <= held.reservation.left
-            if bucket.limit.calendar:
+            if bucket.limit.window:
                 booked = Counter(parse_windows(before[bucket.name]))
                 booked.subtract(parse_windows(after[bucket.name]))
                 assert sum(booked.values()) == count
@@ -418,13 +419,13 @@ class Life:
             else:
                 assert before[bucket.name] == after[bucket.name]
         is_full = any(after[bucket.name].get("holes", "").count(":") == MOST_RANGES for bucket in held.lane)
-        is_fixed = any(bucket.limit.calendar for bucket in held.lane)  # which cannot tell that it is a repeat
+        is_fixed = any(bucket.limit.window for bucket in held.lane)  # which cannot tell that it is a repeat
         if self._draw.random() < 0.3 and not is_full and not is_fixed:  # or the oldest holes are lost, these perhaps
             assert not any(self._lanes.give_back(held.lane, held.reservation)), "taken back twice"
 
     def _reserve_plain(self) -> None:
         draw, now = self._draw, self._now
-        bucket = draw.choice([bucket for bucket in self._buckets if not bucket.limit.calendar])
+        bucket = draw.choice([bucket for bucket in self._buckets if not bucket.limit.window])
         answer = self._lanes.reserve_plain(now, bucket, draw.choice([1, 3, 10]), "old", self._override(bucket))
         answer.used = draw.choice([answer.count, draw.randrange(answer.count + 1)])
         for index in range(answer.used):
@@ -467,9 +468,9 @@ class Life:
         before = self._now
         self._now -= self._draw.choice([self._draw.randrange(200_000), self._draw.randrange(10**7)])
         for bucket, state in zip(self._buckets, self._states):
-            if bucket.limit.calendar:
+            if bucket.limit.window:
                 latest_us = self._latest_us[bucket.name] = max(before, self._latest_us[bucket.name])
-                if latest_us - self._now > (MOST_WINDOWS - 2) * bucket.limit.calendar.seconds * 10**6:
+                if latest_us - self._now > (MOST_WINDOWS - 2) * bucket.limit.window.seconds * 10**6:
                     self._count_anew(bucket, 0)
                     self._latest_us[bucket.name] = self._now
                 continue

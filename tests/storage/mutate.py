@@ -17,6 +17,7 @@ FILES = (
     "reserve_lane.lua",
     "give_back_lane.lua",
     "fixed.lua",
+    "sliding.lua",
 )
 VERBS = ("reserve", "give_back", "set_override", "sync_overrides", "heartbeat")
 LANE_VERBS = ("reserve_lane", "give_back_lane")
@@ -42,11 +43,13 @@ def sources(mutant: Mutant) -> dict[str, str]:
     """The scripts with the error in them, by verb."""
     files = originals()
     files[mutant.file] = files[mutant.file].replace(mutant.old, mutant.new)
-    shared = dict.fromkeys(VERBS, (SLOTS, OVERRIDES)) | dict.fromkeys(LANE_VERBS, (SLOTS, OVERRIDES, HOLES, FIXED))
+    shared = dict.fromkeys(VERBS, (SLOTS, OVERRIDES)) | dict.fromkeys(
+        LANE_VERBS, (SLOTS, OVERRIDES, HOLES, FIXED, SLIDING)
+    )
     return {verb: "\n".join(files[name] for name in (*names, f"{verb}.lua")) for verb, names in shared.items()}
 
 
-SLOTS, OVERRIDES, RESERVE, GIVE_BACK, SET, SYNC, HEARTBEAT, HOLES, RESERVE_LANE, GIVE_BACK_LANE, FIXED = FILES
+SLOTS, OVERRIDES, RESERVE, GIVE_BACK, SET, SYNC, HEARTBEAT, HOLES, RESERVE_LANE, GIVE_BACK_LANE, FIXED, SLIDING = FILES
 MUTANTS = [
     # slots.lua
     Mutant(SLOTS, "local PS_PER_US = 1000000", "local PS_PER_US = 1000", "picoseconds taken for nanoseconds"),
@@ -358,7 +361,7 @@ LANE_MUTANTS = [
     Mutant(RESERVE_LANE, "if override ~= known then", "if false then", "a higher override is not told"),
     Mutant(RESERVE_LANE, "    redis.call('ZREM', limit.waiters, worker)\n", "", "a worker counts twice"),
     Mutant(RESERVE_LANE, "    forget(limit.waiters, now_us, longest_us)\n", "", "nobody is forgotten"),
-    Mutant(RESERVE_LANE, "if redis.call('PTTL', limit.bucket) < idle_ms then", "if true then", "expiry shortened"),
+    Mutant(RESERVE_LANE, "if redis.call('PTTL', key) < idle_ms then", "if true then", "expiry shortened"),
     Mutant(HOLES, "limit.next_us + limit.reach_us", "limit.next_us", "expiry without the burst"),
     Mutant(RESERVE_LANE, "math.min(t_us - horizon_us, now_us + patience_us)", "t_us - horizon_us", "no patience"),
     Mutant(RESERVE_LANE, "redis.call('PEXPIRE', limit.waiters", "redis.call('PTTL', limit.waiters", "no expiry"),
@@ -464,6 +467,6 @@ FIXED_MUTANTS = [
         "    if limit.window == smooth then limit.window.store(limit, now_us, seq) end\n",
         "a fixed limit is not stored",
     ),
-    Mutant(GIVE_BACK_LANE, "interval_us > 0 and smooth or fixed", "smooth", "no fixed limit takes back"),
-    Mutant(GIVE_BACK_LANE, "interval_us > 0 and smooth or fixed", "fixed", "no smooth limit takes back"),
+    Mutant(GIVE_BACK_LANE, "WINDOWS[ARGV[2 + 2 * index]]", "smooth", "no fixed limit takes back"),
+    Mutant(GIVE_BACK_LANE, "WINDOWS[ARGV[2 + 2 * index]]", "fixed", "no smooth limit takes back"),
 ]

@@ -16,9 +16,9 @@ import redis
 
 from celery_global_rate.limits import duration
 from celery_global_rate.limits.bucket import Bucket
-from celery_global_rate.limits.calendar import Calendar
 from celery_global_rate.limits.lane_reservation import LaneReservation
 from celery_global_rate.limits.limit import Limit
+from celery_global_rate.limits.windows import Calendar
 
 from .lanes import GUARD_US, MOST_WINDOWS, Lane, Lanes, Life, window_us
 from .mutate import FIXED_MUTANTS, Mutant, originals, sources
@@ -608,8 +608,8 @@ def test_workers_that_do_not_agree_when_a_day_ends_start_no_more_than_both_would
 
 
 def calendar(bucket: Bucket) -> Calendar:
-    assert bucket.limit.calendar
-    return bucket.limit.calendar
+    assert isinstance(bucket.limit.window, Calendar)
+    return bucket.limit.window
 
 
 # mutants

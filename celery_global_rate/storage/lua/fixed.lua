@@ -42,14 +42,13 @@ local function find_window(windows, begin_us)
   end
 end
 
-function fixed.load(bucket, now_us, horizon_us, floor_us, most, ...)
-  local limit = {window = fixed, bucket = bucket, most = most, edges_us = {...}, now_us = now_us}
+function fixed.load(limit, now_us, horizon_us, most, ...)
+  limit.most, limit.edges_us, limit.now_us = most, {...}, now_us
   -- A later start costs the limit nothing. But nobody waits longer than this to spare the others a slot.
   limit.age_us, limit.never_us = horizon_us, now_us + horizon_us + 1
-  local seq, text = unpack(redis.call('HMGET', bucket, 'seq', 'windows'))
+  local seq, text = unpack(redis.call('HMGET', limit.bucket, 'seq', 'windows'))
   limit.seq = tonumber(seq) or 0
   limit.windows, limit.born = parse_windows(text)
-  return limit
 end
 
 local function count_left(limit, begin_us)

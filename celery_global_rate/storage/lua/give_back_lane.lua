@@ -3,21 +3,30 @@
 --
 -- Never sent twice: if a slot was booked again meanwhile, a repeat would free that of another.
 --
--- KEYS     of each limit: the bucket (slots.lua, holes.lua, fixed.lua)
--- ARGV     of each limit: the emission interval T, us, with which the slots were reserved; 0 for fixed windows
--- then seq                the serial of the reservation
--- then count              integer >= 1, slots to return
--- then for each of them the slot of each limit, us
+-- KEYS     of each limit: the bucket (slots.lua, holes.lua, fixed.lua, sliding.lua)
+-- then of each sliding one: the log
+-- ARGV[1]  seq            the serial of the reservation
+-- ARGV[2]  count          integer >= 1, slots to return
+-- ARGV[3]  limits         how many the lane has
+-- then of each limit: its window, and the emission interval T, us, with which the slots were reserved; of a sliding one
+--                         how long a slot stays in the log, us; of a fixed one 0
+-- then for each slot that of each limit, us
+-- then now, epoch us      tests only
 -- Returns for each limit how many it has taken back.
 
-local size = #KEYS
-local seq, count = tonumber(ARGV[size + 1]), tonumber(ARGV[size + 2])
-local taken = {}
-for index, bucket in ipairs(KEYS) do
-  local interval_us, slots = tonumber(ARGV[index]), {}
-  for slot = 1, count do slots[slot] = tonumber(ARGV[size + 2 + (slot - 1) * size + index]) end
-  local window = interval_us > 0 and smooth or fixed
-  taken[index] = window.take_back(bucket, seq, slots, interval_us)
-  if taken[index] > 0 then redis.call('HINCRBY', bucket, 'given', -taken[index]) end
+local seq, count, size = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local WINDOWS = {smooth = smooth, fixed = fixed, sliding = sliding}
+local first = 3 + 2 * size  -- the last argument before the slots
+local now_us = clock(ARGV[first + count * size + 1])
+local taken, next_log = {}, size + 1
+for index = 1, size do
+  local window, length_us, slots = WINDOWS[ARGV[2 + 2 * index]], tonumber(ARGV[3 + 2 * index]), {}
+  for slot = 1, count do slots[slot] = tonumber(ARGV[first + (slot - 1) * size + index]) end
+  local log
+  if window == sliding then
+    log, next_log = KEYS[next_log], next_log + 1
+  end
+  taken[index] = window.take_back(KEYS[index], seq, slots, now_us, length_us, log)
+  if taken[index] > 0 then redis.call('HINCRBY', KEYS[index], 'given', -taken[index]) end
 end
 return taken

@@ -46,14 +46,13 @@ end
 
 -- The state of a limit. `reach_us` is (b-1) T, `age_us` A, `oldest_us` the oldest slot of use now, `last_us` S and
 -- `next_us` S + T; both nil if the bucket is missing.
-function smooth.load(bucket, now_us, horizon_us, floor_us, interval_us, burst, grace_us, is_crossed)
-  local limit = {window = smooth, bucket = bucket, interval_us = interval_us, grace_us = grace_us, floor_us = floor_us}
-  limit.is_crossed = is_crossed == 1
+function smooth.load(limit, now_us, horizon_us, interval_us, burst, grace_us, is_crossed)
+  limit.interval_us, limit.grace_us, limit.is_crossed = interval_us, grace_us, is_crossed == 1
   limit.reach_us, limit.age_us = (burst - 1) * interval_us, math.floor(OLDEST * grace_us)
   limit.oldest_us = now_us - limit.reach_us - limit.age_us
-  local us, ps = last_slot(bucket, now_us)
+  local us, ps = last_slot(limit.bucket, now_us)
   if us then
-    local seq, text = unpack(redis.call('HMGET', bucket, 'seq', 'holes'))
+    local seq, text = unpack(redis.call('HMGET', limit.bucket, 'seq', 'holes'))
     limit.last_us = us + math.min(1, ps)
     limit.next_us = limit.last_us + interval_us
     limit.seq = tonumber(seq)
@@ -64,7 +63,6 @@ function smooth.load(bucket, now_us, horizon_us, floor_us, interval_us, burst, g
   else
     limit.ranges, limit.seq = {}, 0
   end
-  return limit
 end
 
 -- The hole for a start at t, or nil; if all that are left are later, the first of these. The best is the oldest within
@@ -184,7 +182,7 @@ local function free_again(ranges, us, interval_us)
 end
 
 -- Slots of a booking become holes; how many.
-function smooth.take_back(bucket, seq, slots, interval_us)
+function smooth.take_back(bucket, seq, slots, now_us, interval_us)
   local last, text = unpack(redis.call('HMGET', bucket, 'slot', 'holes'))
   local ranges, grid = parse_holes(text, interval_us)
   local taken = 0

@@ -4,20 +4,29 @@
 -- KEYS[1]  the overrides (overrides.lua)
 -- KEYS[2]  their era
 -- then of each limit:
---   the bucket (slots.lua, holes.lua, fixed.lua)
+--   the bucket (slots.lua, holes.lua, fixed.lua, sliding.lua)
 --   the waiting workers, a sorted set: worker -> epoch us until which it counts as waiting
+-- then of each sliding one:
+--   the log (sliding.lua)
 -- ARGV[1]  wanted         integer >= 1, slots the caller could use before the horizon
 -- ARGV[2]  horizon, us    how far ahead of the clock slots are given out
 -- ARGV[3]  patience, us   how long a worker sleeps on this lane at the most
 -- ARGV[4]  worker         a name that is unique to the calling process
 -- ARGV[5]  awake, us      how long the caller has been in touch: no slot is saved from before
 -- then of each limit:
---   window                'smooth' or 'fixed', and four numbers:
---     interval, us        integer >= 1, the emission interval T, rounded up | N, integer >= 1, slots in a window
---     burst               integer >= 1, slots in a full bucket              | e0, epoch us, the begin of the window of now
---     grace, us           D: how long after its slot a start may be         | e1, its end
---     crossed             1 if other lanes share the limit: what is skipped | e2, the end of the next one
---                         stays free for them; else 0                       |
+--   window                smooth, fixed or sliding, and four numbers. Of a smooth one:
+--     interval, us          integer >= 1, the emission interval T, rounded up
+--     burst                 integer >= 1, slots in a full bucket
+--     grace, us             D: how long after its slot a start may be
+--     crossed               1 if other lanes share the limit: what is skipped stays free for them; else 0
+--                         of a fixed one:
+--     N                     integer >= 1, slots in a window
+--     e0, e1, e2, epoch us  the begin of the window of now, its end, and the end of the next one
+--                         of a sliding one:
+--     N                     integer >= 1, slots in a period
+--     span, us              how long a slot stays in the log
+--     cell, us              integer >= 1: slots as close as this are one entry
+--     grace, us             as above
 --   name                  of the bucket, among the overrides
 --   override              that the caller's limit comes from, '' if it knows none
 -- then now, epoch us      tests only
@@ -30,15 +39,15 @@
 local SLOTS_PER_CALL = 100
 local SLACK_US = 60 * 1000000
 local FIELDS = 7  -- arguments of a limit
-local WINDOWS = {smooth = smooth, fixed = fixed}
+local WINDOWS = {smooth = smooth, fixed = fixed, sliding = sliding}
 
 local wanted, horizon_us = math.min(tonumber(ARGV[1]), SLOTS_PER_CALL), tonumber(ARGV[2])
 local patience_us, worker = tonumber(ARGV[3]), ARGV[4]
-local size = (#KEYS - 2) / 2
+local size = math.floor((#ARGV - 5) / FIELDS)
 local now_us = clock(ARGV[6 + FIELDS * size])
 local end_us = now_us + horizon_us
 
-local limits = {}
+local limits, next_log = {}, 3 + 2 * size
 local t_us = now_us  -- a start
 for index = 1, size do
   local window, a, b, c, d, name, known = unpack(ARGV, 6 + FIELDS * (index - 1), 5 + FIELDS * index)
@@ -47,9 +56,13 @@ for index = 1, size do
     if override ~= known then return {now_us, 0, 0, 1, index, now_us, index, override} end
     floor_us = math.max(floor_us, (select(3, parse_rank(override))))
   end
-  limits[index] = WINDOWS[window].load(KEYS[1 + 2 * index], now_us, horizon_us, floor_us,
-                                       tonumber(a), tonumber(b), tonumber(c), tonumber(d))
-  limits[index].waiters = KEYS[2 + 2 * index]
+  local limit = {window = WINDOWS[window], bucket = KEYS[1 + 2 * index], waiters = KEYS[2 + 2 * index]}
+  limit.floor_us = floor_us
+  if limit.window == sliding then
+    limit.log_key, next_log = KEYS[next_log], next_log + 1
+  end
+  limit.window.load(limit, now_us, horizon_us, tonumber(a), tonumber(b), tonumber(c), tonumber(d))
+  limits[index] = limit
   t_us = math.max(t_us, floor_us)
 end
 
@@ -132,7 +145,9 @@ for _, limit in ipairs(limits) do
   local full_us = limit.window.full_us(limit)
   if full_us then
     local idle_ms = math.ceil((full_us - now_us + math.max(SLACK_US, 2 * horizon_us)) / 1000)
-    if redis.call('PTTL', limit.bucket) < idle_ms then redis.call('PEXPIRE', limit.bucket, exact(idle_ms)) end
+    for _, key in ipairs({limit.bucket, limit.log_key}) do
+      if redis.call('PTTL', key) < idle_ms then redis.call('PEXPIRE', key, exact(idle_ms)) end
+    end
   end
 end
 

@@ -1,11 +1,12 @@
-"""The windows of a quota: minutes of the clock, days of a time zone, months."""
+"""The windows of a quota: those of a calendar, one after the other, or any period of a length."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from datetime import date, datetime, timezone, tzinfo
-from zoneinfo import ZoneInfo
+from typing import ClassVar, Union
+from zoneinfo import ZoneInfo, available_timezones
 
 from . import duration
 
@@ -19,6 +20,10 @@ MOST_MONTHS = 12
 LONGEST_S = 366 * DAY_S
 
 _PERIOD = re.compile(r"([1-9]\d{0,8})?(s|m|h|d|month)")
+_TEXT = re.compile(
+    r"sliding:(?P<any>[1-9]\d{0,8})|(?P<seconds>\d{1,9}):(?P<months>\d{1,2}):(?P<offset>\d{1,9}):(?P<zone>[\w./+-]{0,64})",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class Calendar:
         offset_s: how much later each window begins.
         timezone: an IANA name, such as `Europe/Berlin`; empty for UTC.
     """
+
+    kind: ClassVar[str] = "fixed"
 
     seconds: int
     months: int = 0
@@ -51,13 +58,7 @@ class Calendar:
         Raises:
             ValueError: it cannot be meant; the text names the value and what to write instead.
         """
-        parts = _PERIOD.fullmatch(period)
-        if parts is None:
-            raise ValueError(f"period {period!r:.80} cannot be read: use for example 10s, 2h, d, 7d or month")
-        count, unit = int(parts[1] or 1), parts[2]
-        seconds, months = (0, count) if unit == "month" else (count * UNITS_S[unit], 0)
-        if months > MOST_MONTHS or seconds > LONGEST_S:
-            raise ValueError(f"period {period!r:.80} is too long for a window: use a year at the most")
+        seconds, months = _length(period)
         found = cls(seconds, months, _offset_s(offset), _timezone(timezone))
         if found.offset_s and found.timezone:
             raise ValueError(f"offset {offset!r:.80} and timezone {timezone!r:.80}: use one of them")
@@ -80,23 +81,29 @@ class Calendar:
     @property
     def period(self) -> str:
         """The length of a window as in a rate, by the largest unit."""
-        count, unit = self.months, "month"
-        if not self.months:
-            unit = next(unit for unit, unit_s in UNITS_S.items() if self.seconds % unit_s == 0)
-            count = self.seconds // UNITS_S[unit]
-        return f"{count if count > 1 else ''}{unit}"
+        if self.months:
+            return f"{self.months if self.months > 1 else ''}month"
+        return _spelled_s(self.seconds, "")
 
     @property
     def offset(self) -> str:
         """The offset by the largest unit, empty if there is none."""
-        unit = next(unit for unit, unit_s in UNITS_S.items() if self.offset_s % unit_s == 0)
-        return f"{self.offset_s // UNITS_S[unit]}{unit}" if self.offset_s else ""
+        return _spelled_s(self.offset_s) if self.offset_s else ""
 
     @property
-    def name(self) -> str:
-        """What tells it from others, as a part of a Redis key."""
+    def key(self) -> str:
+        """What tells it from other windows, as a part of a Redis key."""
         offset = f"+{self.offset}" if self.offset_s else ""
-        return self.period + offset + (f"-{self.timezone}" if self.timezone else "")
+        return f"{self.kind}-{self.period}" + offset + (f"-{self.timezone}" if self.timezone else "")
+
+    @property
+    def text(self) -> str:
+        """All of it, as `read` reads it."""
+        return f"{self.seconds}:{self.months}:{self.offset_s}:{self.timezone}"
+
+    def __str__(self) -> str:
+        offset = f", offset {self.offset}" if self.offset_s else ""
+        return self.kind + offset + (f", {self.timezone}" if self.timezone else "")
 
     def edges(self, now_us: float) -> tuple[int, int, int]:
         """The window of an instant.
@@ -144,6 +151,98 @@ class Calendar:
         return ZoneInfo(self.timezone) if self.timezone else timezone.utc
 
 
+@dataclass(frozen=True)
+class Sliding:
+    """Every period of a length, whenever it begins.
+
+    Attributes:
+        seconds: the length.
+    """
+
+    kind: ClassVar[str] = "sliding"
+
+    seconds: int
+
+    @classmethod
+    def parse(cls, period: str) -> Sliding:
+        """Read one.
+
+        Args:
+            period: the length, as in a rate: `10s`, `m`, `2h`, `d`.
+
+        Raises:
+            ValueError: it cannot be meant; the text names the value and what to write instead.
+        """
+        seconds, months = _length(period)
+        if months:
+            raise ValueError(f"period {period!r:.80}: months differ in length: use 30d, or a fixed window")
+        return cls(seconds)
+
+    @property
+    def longest_s(self) -> int:
+        """How long it is, in seconds."""
+        return self.seconds
+
+    @property
+    def period(self) -> str:
+        """The length as in a rate, by the largest unit."""
+        return _spelled_s(self.seconds, "")
+
+    @property
+    def key(self) -> str:
+        """What tells it from other windows, as a part of a Redis key."""
+        return f"{self.kind}-{self.period}"
+
+    @property
+    def text(self) -> str:
+        """All of it, as `read` reads it."""
+        return f"sliding:{self.seconds}"
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+Window = Union[Calendar, Sliding]
+
+
+def read(text: str) -> Window | None:
+    """The windows that a text means, as they write themselves; None for an empty text.
+
+    Raises:
+        ValueError: it means none.
+    """
+    if not text:
+        return None
+    parts = _TEXT.fullmatch(text)
+    if parts is None:
+        raise ValueError("a window cannot be read")
+    if parts["any"]:
+        return Sliding(int(parts["any"]))
+    seconds, months, offset_s = (int(parts[name]) for name in ("seconds", "months", "offset"))
+    if bool(seconds) == bool(months):
+        raise ValueError("a window is of seconds or of months")
+    return Calendar(seconds, months, offset_s, _timezone(parts["zone"] or None))
+
+
+def _length(period: str) -> tuple[int, int]:
+    """The length of a window in seconds, or in months."""
+    parts = _PERIOD.fullmatch(period)
+    if parts is None:
+        raise ValueError(f"period {period!r:.80} cannot be read: use for example 10s, 2h, d, 7d or month")
+    count, unit = int(parts[1] or 1), parts[2]
+    seconds, months = (0, count) if unit == "month" else (count * UNITS_S[unit], 0)
+    if months > MOST_MONTHS or seconds > LONGEST_S:
+        raise ValueError(f"period {period!r:.80} is too long for a window: use a year at the most")
+    return seconds, months
+
+
+def _spelled_s(seconds: int, one: str = "1") -> str:
+    """A length of time by its largest unit; `one` stands before the unit itself."""
+    unit = next(unit for unit, unit_s in UNITS_S.items() if seconds % unit_s == 0)
+    count = seconds // UNITS_S[unit]
+    return f"{count if count != 1 else one}{unit}"
+
+
 def _offset_s(offset: object) -> int:
     if offset is None:
         return 0
@@ -168,4 +267,7 @@ def _timezone(name: object) -> str:
             raise ValueError
         return ZoneInfo(name).key
     except (KeyError, ValueError, OSError):  # of a name that is a directory, or leads out of it
-        raise ValueError(f"timezone {name!r:.80} is not known: use a name such as 'America/Los_Angeles'") from None
+        remedy = "use a name such as 'America/Los_Angeles'"
+        if not available_timezones():
+            remedy = "this system has no time zones at all, so install the package tzdata"
+        raise ValueError(f"timezone {name!r:.80} is not known: {remedy}") from None

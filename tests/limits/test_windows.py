@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from celery_global_rate.limits.calendar import Calendar
+from celery_global_rate.limits.windows import Calendar
 
 from ..conftest import Figures
 
@@ -266,7 +266,7 @@ def test_a_name_tells_calendars_apart_and_is_equal_for_equal_ones(
     period: str, offset: object, zone: str | None, name: str
 ) -> None:
     """It is part of a key in Redis: workers that write the same windows differently share a bucket."""
-    assert Calendar.parse(period, offset, zone).name == name
+    assert Calendar.parse(period, offset, zone).key == f"fixed-{name}"
 
 
 @pytest.mark.parametrize(
