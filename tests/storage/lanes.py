@@ -78,9 +78,9 @@ class Lanes:
         answer = self._run("reserve_lane", call, now_us)
         return LaneReservation.read(answer, len(lane))
 
-    def give_back(self, lane: Lane, reservation: LaneReservation) -> list[int]:
+    def give_back(self, lane: Lane, reservation: LaneReservation, *now_us: int) -> list[int]:
         """Give the slots back that are left; how many of them each limit takes."""
-        taken: list[int] = self._run("give_back_lane", give_back_lane_call(PREFIX, lane, reservation))
+        taken: list[int] = self._run("give_back_lane", give_back_lane_call(PREFIX, lane, reservation), *now_us)
         return taken
 
     def reserve_plain(
