@@ -19,6 +19,7 @@ from celery_global_rate.limits.limit import LARGEST_BURST, LONGEST_FILL_US, Limi
 from celery_global_rate.limits.override import Override, parse_rate, set_limits
 from celery_global_rate.limits.redis_clock import LAST_US, RedisClock
 from celery_global_rate.limits.reservation import Reservation
+from celery_global_rate.limits.windows import Calendar
 from celery_global_rate.settings import Settings
 
 from .conftest import Figures
@@ -112,11 +113,11 @@ def a_quota(chance: random.Random) -> str:
         limit = Limit.in_windows(rate, offset, zone)
     except ValueError:
         return "refused"
-    assert limit.calendar
+    assert isinstance(limit.window, Calendar)
     now_us = chance.randrange(946684800, 4102444800) * 10**6 + chance.randrange(10**6)
-    begin_us, end_us, next_end_us = limit.calendar.edges(now_us)
+    begin_us, end_us, next_end_us = limit.window.edges(now_us)
     assert begin_us <= now_us < end_us < next_end_us < LAST_US
-    assert not set(limit.calendar.name) & set(":, {}")
+    assert not set(limit.window.key) & set(":, {}")
     written = set_limits((limit,), str(limit), (limit,))["limit"] | {"when": "1"}
     override = Override.parse(f"1:a:0:{json.dumps({'what': 'set', 'when': '1', 'limit': written})}")
     assert override.limit_override
@@ -157,7 +158,7 @@ def an_override(chance: random.Random) -> str:
         "us",
         "ps",
         "burst",
-        "calendar",
+        "window",
         "until",
         "declared",
     ]

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from .limit import AS_OVERRIDE, LARGEST_BURST, LARGEST_QUOTA, LONGEST_FILL_US, PS_PER_US, Limit, Limits, spelled
@@ -281,7 +281,9 @@ def _parse_kept(rate: object, kept: Kept) -> Limit | None:
             f"rate {rate!r:.80} has another period than the declared {window.kind} window: use N/{window.period}, "
             f"or change global_rate_buckets"
         )
-    return replace(limit, window=window)
+    if isinstance(window, Sliding):
+        return limit
+    return Limit.in_windows(rate, window.offset_s or None, window.timezone or None)
 
 
 def set_limits(limits: Limits, rate: str, declared: Limits, until_us: int | None = None) -> dict[str, Any]:

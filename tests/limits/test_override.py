@@ -222,9 +222,9 @@ def test_an_order_of_another_number_of_limits_does_not_fit_and_no_limit_always_d
         *("86400:0:0:" + 65 * "a", "99999999999999:0:0:", "10:0:0::", 5, [], None, "nan:0:0:"),
     ],
 )
-def test_a_damaged_calendar_is_a_value_error(calendar: object) -> None:
+def test_a_damaged_window_is_a_value_error(window: object) -> None:
     """Redis gives out no slots then, until another order is written."""
-    limit = {"rate": "x", "us": "1", "ps": "0", "burst": "1", "when": "1", "window": calendar}
+    limit = {"rate": "x", "us": "1", "ps": "0", "burst": "1", "when": "1", "window": window}
     with pytest.raises(ValueError, match=r".+"):
         override(limit=limit)
 
