@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-from .machine import Model
-from .setup import Setup
-from .state import State, Worker
+
+class Explored(Protocol):
+    """A model: where it begins, all that may follow a state, and what tells one state from another.
+
+    `setup.tasks` says how many starts a state's `judge.starts` is to reach, and `judge.wrong` what is not true.
+    """
+
+    @property
+    def setup(self) -> Any: ...
+
+    def starts(self) -> Iterable[Any]: ...
+
+    def steps(self, state: Any) -> Iterable[Any]: ...
+
+    def key(self, state: Any) -> Hashable: ...
 
 
 @dataclass
@@ -34,7 +47,7 @@ class Exploration:
 class Explorer:
     """All states that a model can reach."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Explored) -> None:
         self._model = model
         self._numbers: dict[Hashable, int] = {}
         self._came: list[tuple[int, str]] = []
@@ -45,28 +58,28 @@ class Explorer:
     def explore(self) -> Exploration:
         """Look for a state in which something is wrong, and then for one from which tasks are never started."""
         found = deque((state, self._number(state, -1, "")) for state in self._model.starts())
-        todo: deque[State] = deque(state for state, _ in found)
+        todo: deque[Any] = deque(state for state, _ in found)
         setup = self._model.setup
         while todo:
             state = todo.popleft()
             steps: dict[str, list[int]] = {"prompt": [], "time": [], "choice": [], "event": []}
             me = len(self._prompt)
             is_over = state.judge.starts == setup.tasks
-            for what, kind, after in () if is_over else self._model.steps(state):
+            for step in () if is_over else self._model.steps(state):
                 known = len(self._came)
-                number = self._number(after, me, what)
+                number = self._number(step.state, me, step.what)
                 if number != me:  # nothing that matters
-                    steps[kind].append(number)
+                    steps[step.kind].append(number)
                 if number == known:
-                    if after.judge.wrong:
-                        return Exploration(len(self._came), after.judge.wrong, self._trace(number))
-                    todo.append(after)
+                    if step.state.judge.wrong:
+                        return Exploration(len(self._came), step.state.judge.wrong, self._trace(number))
+                    todo.append(step.state)
             self._prompt.append((not steps["prompt"], tuple(steps["prompt"] or steps["time"])))
             self._is_over.append(is_over)
         return self._wait()
 
-    def _number(self, state: State, came: int, what: str) -> int:
-        number = self._numbers.setdefault(key(state, self._model.setup), len(self._came))
+    def _number(self, state: Any, came: int, what: str) -> int:
+        number = self._numbers.setdefault(self._model.key(state), len(self._came))
         if number == len(self._came):
             self._came.append((came, what))
         return number
@@ -115,39 +128,3 @@ def can_reach(before: list[list[int]], these: list[int]) -> set[int]:
         found.update(more)
         todo += more
     return found
-
-
-#: If one of these is planted, a serial that has passed may count again.
-SERIAL_FAULTS = {"serial unchecked", "serial unmoved", "serial restarted"}
-
-
-def key(state: State, setup: Setup) -> Hashable:
-    """The same for states that differ in nothing that matters: in the names of workers, in serials, in what is past."""
-    last, lead, seq, version = state.redis
-    rank = {seq: 0}
-    if setup.faults & SERIAL_FAULTS:
-        seqs = {reserved.seq for worker in state.workers for reserved in worker.reservations}
-        seqs.update([sent.seq for worker in state.workers for sent in worker.returning])
-        rank = {serial: place for place, serial in enumerate(sorted({seq, *seqs}))}
-    may_get = bool(state.queue or state.left.crash)
-    workers = sorted([relevant(worker, rank, setup, may_get) for worker in state.workers], key=hash)
-    if last is not None:
-        last = max(last, -setup.burst * max(setup.intervals) - setup.step * state.left.step_back)
-        if not state.left.step_back and last <= lead:
-            lead = 0
-    return last, lead, rank[seq], version, tuple(workers), state.queue, state.left, state.judge
-
-
-def relevant(worker: Worker, rank: dict[int, int], setup: Setup, may_get: bool) -> tuple[object, ...]:
-    """All of a worker that it may use yet, with other serials in the same order."""
-    held, version, hand, call, has_asked, low, high, returning, is_cut, alone = worker
-    seqs = [rank.get(reserved.seq) for reserved in worker.reservations]
-    bare = tuple([(slots, due, interval, era) for slots, due, interval, _, era in hand])
-    sent = tuple(sorted([(count, interval, rank[seq], age) for count, interval, seq, age in returning if seq in rank]))
-    if call and call.answer and call.answer.reserved:
-        call = call._replace(answer=call.answer._replace(reserved=call.answer.reserved._replace(seq=0)))
-    if not held and not may_get:
-        low, has_asked, alone = 0, False, alone and 0
-    if not (setup.events.step_back or setup.events.step_forward or "early" in setup.faults):
-        high = 0
-    return held, version, bare, tuple(seqs), call, has_asked, low, high, sent, is_cut, alone

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Literal, NamedTuple
 
 from .bucket import reserve, take_back
 from .judge import Judge
+from .key import key
 from .setup import Setup
 from .state import FAR, Answer, Call, Redis, Reservation, State, Worker
 from .worker import aged, cut_off, gone, learn, may_use, pace, read
@@ -53,6 +54,10 @@ class Model:
         yield from self._events(state)
         if not any(self._is_urgent(worker) for worker in state.workers):
             yield Step("a tick", "time", self._tick(state))
+
+    def key(self, state: State) -> Hashable:
+        """The same for states that differ in nothing that matters."""
+        return key(state, self.setup)
 
     def _network(self, state: State, index: int, worker: Worker) -> Iterator[tuple[str, Kind, State]]:
         """A worker's call is sent, done and answered; its give-backs arrive."""
