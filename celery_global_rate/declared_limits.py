@@ -10,6 +10,7 @@ from celery.utils.functional import firstmethod
 from .limits.limit import Limit, Limits
 from .limits.override import Kept
 from .named_buckets import NamedBucket
+from .task_routes import rate_of
 
 #: What `'*'` says, of the first annotation that has it; as Celery itself looks it up.
 annotation_for_all = firstmethod("annotate_any")
@@ -19,7 +20,8 @@ NOT_LIMITED = "not limited: it has its own Strategy, and only Celery's is known 
 
 
 def declared_limits(app: Any, task: Any) -> Limits:
-    """What a task declares, one limit or none: its own attribute, an annotation, or the default of the application.
+    """What a task declares, one limit or none: its own attribute, an annotation, or the default of the application; or
+    else what `task_routes` say of it.
 
     Celery's own tasks, such as `celery.chord_unlock`, have a limit only if they are named: a default, or a base
     class, that is meant for the tasks of the application would stall every chord.
@@ -99,5 +101,7 @@ def _limits(app: Any, task: Any, rate: Any) -> Limits:
         of_base = getattr(app.Task, "rate_limit", None)
         if rate in (app.conf.task_default_rate_limit, for_all.get("rate_limit"), of_base):
             return ()
+    if rate is None:
+        rate = rate_of(app.conf, task.name)
     limit = Limit.parse(rate, getattr(task, "rate_burst", None))
     return (limit,) if limit else ()

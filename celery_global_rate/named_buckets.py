@@ -1,4 +1,4 @@
-"""Limits that several tasks, or all that comes from a queue, have together: `global_rate_buckets`, checked."""
+"""Limits that several tasks, or all that comes from a queue, have together, as the configuration has them, checked."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from celery.exceptions import ImproperlyConfigured
 
 from .limits.limit import AS_BUCKET, Limit, Limits, spelled
 from .settings import BUCKETS as SETTING
+from .task_routes import queue_rates
 
 FIELDS = ("rate", "tasks", "queues", "key")
 RATE_FIELDS = ("rate", "burst", "window", "offset", "timezone")
@@ -55,6 +56,7 @@ class NamedBucket:
         queues: names of queues.
         key: an argument by its name, or `headers.` and the name of a header: there is one bucket for each value of it.
             None if all requests share one.
+        is_route: whether it is a queue's `rate_limit` in `task_routes`.
     """
 
     name: str
@@ -62,6 +64,7 @@ class NamedBucket:
     tasks: tuple[str, ...]
     queues: tuple[str, ...]
     key: str | None = None
+    is_route: bool = False
 
     @property
     def windows(self) -> tuple[str, ...]:
@@ -111,13 +114,33 @@ def read_named_buckets(conf: Any) -> dict[str, NamedBucket]:
     """
     entries = conf.get(SETTING)
     if entries is None:
-        return {}
+        entries = {}
     if not isinstance(entries, Mapping):
         raise ImproperlyConfigured(
             f"{SETTING} is not a dictionary but {type(entries).__name__}: "
             f"use one, of entries such as 'crm-api': {{'rate': '10/s', 'tasks': ['crm.*']}}"
         )
-    return {name: _read(name, entry) for name, entry in entries.items()}
+    named = {name: _read(name, entry) for name, entry in entries.items()}
+    for queue, rate in queue_rates(conf).items():
+        if bucket := _routed(queue, rate):
+            if queue in named:
+                raise ImproperlyConfigured(
+                    f"{SETTING}, {queue}: queue {queue} has a rate_limit in task_routes, whose bucket has the same "
+                    f"name: keep one of them"
+                )
+            named[queue] = bucket
+    return named
+
+
+def _routed(queue: str, rate: object) -> NamedBucket | None:
+    """The bucket for the `rate_limit` of a queue in `task_routes`; None if it means no limit."""
+    try:
+        limit = Limit.parse(rate, spelling=AS_BUCKET)
+        if limit and not _NAME.fullmatch(queue):
+            raise ValueError(f"its bucket cannot have that name: use a bucket of {SETTING} for it")
+    except ValueError as exc:
+        raise ImproperlyConfigured(f"task_routes: rate_limit of queue {queue!r:.80}: {exc}") from None
+    return NamedBucket(queue, (limit,), (), (queue,), is_route=True) if limit else None
 
 
 def check_against_tasks(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 #: The modules on top, in two layers: what a worker reads, and what people import.
 TOP = {
-    "settings": ("settings", "declared_limits", "named_buckets", "redis_discovery", "version"),
+    "settings": ("settings", "declared_limits", "named_buckets", "redis_discovery", "task_routes", "version"),
     "face": ("__init__", "activation", "auto"),
 }
 

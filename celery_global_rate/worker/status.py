@@ -76,6 +76,13 @@ def announce_named(named: Iterable[NamedBucket], tasks: Mapping[str, Any]) -> No
     """
     for bucket in named:
         logger.info("global-rate: bucket %s", bucket)
+        if bucket.is_route:
+            logger.info(
+                "global-rate: that is the rate_limit of queue %s in task_routes, as if global_rate_buckets had %r: %r",
+                bucket.name,
+                bucket.name,
+                {"rate": str(bucket.limits[0]), "queues": [bucket.name]},
+            )
         for pattern in bucket.tasks:
             if not any(matches(task, pattern) for task in tasks):
                 logger.warning("global-rate: bucket %s: no task of this worker matches %r", bucket.name, pattern)
@@ -91,6 +98,12 @@ def announce_named(named: Iterable[NamedBucket], tasks: Mapping[str, Any]) -> No
                 ", ".join(without[:NAMED]),
                 bucket.key,
             )
+
+
+def announce_routes(has_functions: bool) -> None:
+    """Log what cannot be known of `task_routes`."""
+    if has_functions:
+        logger.info("global-rate: task_routes has a function: a rate_limit that it returns has no effect")
 
 
 def _announce_limit(name: str, declared: Limits, limit_override: LimitOverride, now_us: float) -> None:

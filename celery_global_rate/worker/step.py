@@ -30,13 +30,14 @@ from ..limits.limit import Limits
 from ..limits.override import Kept
 from ..named_buckets import read_named_buckets
 from ..settings import Settings
+from ..task_routes import has_functions
 from . import control  # noqa: F401  (commands)
 from .engine import Engine
 from .gc_freeze import leave_to_fork, replaces_processes
 from .loop import HubThread
 from .pidbox import Broadcast
 from .pool import CeleryPool
-from .status import announce, announce_named
+from .status import announce, announce_named, announce_routes
 from .task_bucket import TaskBucket
 
 logger = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
         unlimited = {name for name in declared if self.is_unlimited(name)}
         announce(declared, self.named, unlimited, self.engine.overrides, now_us)
         announce_named(self.named.values(), self._app.tasks)
+        announce_routes(has_functions(self._app.conf))
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
         """Move into the event loop: at start, and again after each reconnect to the broker."""

@@ -246,6 +246,38 @@ def test_each_tenant_has_its_own_bucket(empty_redis: Server, figures: Figures) -
     assert re.search(r"tenant +10/s +10/s +declared +\? .*\?", rows)
 
 
+@pytest.mark.parametrize("broker", ["redis", pytest.param("rabbitmq", marks=pytest.mark.long)])
+def test_a_rate_limit_in_task_routes_holds_for_the_queue(
+    request: pytest.FixtureRequest, empty_redis: Server, own_redis: Redis, figures: Figures, broker: str
+) -> None:
+    """As it is often written, in the configuration of the application; Celery itself takes no notice.
+
+    The messages carry the word with them as far as the broker lets them, and nobody minds.
+    """
+    limit = limit_of("25/s")
+    url = empty_redis.url if broker == "redis" else request.getfixturevalue("rabbitmq")
+    routes = {"limited": {"queue": "feeds", "rate_limit": "25/s"}, "late": {"queue": "feeds"}}
+    with shared(url, own_redis, {}, task_routes=routes) as cluster:
+        cluster.loglevel = "INFO"
+        cluster.app.conf.task_routes = routes
+        for _ in range(100):
+            cluster.send("limited", 1)
+            cluster.send("late", 1)
+            cluster.send("free", 3)
+        cluster.start(2, options=["-Q", "feeds,celery"])
+        cluster.wait_for(300, 20, task="free")
+        watch = Watch(cluster, 3, 1)
+        share, worst = watch.used(limit, ("limited", "late")), watch.excess(limit, ("limited", "late"))
+        logs = [cluster.log(name) for name in cluster.workers]
+    figures(f"25/s of a queue in task_routes on {broker}: {share:.4f} used, worst window {worst:+.2f}")
+
+    assert worst <= 0
+    assert 0.985 <= share <= 1.005
+    line = "as if global_rate_buckets had 'feeds': {'rate': '25/s', 'queues': ['feeds']}"
+    assert all(line in log for log in logs), logs
+    assert not any("Traceback" in log for log in logs)
+
+
 @pytest.mark.parametrize(
     ("smooth", "fixed", "windows"),
     [("40/s", "60/2s", 3), pytest.param("20/s", "100/10s", 3, marks=pytest.mark.long)],
