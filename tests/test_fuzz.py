@@ -167,7 +167,7 @@ def an_override(chance: random.Random) -> str:
         if depth == 0 or chance.random() < 0.6:
             values = [
                 anything(chance),
-                chance.choice(["10:0:0:", "0:1:5:UTC", ",0:0:0:"]),
+                chance.choice(["10:0:0:", "0:1:5:UTC", "sliding:5", ",0:0:0:"]),
                 str(chance.choice([0, 5, 10**15, 10**40, -3])),
                 chance.choice([1, 0.5, 10**40]),
             ]

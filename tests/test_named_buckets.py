@@ -179,6 +179,8 @@ LOS_ANGELES = "America/Los_Angeles"
             f"fixed-d-{LOS_ANGELES}",
             f"10000/d fixed, {LOS_ANGELES}",
         ),
+        ({"rate": "100/10s", "window": "sliding"}, Limit.in_any("100/10s"), "sliding-10s", "100/10s sliding"),
+        ({"rate": "10000/24h", "window": "sliding"}, Limit.in_any("10000/d"), "sliding-d", "10000/d sliding"),
         (
             {"rate": "10000/3month", "timezone": LOS_ANGELES},
             Limit.in_windows("10000/3month", None, LOS_ANGELES),
@@ -187,8 +189,10 @@ LOS_ANGELES = "America/Los_Angeles"
         ),
     ],
 )
-def test_a_quota_is_a_rate_with_a_fixed_window(fields: dict[str, Any], expected: Limit, window: str, text: str) -> None:
-    bucket = read_one(rate={**fields, "window": "fixed"}, tasks=["a"])
+def test_a_quota_is_a_rate_with_a_fixed_or_sliding_window(
+    fields: dict[str, Any], expected: Limit, window: str, text: str
+) -> None:
+    bucket = read_one(rate={"window": "fixed", **fields}, tasks=["a"])
 
     assert bucket.limits == (expected,)
     assert bucket.limits[0].window == expected.window
@@ -247,6 +251,7 @@ def test_workers_with_the_same_bucket_have_the_same_digest_and_others_another() 
         for more in ({}, {"offset": "9h"}, {"offset": "8h"}, {"timezone": LOS_ANGELES}, {"timezone": "Europe/Berlin"})
     ]
     others += [{"rate": {"rate": rate, "window": "fixed"}} for rate in ("1001/d", "1000/h", "1000/month")]
+    others += [{"rate": {"rate": rate, "window": "sliding"}} for rate in ("1000/d", "1001/d", "1000/h")]
 
     assert {read_one(**{**CRM, **it}).digest for it in same} == {first.digest}
     assert len({first.digest, *(read_one(**{**CRM, **it}).digest for it in others)}) == 1 + len(others)
@@ -386,6 +391,7 @@ def test_a_rate_that_cannot_be_meant(rate: Any, text: str) -> None:
         (["10/s", {"rate": "1000/h", "burst": 20}, "5/s"], "10/s", "5/s"),
         ([{"rate": f"{n}/d", "window": "fixed"} for n in (5, 6)], "6/d fixed", "5/d fixed"),
         ([{"rate": f"5/{period}", "window": "fixed"} for period in ("d", "24h")], "5/d fixed", "5/d fixed"),
+        ([{"rate": f"{n}/d", "window": "sliding"} for n in (5, 6)], "6/d sliding", "5/d sliding"),
         (
             ["1/s", *({"rate": f"{n}/month", "window": "fixed", "timezone": LOS_ANGELES} for n in (9, 8))],
             f"9/month fixed, {LOS_ANGELES}",
@@ -399,12 +405,12 @@ def test_a_limit_that_another_one_makes_useless(rates: list[Any], useless: str, 
     )
 
 
-def test_fixed_limits_of_different_windows_all_count() -> None:
+def test_quotas_of_different_windows_all_count() -> None:
     """None of them makes another one useless, whatever their numbers, and no smooth one does."""
     rates = [
         {"rate": "100/d", "window": "fixed"},
         {"rate": "100/d", "window": "fixed", "offset": "9h"},
-        {"rate": "200/d", "window": "fixed", "timezone": LOS_ANGELES},
+        {"rate": "200/d", "window": "sliding"},
         {"rate": "100/d", "burst": 100},
     ]
 
@@ -425,6 +431,18 @@ FIXED: dict[str, Any] = {"rate": "100/d", "window": "fixed"}
         ({**FIXED, "window": {}}, "window = {}: use 'smooth' or 'fixed' or 'sliding'"),
         ({**FIXED, "burst": 5}, "burst = 5: all N of a fixed window may start at once: leave it out"),
         ({**FIXED, "burst": 1}, "burst = 1: all N of a fixed window may start at once: leave it out"),
+        (
+            {**FIXED, "window": "sliding", "burst": 5},
+            "burst = 5: all N of a sliding window may start at once: leave it out",
+        ),
+        (
+            {**FIXED, "window": "sliding", "offset": "9h"},
+            "offset = '9h': it is for fixed windows: add 'window': 'fixed'",
+        ),
+        (
+            {"rate": "100/month", "window": "sliding"},
+            "rate = '100/month': months differ in length: add 'window': 'fixed', or use N/d",
+        ),
         ({"rate": "100/d", "offset": "9h"}, "offset = '9h': it is for fixed windows: add 'window': 'fixed'"),
         ({"rate": "100/d", "offset": 0}, "offset = 0: it is for fixed windows: add 'window': 'fixed'"),
         (
@@ -613,7 +631,7 @@ MISTAKES: dict[str, list[Any]] = {
 #: The same, by field of a rate that would be fine but for it.
 RATE_MISTAKES: dict[str, tuple[dict[str, Any], list[Any]]] = {
     "burst": ({"rate": "1/s"}, [0, -1, 1.5, "3", True, 10**7]),
-    "window": ({"rate": "1/d"}, ["fix", "sliding", "SMOOTH", 5, True, ["fixed"]]),
+    "window": ({"rate": "1/d"}, ["fix", "slide", "SMOOTH", 5, True, ["fixed"]]),
     "offset": ({"rate": "1/d", "window": "fixed"}, ["24h", "2d", 86400, "soon", "-1h", True, [], "1.5h"]),
     "timezone": ({"rate": "1/d", "window": "fixed"}, ["Mars/Olympus", "berlin", 5, True, "", "+02:00", "..", []]),
     "rate": (
@@ -656,9 +674,9 @@ class MeantLimit(NamedTuple):
     """What a rate means.
 
     Attributes:
-        ps: T in picoseconds of a smooth one; 0 of a fixed one.
-        burst: or N of a fixed one.
-        window: of a fixed one, as the key in Redis has it; empty for a smooth one.
+        ps: T in picoseconds of a smooth one; 0 of a quota.
+        burst: or N of a quota.
+        window: of a quota, as the key in Redis has it; empty for a smooth one.
     """
 
     ps: int
@@ -698,9 +716,11 @@ def a_rate(chance: random.Random) -> tuple[Any, int]:
 
 
 def a_quota(chance: random.Random) -> tuple[dict[str, Any], MeantLimit]:
-    """A rate with a fixed window as the setting may have it, and what it means."""
+    """A rate with a fixed or sliding window as the setting may have it, and what it means."""
     starts, (period, (name, length_s)) = chance.choice([1, 100, 10_000, 10**6]), chance.choice(list(CALENDARS.items()))
     rate: dict[str, Any] = {"rate": f"{starts}/{period}", "window": "fixed"}
+    if "month" not in period and chance.random() < 0.3:
+        return {**rate, "window": "sliding"}, MeantLimit(0, starts, f"sliding-{name}")
     possible = [offset for offset in OFFSETS if offset[2] < length_s]
     if possible and chance.random() < 0.4:
         rate["offset"], spelled, _ = chance.choice(possible)
@@ -771,7 +791,7 @@ def most_passed(buckets: dict[str, Meant], declared: dict[str, Limits]) -> int:
 def is_useless(slow: MeantLimit, fast: MeantLimit) -> bool:
     """Whether the second limit never binds: in no time, short or long, does it allow less than the first.
 
-    Of fixed ones that is asked only within one calendar, and a smooth one beside a fixed one always counts.
+    Of quotas that is asked only of the same windows, and a smooth one beside a quota always counts.
     """
     if slow.window or fast.window:
         return slow.window == fast.window and fast.burst >= slow.burst

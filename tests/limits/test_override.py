@@ -98,7 +98,8 @@ def test_one_of_several_rates_that_cannot_be_read_is_refused(rates: str, bursts:
 LOS_ANGELES = "America/Los_Angeles"
 DAYS_THERE, DAYS_FROM_9 = Limit.in_windows("10000/d", None, LOS_ANGELES), Limit.in_windows("500/d", "9h")
 MONTHS, TENS = Limit.in_windows("1000000000/month"), Limit.in_windows("100/10s")
-FIXED = [DAYS_THERE, DAYS_FROM_9, MONTHS, TENS]
+ANY_DAY, ANY_TENS = Limit.in_any("1000000000/d"), Limit.in_any("100/10s")
+QUOTAS = [DAYS_THERE, DAYS_FROM_9, MONTHS, TENS, ANY_DAY, ANY_TENS]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +122,13 @@ def test_a_rate_for_a_fixed_window_changes_the_number_alone(
     assert parse_rates(rates, [Kept.of(limit) for limit in declared]) == (expected, spelled)
 
 
+def test_a_rate_for_a_sliding_window_changes_the_number_alone() -> None:
+    assert parse_rates("50/10s,7/24h", [Kept.of(ANY_TENS), Kept.of(ANY_DAY)]) == (
+        (Limit.in_any("50/10s"), Limit.in_any("7/d")),
+        "50/10s sliding and 7/d sliding",
+    )
+
+
 def test_a_smooth_rate_beside_a_fixed_one_keeps_its_burst() -> None:
     declared = [Limit(50_000, 0, 5), DAYS_THERE]
 
@@ -138,6 +146,8 @@ def test_a_smooth_rate_beside_a_fixed_one_keeps_its_burst() -> None:
         ("8000/month", DAYS_FROM_9, "use N/d"),
         ("300000/30d", MONTHS, "use N/month"),
         ("10/s", TENS, "use N/10s"),
+        ("10/s", ANY_TENS, "use N/10s"),
+        ("300000/30d", ANY_DAY, "use N/d"),
     ],
 )
 def test_another_period_than_that_of_the_declared_window_is_refused(rate: str, declared: Limit, remedy: str) -> None:
@@ -162,7 +172,7 @@ def as_workers_read_it(limits: tuple[Limit, ...], declared: tuple[Limit, ...]) -
 @pytest.mark.parametrize(
     "limits",
     [
-        *((limit,) for limit in FIXED),
+        *((limit,) for limit in QUOTAS),
         (PER_S, DAYS_THERE),
         (DAYS_THERE, PER_S, MONTHS, TENS),
         (PER_S,),
@@ -185,8 +195,8 @@ def test_an_order_without_fixed_windows_is_written_as_before() -> None:
 
 def test_an_order_for_other_windows_than_are_declared_has_no_effect() -> None:
     """A deploy has changed the window: N of the old one would be another quota in the new one."""
-    for declared in [*FIXED, PER_S]:
-        for ordered in [*FIXED, PER_S]:
+    for declared in [*QUOTAS, PER_S]:
+        for ordered in [*QUOTAS, PER_S]:
             found = as_workers_read_it((PER_10_MS, ordered), (PER_10_MS, declared))
             misfit = found.limit_override.misfit((PER_S, declared)) if found.limit_override else None
             in_force = found.limits_at(NOW_US, (PER_S, declared))
@@ -220,6 +230,7 @@ def test_an_order_of_another_number_of_limits_does_not_fit_and_no_limit_always_d
     [
         *("10", "10:0:0", "0:0:0:", "10:1:0:", "-1:0:0:", "x:0:0:", "10:0:-1:", "86400:0:0:Mars Olympus", "10:0:0:,"),
         *("86400:0:0:" + 65 * "a", "99999999999999:0:0:", "10:0:0::", 5, [], None, "nan:0:0:"),
+        *("sliding:", "sliding:0", "sliding:-5", "sliding:5:0", "slide:5", "sliding:99999999999999"),
     ],
 )
 def test_a_damaged_window_is_a_value_error(window: object) -> None:
