@@ -65,8 +65,8 @@ def test_a_route_with_a_queue_and_a_rate_is_a_bucket_for_the_queue(routes: Any) 
 )
 def test_a_route_without_a_queue_is_the_limit_of_each_of_its_tasks(routes: Any, rate: str) -> None:
     app = an_app(routes)
-    fetch = app.task(name="feed.fetch")(noop)
-    own = app.task(name="feed.own", rate_limit="7/s")(noop)
+    fetch = app.task(name="feed.fetch", shared=False)(noop)
+    own = app.task(name="feed.own", rate_limit="7/s", shared=False)(noop)
 
     assert spelled(declared_limits(app, fetch)) == rate
     assert spelled(declared_limits(app, own)) == "7/s"
