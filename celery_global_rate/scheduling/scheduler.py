@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from operator import le
@@ -378,6 +378,13 @@ class Scheduler:
             self._touch(lane)
             return True
         return False
+
+    def may_be_gone(self, requests: Sequence[Any]) -> bool:
+        """Whether one of some held requests may have to leave its queue. If that cannot be said, each is asked."""
+        try:
+            return self._pool.may_be_gone(requests)
+        except Exception:
+            return True
 
     def _is_wanted(self, lane: Lane) -> bool:
         """Whether the next held request still wants to run; those before it that do not are forgotten."""

@@ -111,7 +111,7 @@ class Engine:
         self.scheduler = Scheduler(
             pool, self.limiter, self._alarm.set, self._cover, time.monotonic, random.random, self._faults
         )
-        sweep = Sweep(lambda: self.scheduler.busy, self.scheduler.is_gone, time.monotonic)
+        sweep = Sweep(lambda: self.scheduler.busy, self.scheduler.is_gone, self.scheduler.may_be_gone, time.monotonic)
         dismissals = Dismissals(
             lambda: self.scheduler.leaving, pool.dismiss, self.scheduler.left, self._faults, time.monotonic
         )

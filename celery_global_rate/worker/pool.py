@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -119,6 +119,13 @@ class CeleryPool:
         if request.expires is not None and request.maybe_expire():
             return True
         return request.id in state.revoked or (bool(state.revoked_stamps) and _is_revoked_by_stamp(request))
+
+    def may_be_gone(self, requests: Sequence[HeldRequest]) -> bool:
+        """Whether one of these was revoked or can expire: a quick look at many."""
+        revoked = state.revoked
+        return bool(state.revoked_stamps) or any(
+            held.request.expires is not None or held.request.id in revoked for held in requests
+        )
 
     def dismiss(self, held: HeldRequest) -> bool:
         """Have Celery announce that it is gone, store that and acknowledge it; False if Celery thinks otherwise."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -167,6 +167,9 @@ class Worker:
             return False
         self.world.after(0, partial(self.run_soon, self._dismiss))
         return True
+
+    def may_be_gone(self, requests: Sequence[Any]) -> bool:
+        return not self.revoked.isdisjoint(requests)
 
     def _dismiss(self) -> None:
         if (at := self.dismissals.keep_up(self.monotonic())) < float("inf"):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.scheduling.lane import Lane
-from celery_global_rate.scheduling.sweep import SLICE_S, SWEEP_S, Sweep
+from celery_global_rate.scheduling.sweep import SLICE_S, SWEEP_S, TOGETHER, Sweep
 
 LOOK_S = 0.001
 
@@ -20,6 +22,8 @@ class Floor:
         self.now = 100.0
         self.gone: set[int] = set()
         self.looks = 0
+        #: Whether a look at several of them together can tell that none is gone.
+        self.is_told = False
         self.lanes = [Lane(str(index), own(str(index), Limit.parse("1/h"))) for index in range(len(counts))]
         for lane, count in zip(self.lanes, counts):
             for _ in range(count):
@@ -27,6 +31,7 @@ class Floor:
         self.sweep = Sweep(
             lambda: [lane for lane in self.lanes if lane.held],
             lambda lane, request: self.look(request),
+            lambda requests: self.may_be_gone(requests),
             lambda: self.now,
         )
 
@@ -36,6 +41,10 @@ class Floor:
 
     def hold(self, lane: Lane) -> None:
         lane.hold(len(self.held), self.now)
+
+    def may_be_gone(self, requests: Sequence[int]) -> bool:
+        assert len(requests) <= TOGETHER
+        return not (self.is_told and self.gone.isdisjoint(requests))
 
     def look(self, request: int) -> bool:
         assert request in self.held
@@ -101,3 +110,18 @@ def test_requests_that_start_and_come_meanwhile(count: int, data: st.DataObject)
     floor.whole()
 
     assert list(lane.held) == before
+
+
+@given(st.integers(0, 3 * TOGETHER), st.sets(st.integers(0, 3 * TOGETHER), max_size=3))
+def test_where_none_is_gone_none_is_asked_by_itself(count: int, gone: set[int]) -> None:
+    """One that is gone has those asked from the first of its part on, to the end of the lane or of the slice."""
+    floor = Floor(count)
+    floor.is_told, floor.gone = True, gone
+    alive = [request for request in floor.held if request not in gone]
+    floor.whole()
+
+    assert floor.held == alive
+    assert floor.looks == 0 if len(alive) == count else floor.looks > 0
+    floor.looks = 0
+    floor.whole()
+    assert floor.looks == 0

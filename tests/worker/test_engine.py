@@ -96,6 +96,26 @@ def test_a_chore_that_fails_keeps_no_other_from_its_turn(
     assert caplog.text.count("LookupError: planted") == 1, "it is logged once and not at each attempt"
 
 
+@pytest.mark.parametrize("how", ["by id", "by stamp", "expired", "cannot be asked together"])
+def test_whatever_ends_a_held_request_is_found_among_others(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The third of five, within the second in which all are looked at; nobody asks for it before its turn."""
+    _, _, gone, _, _ = hold(worker, 5)
+    if how in ("by id", "cannot be asked together"):
+        state.revoked.add(gone.id)
+    if how == "cannot be asked together":
+        monkeypatch.setattr(worker.engine._pool, "may_be_gone", fail)
+    elif how == "by stamp":
+        gone.stamps, gone.stamped_headers = {"user": "7"}, ["user"]
+        monkeypatch.setitem(state.revoked_stamps, "user", ["7"])
+    elif how == "expired":
+        gone.expires, gone.maybe_expire = time.time(), lambda: True
+    worker.loop.run_until(lambda: gone.message.acknowledged)
+
+    assert worker.engine.scheduler.held == 3
+
+
 def test_an_error_of_the_broker_reaches_a_worker_whose_loop_is_ours(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
