@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from kombu.exceptions import OperationalError
@@ -41,23 +41,41 @@ class Quota:
     """What is used of the present window of a limit.
 
     Attributes:
+        limit: so many slots in each window.
         used: slots that are booked.
-        most: that it has.
-        end_us: when it ends, epoch us.
+        more_us: when there are more, epoch us: a fixed window ends, or the oldest slot leaves a sliding one.
     """
 
+    limit: Limit
     used: int
-    most: int
-    end_us: int
+    more_us: int
+
+    @classmethod
+    def of(cls, limit: Limit, state: State, now_us: int) -> Quota:
+        """By the state of its bucket."""
+        if isinstance(limit.window, Calendar):
+            begin_us, end_us, _ = limit.window.edges(now_us)
+            return cls(limit, state.used.get(begin_us, 0), end_us)
+        alive = [(us + limit.span_us, slots) for us, slots in state.log if us + limit.span_us > now_us]
+        return cls(limit, sum(slots for _, slots in alive), alive[0][0] if alive else now_us)
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """For programs."""
+        return {"used": self.used, "most": self.limit.burst, "more_us": self.more_us}
 
     @property
     def next_us(self) -> int:
         """From when on there is a slot, epoch us."""
-        return self.end_us if self.used >= self.most else 0
+        return self.more_us if self.used >= self.limit.burst else 0
 
     def spelled(self, now_us: int) -> str:
         """For people."""
-        return f"{self.used} of {self.most} used, {format_duration((self.end_us - now_us) / 1e6)} left of this window"
+        assert self.limit.window is not None
+        window = f"in the last {self.limit.window.period}"
+        if isinstance(self.limit.window, Calendar):
+            window = f"of this window, which ends in {format_duration((self.more_us - now_us) / 1e6)}"
+        return f"{self.used} of {self.limit.burst} used {window}"
 
 
 @dataclass(frozen=True)
@@ -117,13 +135,9 @@ class Look:
 
     @property
     def quotas(self) -> list[Quota]:
-        """What is used of each limit that counts the windows of a calendar."""
-        found = []
-        for state, limit in zip(self.states, () if self.is_unlimited else self._limits):
-            if isinstance(limit.window, Calendar):
-                begin_us, end_us, _ = limit.window.edges(self.now_us)
-                found.append(Quota(state.used.get(begin_us, 0), limit.burst, end_us))
-        return found
+        """What is used of each limit that counts windows."""
+        limits = () if self.is_unlimited else self._limits
+        return [Quota.of(limit, state, self.now_us) for state, limit in zip(self.states, limits) if limit.window]
 
     @property
     def waiting(self) -> int:
@@ -206,7 +220,7 @@ COLUMNS = (
     ),
     Column(
         "quotas",
-        lambda it: None if it.is_any else [asdict(quota) for quota in it.quotas],
+        lambda it: None if it.is_any else [quota.facts for quota in it.quotas],
     ),
     Column("queues_aside", lambda it: it.held and dict(it.held.aside)),
     Column(

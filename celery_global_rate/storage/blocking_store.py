@@ -18,8 +18,10 @@ from .scripts import (
     SET_OVERRIDE,
     bucket_key,
     history_key,
+    log_key,
     news_channel,
     overrides_key,
+    read_log,
     read_windows,
     set_override_call,
     waiting_key,
@@ -38,12 +40,14 @@ class State:
         given: slots given out so far; a bucket that was full starts at 0 again.
         waiting: workers that wait for one.
         used: of fixed windows, by their begin (epoch us): how many slots are booked.
+        log: of sliding windows: instants (epoch us) and how many slots were booked there, the oldest first.
     """
 
     last_us: int | None
     given: int
     waiting: int
     used: Mapping[int, int] = field(default_factory=dict)
+    log: Sequence[tuple[int, int]] = ()
 
 
 class BlockingStore:
@@ -131,12 +135,16 @@ class BlockingStore:
         found: dict[str, list[State]] = {name: [] for name in windows}
         buckets = [(name, window) for name in windows for window in windows[name]]
         for bucket in buckets:
-            self._connection.send_command("HMGET", bucket_key(self._prefix, *bucket), "slot", "given", "windows")
+            fields = "slot", "given", "windows", "shift"
+            self._connection.send_command("HMGET", bucket_key(self._prefix, *bucket), *fields)
             self._connection.send_command("ZCOUNT", waiting_key(self._prefix, *bucket), now_us, "+inf")
+            self._connection.send_command("LRANGE", log_key(self._prefix, *bucket), 0, -1)
         for name, _ in buckets:
-            slot, given, used = self._connection.read_response()
-            waiting = self._connection.read_response()
-            found[name].append(State(int(slot) if slot else None, int(given or 0), waiting, read_windows(used)))
+            slot, given, used, shift = self._connection.read_response()
+            waiting, log = self._connection.read_response(), self._connection.read_response()
+            last_us = int(slot) if slot else None
+            state = State(last_us, int(given or 0), waiting, read_windows(used), read_log(log, shift))
+            found[name].append(state)
         return found
 
     def now_us(self) -> int:

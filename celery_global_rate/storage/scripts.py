@@ -203,6 +203,12 @@ def read_windows(text: bytes | None) -> dict[int, int]:
     return {int(begin_us): int(used) for begin_us, used in pairs}
 
 
+def read_log(words: Sequence[bytes], shift: bytes | None) -> list[tuple[int, int]]:
+    """The log of sliding windows: instants (epoch us) and how many slots are booked there, the oldest first."""
+    numbers = [int(word) for word in words]
+    return [(us - int(shift or 0), slots) for us, slots in zip(numbers[-2::-2], numbers[::-2])]
+
+
 def set_override_call(
     prefix: str, name: str, change: Mapping[str, Any], id: str, late_us: int, channel: str
 ) -> list[str | int]:

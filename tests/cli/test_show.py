@@ -34,6 +34,8 @@ def test_no_line_is_wider_than_a_terminal(rows: list[Row]) -> None:
 ANN = Origin(NOW_US - 3_600_000_000, "ann", "global-rate set", "they called")
 STATE = State(NOW_US, 5, 2)
 DECLARED = Look("t", (Limit(60_000_000),), None, None, None, [STATE], [STATE], 1.0, NOW_US, False, "")
+#: Slots of up to 30 s ago.
+LOG = [(NOW_US - 30_000_000, 9), (NOW_US - 8_000_000, 1), (NOW_US - 1_000_000, 4)]
 SET = LimitOverride((Limit(200_000),), "5/s", None, "1/m", "declared", ANN)
 
 
@@ -45,6 +47,26 @@ SET = LimitOverride((Limit(200_000),), "5/s", None, "1/m", "declared", ANN)
             replace(DECLARED, limit_override=SET, held=Holding(7, Counter({"slow": 2}))),
             ("t", "1/m", "5/s", "override", "0.0/s", "7", "2", "now"),
             "60 m ago by ann: they called; queue slow is put aside by 2 workers: global_rate_max_held",
+        ),
+        (
+            replace(DECLARED, declared=(Limit.in_windows("5/10s"),), states=[State(None, 9, 2, {NOW_US: 3})]),
+            ("t", "5/10s fixed", "5/10s fixed", "declared", "4.0/s", "?", "2", "now"),
+            "3 of 5 used of this window, which ends in 10 s",
+        ),
+        (
+            replace(DECLARED, declared=(Limit.in_windows("5/10s"),), states=[State(None, 9, 2, {NOW_US: 5})]),
+            ("t", "5/10s fixed", "5/10s fixed", "declared", "4.0/s", "?", "2", "in 10 s"),
+            "5 of 5 used of this window, which ends in 10 s",
+        ),
+        (
+            replace(DECLARED, declared=(Limit.in_any("5/10s"),), states=[State(None, 9, 2, log=LOG)]),
+            ("t", "5/10s sliding", "5/10s sliding", "declared", "4.0/s", "?", "2", "in 2 s"),
+            "5 of 5 used in the last 10s",
+        ),
+        (
+            replace(DECLARED, declared=(Limit.in_any("6/10s"),), states=[State(None, 9, 2, log=LOG)]),
+            ("t", "6/10s sliding", "6/10s sliding", "declared", "4.0/s", "?", "2", "now"),
+            "5 of 6 used in the last 10s",
         ),
         (
             replace(DECLARED, pause=Pause(None, ANN)),

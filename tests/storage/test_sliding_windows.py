@@ -7,7 +7,7 @@ import redis
 
 from celery_global_rate.limits.bucket import Bucket
 from celery_global_rate.limits.limit import Limit
-from celery_global_rate.storage.scripts import log_key
+from celery_global_rate.storage.scripts import log_key, read_log
 
 from .lanes import Lanes
 from .replay import NOW, PREFIX
@@ -60,6 +60,9 @@ def test_a_log_of_a_million_is_small(lanes: Lanes, redis_client: redis.Redis) ->
     for step in range(0, 100 * S, 10_000):
         count += lanes.reserve(NOW + step, lane, 100).count
     key = log_key(PREFIX, bucket.name, bucket.window)
+    log = read_log([str(word).encode() for word in redis_client.lrange(key, 0, -1)], None)
+    assert log == sorted(log)
+    assert sum(slots for _, slots in log) == 1_000_000
     entries, size = redis_client.llen(key) // 2, redis_client.memory_usage(key) or 0
     assert count == 1_000_000
     assert entries <= 1001
