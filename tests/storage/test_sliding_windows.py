@@ -9,7 +9,7 @@ from celery_global_rate.limits.bucket import Bucket
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.storage.scripts import log_key, read_log
 
-from .lanes import Lanes
+from .lanes import Lanes, Life
 from .replay import NOW, PREFIX
 
 S = 1_000_000
@@ -52,6 +52,7 @@ def test_slots_come_back_in_the_place_of_the_oldest(lanes: Lanes) -> None:
     assert lanes.give_back(lane, again, NOW + 11 * S) == [0]
 
 
+@pytest.mark.long
 def test_a_log_of_a_million_is_small(lanes: Lanes, redis_client: redis.Redis) -> None:
     """All slots of a thousandth of the period are one entry: 20 kB, and no more than that share of them is lost."""
     bucket = sliding("1000000/100s")
@@ -67,3 +68,36 @@ def test_a_log_of_a_million_is_small(lanes: Lanes, redis_client: redis.Redis) ->
     assert count == 1_000_000
     assert entries <= 1001
     assert size <= 20_000
+
+
+def test_what_is_left_of_the_log_of_a_lost_bucket_counts_for_nothing(lanes: Lanes) -> None:
+    """An entry that has expired would let one more start with each of the N; and one that has not, would stay."""
+    lane = (sliding("5/10s"),)
+    lanes.reserve(NOW, lane, 3)
+    for now in (NOW + 60 * S, NOW + 61 * S):
+        lanes.lose_hash(*lane)
+        assert lanes.reserve(now, lane, 9).count == 5
+        assert lanes.logs(*lane) == [[(now, 5)]]
+        assert lanes.reserve(now, lane, 9).count == 0
+        lanes.lose_log(*lane)
+        assert lanes.reserve(now, lane, 9).count == 5
+        assert lanes.reserve(now, lane, 9).count == 0
+
+
+def live(lanes: Lanes, seeds: range, length: int = 80) -> tuple[int, int]:
+    """How many starts there were, and in how many lives a period had exactly N."""
+    starts = full = 0
+    for seed in seeds:
+        lanes.client.flushdb()
+        life = Life(lanes, seed, fixed=0.1, sliding=0.7)
+        life.live(length)
+        starts += life.used
+        full += life.spare == 0
+    return starts, full
+
+
+def test_no_period_has_more_than_n_starts_and_many_have_n(lanes: Lanes) -> None:
+    starts, full = live(lanes, range(12))
+
+    assert starts > 400
+    assert full > 6

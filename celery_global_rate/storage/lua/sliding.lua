@@ -25,7 +25,7 @@ local sliding = {}
 -- The entry of a place in the log, counted from the oldest; nil if there are not so many.
 local function entry_at(log, place)
   local entries = log.entries
-  if place > #entries then
+  if place > #entries and not log.is_missing then
     local read = 2 * #entries
     local words = redis.call('LRANGE', log.key, exact(-read - 2 * ENTRIES_AT_ONCE), exact(-read - 1))
     for index = #words, 2, -2 do
@@ -41,7 +41,8 @@ local function load_log(bucket, key, now_us, span_us)
   local used, last, lead, shift, born, seq =
     unpack(redis.call('HMGET', bucket, 'used', 'last', 'lead', 'shift', 'born', 'seq'))
   log.seq = tonumber(seq) or 0
-  if not born or (tonumber(used) > 0 and not entry_at(log, 1)) then return log end
+  log.is_missing = not born or (tonumber(used) > 0 and not entry_at(log, 1))
+  if log.is_missing then return log end
   log.used, log.last_us, log.shift_us, log.born = tonumber(used), tonumber(last), tonumber(shift), tonumber(born)
   if log.last_us - log.shift_us - now_us > tonumber(lead) then  -- written at once: time must pass from here
     log.shift_us, log.born = log.last_us - lead - now_us, log.seq + 1
