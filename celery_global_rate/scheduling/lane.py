@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -87,7 +86,8 @@ class Lane:
         self._kept: set[Any] = set()
         self.retry = Retry()
         self._retries: dict[Any, Retry] = {}
-        self.reservations: deque[SlotsInHand] = deque()
+        #: Few at any time, and mostly none: an empty deque would take more than all else in here.
+        self.reservations: list[SlotsInHand] = []
         self.call: Call | None = None
         #: Monotonic instants: when to ask next, when it last asked, and since when it waits for a slot.
         self.ask_at = self.asked_at = self.waiting_since = float("-inf")
@@ -111,13 +111,13 @@ class Lane:
     def reservation(self) -> SlotsInHand | None:
         """The one whose slots come next, or None if no slot is in hand."""
         while self.reservations and not self.reservations[0].left:
-            self.reservations.popleft()
+            del self.reservations[0]
         return self.reservations[0] if self.reservations else None
 
     @property
     def in_hand(self) -> int:
         """Slots reserved and not used."""
-        return sum([reservation.left for reservation in self.reservations])
+        return sum([reservation.left for reservation in self.reservations]) if self.reservations else 0
 
     @property
     def limits(self) -> Limits:

@@ -74,7 +74,8 @@ class Lists:
             self.ready[lane] = None
         else:
             self.ready.pop(lane, None)
-        in_hand, unprovided = lane.in_hand, lane.unprovided
+        in_hand = lane.in_hand
+        unprovided = len(lane.held) - in_hand if lane.limit else 0
         if in_hand:
             self.in_hand[lane] = None
         else:
