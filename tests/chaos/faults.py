@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import time
 from collections.abc import Callable
@@ -95,6 +96,14 @@ def refusing(option: str, refuses: int, takes: int) -> Callable[[Sentinels, Redi
     return happen
 
 
+def bucket_deleted(sentinels: Sentinels, master: Redis) -> None:
+    """One limit loses its state; those of the same lanes keep theirs."""
+    client = master.client()
+    keys = [key for pattern in ("*:bucket:*", "*:limit:*") for key in client.scan_iter(pattern)]
+    if keys:
+        client.delete(random.choice(keys))
+
+
 def worker_killed(fleet: Fleet, place: Place) -> None:
     fleet.end(place, lambda: fleet.cluster.kill(place.worker))
 
@@ -121,6 +130,7 @@ FAULTS = {
     "master restarted empty": of_master(lambda sentinels, master: master.restart(), forgets=True, is_outage=True),
     "failover ordered": of_master(failed_over, forgets=True, is_outage=True),
     "FLUSHALL": of_master(lambda sentinels, master: master.client().flushall(), forgets=True),
+    "bucket deleted": of_master(bucket_deleted, forgets=True),
     "SCRIPT FLUSH": of_master(lambda sentinels, master: master.client().script_flush()),
     "connections cut": of_master(lambda sentinels, master: master.client().client_kill_filter(_type="normal")),
     "slow": of_master(slow),

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from testbed.windows import since
 
 #: D, and R as docs/guarantees computes with it, in seconds.
-SLACK_S = 0.025 + 0.010
+GRACE_S, UNCERTAINTY_S = 0.025, 0.010
+SLACK_S = GRACE_S + UNCERTAINTY_S
 
 
 @dataclass(frozen=True)
@@ -53,19 +54,56 @@ class Limits:
         return self.rates[self._index(instant)]
 
 
+class RatesInForce:
+    """The rates that may be in force for limits that are set together.
+
+    Args:
+        at: monotonic seconds.
+        rates: a second, of each limit, as they are declared.
+        bursts: of each limit.
+    """
+
+    def __init__(self, at: float, rates: tuple[int, ...], bursts: Sequence[int]) -> None:
+        self._bursts = bursts
+        self._changes = [[(at, float(rate))] for rate in rates]
+        #: What may be in force: several where no worker has confirmed a change.
+        self.rates = {rates}
+
+    def asked(self, at: float, rates: tuple[int, ...]) -> None:
+        """Other rates are about to be set: from now on the faster of each two counts.
+
+        A burst is saved in intervals of the limit that spends it: with a faster one, b - 1 more fit before now.
+        """
+        self.rates.add(rates)
+        for changes, burst, rate in zip(self._changes, self._bursts, map(max, zip(*self.rates))):
+            earliest = at - (burst - 1) / rate if rate > changes[-1][1] else at
+            changes.append((max(earliest, changes[-1][0]), float(rate)))
+
+    def confirmed(self, at: float, rates: tuple[int, ...]) -> None:
+        """These rates are in force from an instant on, and no others."""
+        self.rates = {rates}
+        for changes, rate in zip(self._changes, rates):
+            changes.append((at, float(rate)))
+
+    def limits(self, index: int) -> Limits:
+        """The rate of one limit over the time so far."""
+        return Limits(self._changes[index])
+
+
 def worst_window(
-    releases: Sequence[float], limits: Limits, extras: Sequence[Extra], slack_s: float = SLACK_S
+    releases: Sequence[float], limits: Limits, extras: Sequence[Extra], burst: int = 1, slack_s: float = SLACK_S
 ) -> tuple[float, float]:
     """By how many starts the worst window exceeds what is promised; 0 or less where the promise is kept.
 
-    A release at t spends a slot that fell due between t - D - R and t. So a window from s to t holds at most one more
-    than the slots that fit between s - D - R and t, and what each fault that touches it may cost: `b` is 1.
+    A release at t spends a slot that fell due between t - D - R and t. So a window from s to t holds at most b more
+    than the slots that fit between s - D - R and t, and what each fault that touches it may cost.
     Both are sums that grow along the run, so one pass sees every window.
 
     Args:
         releases: monotonic seconds, sorted.
         limits: the rate over the time.
         extras: of the faults.
+        burst: b.
         slack_s: D + R, of the slowest rate, in seconds.
 
     Returns:
@@ -78,7 +116,7 @@ def worst_window(
         over = ended[bisect_left(ends, (instant, 0.0))]
         smallest = min(smallest, index - limits.slots(instant - slack_s) - over)
         so_far = begun[bisect_right(begins, (instant, float("inf")))]
-        excess = index - limits.slots(instant) - so_far - smallest + 1 - 1
+        excess = index - limits.slots(instant) - so_far - smallest + 1 - burst
         if excess > worst:
             worst, at = excess, instant
     return worst, at

@@ -6,7 +6,7 @@ import contextlib
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,10 +117,22 @@ class Fleet:
         broker: its broker.
         limiter: what has its limits.
         proxies: one for each worker, to the broker.
+        queues: that workers take tasks from.
+        include: modules that they load.
     """
 
-    def __init__(self, cluster: Cluster, broker: Redis, limiter: Redis | Sentinels, proxies: list[Proxy]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        broker: Redis,
+        limiter: Redis | Sentinels,
+        proxies: list[Proxy],
+        queues: Sequence[str] = ("celery",),
+        include: Sequence[str] = (),
+    ) -> None:
         self.cluster, self.broker, self.limiter = cluster, broker, limiter
+        self._queues = queues
+        self._options = ["-Q", ",".join(queues), *(("-I", ",".join(include)) if include else ())]
         self.places = [Place(proxy) for proxy in proxies]
         self.strikes: list[Strike] = []
         #: Workers that have ended by themselves.
@@ -134,7 +146,10 @@ class Fleet:
     def _launch(self, place: Place) -> None:
         soft = {"worker_soft_shutdown_timeout": SOFT_S} if place is self.places[SOFT] else {}
         place.worker = self.cluster.launch(
-            concurrency=PROCESSES, broker=f"redis://127.0.0.1:{place.proxy.port}/0", conf=soft
+            concurrency=PROCESSES,
+            options=self._options,
+            broker=f"redis://127.0.0.1:{place.proxy.port}/0",
+            conf=soft,
         )
         place.processes = PROCESSES
         place.is_ending_since = place.consumes_again_at = float("inf")
@@ -194,7 +209,7 @@ class Fleet:
         workers = [its.worker for its in struck]
         with contextlib.ExitStack() as stack:
             if event.parts:
-                stack.enter_context(nothing_on_its_way(self.broker.client()))
+                stack.enter_context(nothing_on_its_way(self.broker.client(), *self._queues))
             at = time.monotonic()
             event.happen(self, place)
             over = time.monotonic()
@@ -272,13 +287,16 @@ def fleet_of(
     visibility_s: float = VISIBILITY_S,
     sentinels: Sentinels | None = None,
     conf: Mapping[str, Any] | None = None,
+    queues: Sequence[str] = ("celery",),
+    include: Sequence[str] = (),
 ) -> Iterator[Fleet]:
     """Workers with a Redis for their broker, which keeps what it has confirmed, and another one for their limits.
 
-    That one may be behind `sentinels`, which run already.
+    That one may be behind `sentinels`, which run already. Workers take tasks from these queues, and load these modules.
     """
     broker, limiter = Redis(options=DURABLE), sentinels or Redis()
-    options = {"visibility_timeout": visibility_s, "unacked_mutex_expire": 1}
+    # kombu delivers a message twice if a sweep takes longer than its mutex lives
+    options = {"visibility_timeout": visibility_s, "unacked_mutex_expire": max(1, int(visibility_s / 5))}
     with contextlib.ExitStack() as stack:
         for server in (broker, limiter):
             if server is not sentinels:
@@ -296,4 +314,4 @@ def fleet_of(
             )
         )
         stack.enter_context(cluster.sweeping(visibility_s / 10))
-        yield Fleet(cluster, broker, limiter, proxies)
+        yield Fleet(cluster, broker, limiter, proxies, queues, include)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from testbed.records import Record
 
-from .events import Fleet, Strike
+from .events import ON_ITS_WAY_S, Fleet, Strike
 
 #: From the last line of a task until it is acknowledged, at the most, in seconds.
 UNREAD_S = 0.25
@@ -25,6 +25,7 @@ class Run:
         released: when the worker handed it over, monotonic seconds.
         started: its first line.
         ended: its last line; infinite where it has none.
+        is_again: it has asked to be run once more.
     """
 
     task_id: str
@@ -33,22 +34,25 @@ class Run:
     released: float
     started: float
     ended: float
+    is_again: bool
 
 
 class History:
-    """What has happened to the tasks `late` of a fleet.
+    """What has happened to the tasks of a fleet.
 
     Args:
         fleet: at its end.
+        tasks: those that record their end.
     """
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, tasks: Sequence[str] = ("late",)) -> None:
         self.strikes = fleet.strikes
         self._parted = fleet.cluster.records("parted")
         self._of: defaultdict[str, list[Record]] = defaultdict(list)
-        for kind in ("received", "release", "start", "end"):
-            for record in fleet.cluster.records(kind, "late"):
-                self._of[record.task_id].append(record)
+        for kind in ("received", "release", "start", "again", "end"):
+            for record in fleet.cluster.records(kind):
+                if record.task in tasks:
+                    self._of[record.task_id].append(record)
         for records in self._of.values():
             records.sort()
         self.runs = {task_id: runs for task_id in self._of if (runs := list(self._runs(task_id)))}
@@ -58,14 +62,16 @@ class History:
         for record in records:
             if record.kind == "start":
                 released = [it.instant for it in records if it.kind == "release" and it.worker == record.worker]
-                ended = [it.instant for it in records if it.kind == "end" and it.process == record.process]
+                ends = [it for it in records if it.kind in ("again", "end") and it.process == record.process]
+                end = min((it for it in ends if it.instant >= record.instant), default=None)
                 yield Run(
                     task_id,
                     record.worker,
                     record.process,
                     max(instant for instant in released if instant <= record.instant),
                     record.instant,
-                    min((instant for instant in ended if instant >= record.instant), default=float("inf")),
+                    end.instant if end else float("inf"),
+                    end is not None and end.kind == "again",
                 )
 
     def over(self, strike: Strike, worker: str) -> float:
@@ -107,7 +113,25 @@ class History:
     @property
     def ended(self) -> set[str]:
         """Tasks that have run to their end."""
-        return {task_id for task_id, runs in self.runs.items() if min(run.ended for run in runs) < float("inf")}
+        return {
+            task_id
+            for task_id, runs in self.runs.items()
+            if any(run.ended < float("inf") and not run.is_again for run in runs)
+        }
+
+    @property
+    def on_their_way(self) -> set[str]:
+        """Tasks that asked to be run again as a worker parted: their message may have been on its way to that one.
+
+        kombu takes a message from its list first, and notes down afterwards that it has it. It is lost in between, by
+        Celery's own doing.
+        """
+        times = [(strike.at - ON_ITS_WAY_S, strike.until) for strike in self.strikes if strike.parts]
+        return {
+            task_id
+            for task_id, runs in self.runs.items()
+            if any(run.is_again and any(begin <= run.ended <= end for begin, end in times) for run in runs)
+        }
 
     @property
     def struck(self) -> set[str]:
@@ -116,11 +140,17 @@ class History:
 
     @property
     def doubles(self) -> set[str]:
-        """Tasks that ran more than once."""
-        return {task_id for task_id, runs in self.runs.items() if len(runs) > 1}
+        """Tasks that ran more often than they have asked to."""
+        return {task_id for task_id, runs in self.runs.items() if sum(not run.is_again for run in runs) > 1}
 
     @property
     def needless(self) -> set[str]:
-        """Those of them that ran again although nothing had struck the run before."""
-        runs = {task_id: sorted(self.runs[task_id], key=lambda run: run.started) for task_id in self.doubles}
-        return {task_id for task_id in runs if not all(map(self.is_struck, runs[task_id][:-1]))}
+        """Those of them that ran again although nothing had struck the run before.
+
+        A run that was struck after it had asked to be run again may bring about two more.
+        """
+        return {task_id for task_id in self.doubles if self._is_needless(self.runs[task_id])}
+
+    def _is_needless(self, runs: Sequence[Run]) -> bool:
+        *others, _ = sorted(runs, key=lambda run: run.started)
+        return sum(self.is_struck(run) + run.is_again for run in others) < len(others)

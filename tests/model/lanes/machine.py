@@ -12,6 +12,8 @@ from .setup import Events, Setup
 
 #: Serials are microseconds of Redis' clock, one for each call, or follow each other. So many are in a tick.
 CALLS = 12_500
+#: Redis' clock at the start: no step back leads to a time before its beginning.
+BEGIN = 1000 * CALLS
 
 
 class Reservation(NamedTuple):
@@ -95,7 +97,7 @@ class Model:
         """Full buckets."""
         setup = self.setup
         limits, none = tuple([Limit() for _ in setup.intervals]), tuple([0 for _ in setup.intervals])
-        yield State(limits, none, setup.held, frozenset(), (), (), 0, setup.events, Judge.of(setup))
+        yield State(limits, none, setup.held, frozenset(), (), (), BEGIN, setup.events, Judge.of(setup))
 
     def steps(self, state: State) -> Iterator[Step]:
         """All that may happen next."""
