@@ -233,7 +233,6 @@ def test_the_scripts_answer_as_the_model_does(
             step = draw.choice(list(model.steps(state)))
             compared += shadow.follow(step, state)
             state = step.state
-            assert not state.judge.wrong
 
     assert compared > 50 * walks
     figures(f"{compared:,} answers")

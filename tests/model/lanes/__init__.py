@@ -11,6 +11,9 @@ ticks, after anything else. Limits lose their state, one or all. A limit changes
 **Left out.** What the model of one bucket has: the time that a call takes, the worker's view of the clock, outages,
 overrides that callers do not know. The fair share, and more ranges of holes than are kept.
 
+One thing is known and not in the tests: serials are of Redis' clock. If a limit has lost its state and the clock steps
+back as well, before a give-back of a slot from before arrives, that slot may be taken back: one start more.
+
 The grace is some ticks only, so that the share of it by which a slot may be older than its start, `age`, is another
 one than in the script: the tests that compare both give the script this one.
 """
