@@ -49,7 +49,8 @@ test: venv
 long: venv
 	$(BIN)/python -m pytest -m long --timeout 900 $(T)
 
-# Random faults for five minutes, from a seed that is printed. C='--seed 7 --seconds 60 --policy share' for another run.
+# Random faults for five minutes, from a seed that is printed. C='--seed 7 --seconds 60 --policy share' for another run,
+# C='--load buckets' for named buckets that tasks share.
 chaos: venv
 	$(BIN)/python -m tests.chaos $(C)
 

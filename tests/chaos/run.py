@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from celery_global_rate.limits.timing import HORIZON_S
 from testbed.sentinels import Sentinels
 
+from ..cluster.events import GRACE_S as PARTING_S
 from ..cluster.events import VISIBILITY_S, Event, Fleet, Place, Strike, fleet_of
 from ..cluster.runs import History
 from .faults import FAULTS
@@ -174,7 +175,9 @@ class Chaos:
         recovery = defaultdict(list)
         for strike, later in until:
             rate = min(busy_rates.rate(strike.at), busy_rates.rate(later))
-            recovery[strike.event].append(recovery_s(busy, rate, strike.at, strike.over, later))
+            # Until a worker has parted, or was killed for it, messages are kept from all.
+            over = strike.until if strike.until > strike.at + PARTING_S else strike.over
+            recovery[strike.event].append(recovery_s(busy, rate, strike.at, over, later))
         sent = set().union(*self._sent)
         return Report(
             seed=self._seed,
