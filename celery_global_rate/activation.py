@@ -33,6 +33,15 @@ def check(app: Any, url: str | None = None) -> None:
         ImproperlyConfigured: a setting or a rate is invalid; the text names it, its value and the remedy.
     """
     Settings.from_app(app, url)
+    check_rates(app)
+
+
+def check_rates(app: Any) -> None:
+    """Check the rates of all tasks and named buckets, together.
+
+    Raises:
+        ImproperlyConfigured: one is invalid; the text names it, its value and the remedy.
+    """
     try:
         Limit.parse(app.conf.task_default_rate_limit)
     except ValueError as exc:

@@ -11,10 +11,12 @@ from celery.bin.worker import worker
 from celery.exceptions import ImproperlyConfigured
 from celery.worker.control import Panel
 
-from .. import activation  # noqa: F401  (remote control commands; listens for the worker)
+from .. import activation
+from ..named_buckets import read_named_buckets
 from ..worker import control  # noqa: F401  (remote control commands; listens for the worker)
 from .check import compare_workers
 from .commands import COMMANDS
+from .plan import lines
 
 GROUP = "Global Rate Limit Options"
 
@@ -78,6 +80,19 @@ def check(ctx: click.Context, timeout: float, global_rate_url: str | None) -> No
         raise SystemExit(f"global-rate: {exc}") from None
     click.echo("\n".join(lines))
     ctx.exit(0 if is_on else 1)
+
+
+@global_rate.command()
+@click.pass_context
+def plan(ctx: click.Context) -> None:
+    """Show which limits each task has to pass, and what cannot be meant. Needs no worker and no Redis."""
+    app = ctx.obj.app
+    app.loader.import_default_modules()
+    try:
+        activation.check_rates(app)
+        click.echo("\n".join(lines(app, read_named_buckets(app.conf))))
+    except ImproperlyConfigured as exc:
+        raise SystemExit(f"global-rate: {exc}") from None
 
 
 for command in COMMANDS:

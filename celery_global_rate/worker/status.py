@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import chain, count, islice
 from operator import itemgetter
 from typing import Any, Protocol
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 NAMED = 10
 #: How many held tasks of a name are listed, and how many values of its key: those for which most is held.
 LISTED = 20
+#: Of `task_routes`, what cannot be known.
+FUNCTIONS = "task_routes has a function: a rate_limit that it returns has no effect"
 
 
 class OverridesInForce(Protocol):
@@ -67,7 +69,7 @@ def announce(
                 _announce_pause(name, pause, now_us)
 
 
-def announce_named(named: Iterable[NamedBucket], tasks: Mapping[str, Any]) -> None:
+def announce_named(named: Collection[NamedBucket], tasks: Mapping[str, Any]) -> None:
     """Log what each named bucket is for, and warn of what it names in vain.
 
     Args:
@@ -83,27 +85,30 @@ def announce_named(named: Iterable[NamedBucket], tasks: Mapping[str, Any]) -> No
                 bucket.name,
                 {"rate": str(bucket.limits[0]), "queues": [bucket.name]},
             )
+    for text in in_vain(named, tasks):
+        logger.warning("global-rate: %s", text)
+
+
+def in_vain(named: Collection[NamedBucket], tasks: Mapping[str, Any]) -> Iterator[str]:
+    """What named buckets say to no effect: patterns that match no task, and keys that tasks do not have."""
+    for bucket in named:
         for pattern in bucket.tasks:
             if not any(matches(task, pattern) for task in tasks):
-                logger.warning("global-rate: bucket %s: no task of this worker matches %r", bucket.name, pattern)
+                yield f"bucket {bucket.name}: no task of this application matches {pattern!r}"
         if bucket.key is None or bucket.key.startswith(HEADERS):
             continue
         without = [
             name for name in sorted(tasks) if bucket.covers(name, None) and not has_argument(tasks[name], bucket.key)
         ]
         if without:
-            logger.warning(
-                "global-rate: bucket %s: %s has no argument %s: such tasks share one bucket",
-                bucket.name,
-                ", ".join(without[:NAMED]),
-                bucket.key,
-            )
+            names = ", ".join(without[:NAMED])
+            yield f"bucket {bucket.name}: {names} has no argument {bucket.key}: such tasks share one bucket"
 
 
 def announce_routes(has_functions: bool) -> None:
     """Log what cannot be known of `task_routes`."""
     if has_functions:
-        logger.info("global-rate: task_routes has a function: a rate_limit that it returns has no effect")
+        logger.info("global-rate: %s", FUNCTIONS)
 
 
 def _announce_limit(name: str, declared: Limits, limit_override: LimitOverride, now_us: float) -> None:
