@@ -13,6 +13,7 @@ from ..limits.limit import US_PER_S, Limits
 from ..limits.redis_clock import RedisClock
 from ..limits.reservation import SlotsInHand
 from ..limits.timing import GUARD_S, HORIZON_S, LONGEST_SLEEP_S, REPLY_TIMEOUT_S
+from ..limits.windows import Calendar
 from .faults import Retry
 from .held_queue import HeldQueue, same_rank
 
@@ -66,7 +67,8 @@ class Lane:
         limit: its limit.
         usable_s: how long after its slot a release may begin under each of its limits, in seconds.
         waits_at: the buckets that other lanes share.
-        has_quota: whether one of them counts fixed windows: a slot that is missed would be missing there.
+        has_quota: whether one of them counts windows: a slot that is missed would be missing there.
+        has_edges: whether these are fixed: no release may leave one.
         most_wanted: so many slots it may ask for at once, if a gate has let it through.
         waiting: workers that wait on it, this one among them, by the last answer.
         next_us: the next slot that was free then, on the Redis clock (epoch us).
@@ -105,6 +107,7 @@ class Lane:
         self.usable_s = min((bucket.limit.usable_s for bucket in buckets), default=float("inf"))
         self.waits_at = tuple(bucket for bucket in buckets if bucket.is_crossed)
         self.has_quota = any(bucket.limit.window for bucket in buckets)
+        self.has_edges = any(isinstance(bucket.limit.window, Calendar) for bucket in buckets)
         self.most_wanted = sys.maxsize
 
     @property
@@ -199,12 +202,12 @@ class Lane:
     def next_usable_s(self, clock: RedisClock) -> float:
         """How long after the next slot in hand a release may begin, in seconds.
 
-        R adds to the bound of a smooth limit, but no release may leave a fixed window of Redis. Its guard has room for
+        R adds to the bound of the others, but no release may leave a fixed window of Redis. Its guard has room for
         half its length of R; if R is longer, releases end so much earlier.
         """
         reservation = self.reservation
         assert reservation is not None
-        is_in_window = self.has_quota and reservation.seq
+        is_in_window = self.has_edges and reservation.seq
         beyond_guard_s = max(0.0, clock.uncertainty_s - GUARD_S / 2) if is_in_window else 0.0
         return reservation.usable_s(self.usable_s) - beyond_guard_s
 

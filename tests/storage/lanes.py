@@ -292,13 +292,16 @@ class ModelLog:
         self.entries.append((self.last_us, slots))
 
     def take_back(self, slots_us: Sequence[int]) -> int:
-        for taken, us in enumerate(slots_us):
-            if not self.entries or self.entries[0][0] > us + self.shift_us:
-                return taken
-            oldest_us, slots = self.entries.pop(0)
-            if slots > 1:
-                self.entries.insert(0, (oldest_us, slots - 1))
-        return len(slots_us)
+        """Of the first entry that is not before a slot, one is taken; of none, if all are later: it may have left."""
+        units = [us for us, slots in self.entries for _ in range(slots)]
+        oldest_us, taken = units[0] if units else sys.maxsize, 0
+        for us in slots_us:
+            later = [unit for unit in units if unit >= us + self.shift_us >= oldest_us]
+            if later:
+                units.remove(later[0])
+                taken += 1
+        self.entries = [(us, count) for us, count in sorted(Counter(units).items())]
+        return taken
 
 
 def is_log_missing(state: Mapping[str, str], log: Log) -> bool:

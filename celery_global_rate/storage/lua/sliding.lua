@@ -145,22 +145,43 @@ function sliding.full_us(limit)
   return limit.log.last_us and limit.log.last_us - limit.log.shift_us + limit.span_us
 end
 
--- Slots of a booking are free again; how many. Instead of ours, which are somewhere in the log, the oldest ones leave it:
--- ours stay as theirs, at a later instant.
+-- The entries that are not before an instant, the newest first.
+local function entries_since(key, us)
+  local entries = {}
+  while true do
+    local words = redis.call('LRANGE', key, exact(2 * #entries), exact(2 * (#entries + ENTRIES_AT_ONCE) - 1))
+    for index = 1, #words, 2 do
+      if tonumber(words[index]) < us then return entries end
+      entries[#entries + 1] = {us = tonumber(words[index]), slots = tonumber(words[index + 1])}
+    end
+    if #words < 2 * ENTRIES_AT_ONCE then return entries end
+  end
+end
+
+-- Slots of a booking are free again; how many. One may be in the log at a later instant than its own. So the first
+-- entry that is not before it has one less: if that was another's, ours stays as that one's, at the same instant or later.
+-- If all that is in the log is later, ours may have left it.
 function sliding.take_back(bucket, seq, slots, now_us, span_us, key)
   local log = load_log(bucket, key, now_us, span_us)
-  if not log.born or log.born > seq then return 0 end
-  local taken, place = 0, log.first
-  for _, us in ipairs(slots) do
-    local entry = entry_at(log, place)
-    if not entry or entry.us > us + log.shift_us then break end
-    entry.slots, taken = entry.slots - 1, taken + 1
-    if entry.slots == 0 then place = place + 1 end
+  local oldest = entry_at(log, log.first)
+  if not oldest or log.born > seq then return 0 end
+  local entries, taken, gone = entries_since(key, slots[1] + log.shift_us), 0, 0
+  for _, slot_us in ipairs(slots) do
+    local us, place = slot_us + log.shift_us, #entries
+    while place > 0 and (entries[place].us < us or entries[place].slots == 0) do place = place - 1 end
+    if place > 0 and oldest.us <= us then
+      local entry = entries[place]
+      entry.slots, taken = entry.slots - 1, taken + 1
+      redis.call('LSET', key, exact(2 * place - 1), exact(entry.slots))
+      if entry.slots == 0 then
+        redis.call('LSET', key, exact(2 * place - 2), '0')
+        gone = gone + 2
+      end
+    end
   end
   if taken > 0 then
-    cut(log, place)
-    local entry = entry_at(log, place)
-    if entry then redis.call('LSET', key, -1, exact(entry.slots)) end
+    if gone > 0 then redis.call('LREM', key, exact(gone), '0') end
+    cut(log, log.first)
     redis.call('HSET', bucket, 'used', exact(log.used - taken))
   end
   return taken
