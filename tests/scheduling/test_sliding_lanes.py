@@ -54,8 +54,8 @@ def test_no_period_has_more_than_n_and_what_is_allowed_is_used(
 ) -> None:
     """At most N in any P - R, as a worker knows the Redis clock to within R.
 
-    A slot stays for P + D. So where N are wanted all the time, each P + D has N, whenever it begins: at least 0.99 of them
-    here, since some slots are missed, given back and used a little later. The quota that allows least has to be used up.
+    A slot stays for P + D. So where N are wanted all the time, each P + D has N, whenever it begins: at least 0.99 of
+    them here, since some slots are missed, given back and used a little later. The quota that allows least counts.
     """
     buckets = tuple(map(sliding, quotas))
     smooth = (Bucket("api", "smooth", limit_of(rate)),) if rate else ()
@@ -75,7 +75,7 @@ def test_no_period_has_more_than_n_and_what_is_allowed_is_used(
 
 
 def test_a_redis_that_is_far_away_takes_no_slots(redis_client: redis.Redis, figures: Figures) -> None:
-    """Answers take 35 ms each way, so R is 70 ms, more than D. It adds to the bound, and D does not end sooner for it."""
+    """Answers take 35 ms each way, so R is 70 ms, more than D. It adds to the bound, and D ends no sooner."""
     world = real_world(redis_client, seed=1)
     worker = Worker(world, "w", 32, run_time=lambda: 0.02, latency=lambda: 0.035)
     bucket = sliding("20/5s")
