@@ -91,6 +91,8 @@ def at_rest(count: int = 1000, rate: str = "1/h", seconds: float = 10.0) -> dict
     for limit in (None, rate):
         with ExitStack() as stack:
             cluster, limiter = cluster_of(stack, count, limit, 3 if limit else 0, 1)
+            if limit:  # one of each has started, and no message is on its way
+                cluster.wait(lambda: cluster.stats()["w0"]["held"] == 2 * count, 60)
             time.sleep(4 * SETTLE_S)
             eye(cluster)
             before, begin = costs(cluster, limiter), time.monotonic()

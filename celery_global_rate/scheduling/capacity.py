@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
 from .run_times import FAR_QUICK_S, QUICK_S, RunTimes
@@ -89,7 +89,7 @@ class Pool(Protocol):
     def is_gone(self, request: Any) -> bool:
         """Whether a request must not run any more (revoked, expired). Asks nobody."""
 
-    def may_be_gone(self, requests: Sequence[Any]) -> bool:
+    def may_be_gone(self, requests: Iterable[Any]) -> bool:
         """Whether one of these was revoked or can expire: a quick look at many."""
 
     def dismiss(self, request: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from operator import le
@@ -379,7 +379,7 @@ class Scheduler:
             return True
         return False
 
-    def may_be_gone(self, requests: Sequence[Any]) -> bool:
+    def may_be_gone(self, requests: Iterable[Any]) -> bool:
         """Whether one of some held requests may have to leave its queue. If that cannot be said, each is asked."""
         try:
             return self._pool.may_be_gone(requests)

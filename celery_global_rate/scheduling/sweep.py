@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -35,7 +35,7 @@ class Sweep:
         self,
         busy: Callable[[], Iterable[Lane]],
         is_gone: Callable[[Lane, Any], bool],
-        may_be_gone: Callable[[Sequence[Any]], bool],
+        may_be_gone: Callable[[Iterable[Any]], bool],
         monotonic: Callable[[], float],
     ) -> None:
         self._busy = busy
@@ -58,12 +58,11 @@ class Sweep:
         while self._left and self._monotonic() < end:
             lane, seen, self._seen = self._left.popleft(), self._seen, 0
             # What was released since the last slice lets as many slip through, to be seen half a second later.
-            some = list(islice(lane.held, seen, seen + TOGETHER))
-            if self._may_be_gone(some):
+            if self._may_be_gone(islice(lane.held, seen, seen + TOGETHER)):
                 is_gone = partial(self._is_gone, lane)
                 seen += lane.drop_gone(is_gone, seen, lambda alive: self._monotonic() >= end)
             else:
-                seen += len(some)
+                seen += TOGETHER
             if seen < len(lane.held):
                 self._left.appendleft(lane)
                 self._seen = seen

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -40,6 +40,8 @@ class CeleryPool:
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
         self._has_begun = False
+        #: Whether a request was ever held that can expire.
+        self._has_expiring = False
         self._ended: Callable[[float], None] = lambda run_time_s: None
         self._call: Callable[..., None] = lambda action, *args: action(*args)
         self.line: SemaphoreLine | PoolQueue
@@ -122,9 +124,11 @@ class CeleryPool:
             return True
         return request.id in state.revoked or (bool(state.revoked_stamps) and _is_revoked_by_stamp(request))
 
-    def may_be_gone(self, requests: Sequence[HeldRequest]) -> bool:
-        """Whether one of these was revoked or can expire: a quick look at many."""
+    def may_be_gone(self, requests: Iterable[HeldRequest]) -> bool:
+        """Whether one of these was revoked or can expire: a quick look at many, or at none if none ever was or could."""
         revoked = state.revoked
+        if not (revoked or self._has_expiring):
+            return bool(state.revoked_stamps)
         return bool(state.revoked_stamps) or any(
             held.request.expires is not None or held.request.id in revoked for held in requests
         )
@@ -138,6 +142,7 @@ class CeleryPool:
     def show(self, held: HeldRequest) -> None:
         """Let `query_task` and `revoke` find a held request. Celery 5.7 has a word for its state: scheduled."""
         request = held.request
+        self._has_expiring = self._has_expiring or request.expires is not None
         if hasattr(state, "task_scheduled"):
             state.task_scheduled(request)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -168,7 +168,7 @@ class Worker:
         self.world.after(0, partial(self.run_soon, self._dismiss))
         return True
 
-    def may_be_gone(self, requests: Sequence[Any]) -> bool:
+    def may_be_gone(self, requests: Iterable[Any]) -> bool:
         return not self.revoked.isdisjoint(requests)
 
     def _dismiss(self) -> None:

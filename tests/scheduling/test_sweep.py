@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,9 +42,10 @@ class Floor:
     def hold(self, lane: Lane) -> None:
         lane.hold(len(self.held), self.now)
 
-    def may_be_gone(self, requests: Sequence[int]) -> bool:
-        assert len(requests) <= TOGETHER
-        return not (self.is_told and self.gone.isdisjoint(requests))
+    def may_be_gone(self, requests: Iterable[int]) -> bool:
+        some = list(requests)
+        assert len(some) <= TOGETHER
+        return not (self.is_told and self.gone.isdisjoint(some))
 
     def look(self, request: int) -> bool:
         assert request in self.held
