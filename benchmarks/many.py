@@ -85,14 +85,19 @@ def releases(cluster: Cluster, count: int, begin: float, end: float, limit: Limi
     return sum(map(len, instants)), worst
 
 
+def wait_until_held(cluster: Cluster, count: int) -> None:
+    """Wait until one worker has received all that it will hold."""
+    cluster.wait(lambda: cluster.stats()["w0"]["held"] == count, 60)
+
+
 def at_rest(count: int = 1000, rate: str = "1/h", seconds: float = 10.0) -> dict[str, Any]:
     """A worker with a backlog behind each of its limits, and no slot for long; stock Celery with nothing to do."""
     shares = []
     for limit in (None, rate):
         with ExitStack() as stack:
             cluster, limiter = cluster_of(stack, count, limit, 3 if limit else 0, 1)
-            if limit:  # one of each has started, and no message is on its way
-                cluster.wait(lambda: cluster.stats()["w0"]["held"] == 2 * count, 60)
+            if limit:
+                wait_until_held(cluster, 2 * count)  # one of each has started, and no message is on its way
             time.sleep(4 * SETTLE_S)
             eye(cluster)
             before, begin = costs(cluster, limiter), time.monotonic()

@@ -125,7 +125,7 @@ class CeleryPool:
         return request.id in state.revoked or (bool(state.revoked_stamps) and _is_revoked_by_stamp(request))
 
     def may_be_gone(self, requests: Iterable[HeldRequest]) -> bool:
-        """Whether one of these was revoked or can expire: a quick look at many, or at none if none ever was or could."""
+        """Whether one of these was revoked or can expire: a quick look at many, or at none if none ever could."""
         revoked = state.revoked
         if not (revoked or self._has_expiring):
             return bool(state.revoked_stamps)
