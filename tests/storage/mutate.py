@@ -470,3 +470,164 @@ FIXED_MUTANTS = [
     Mutant(GIVE_BACK_LANE, "WINDOWS[ARGV[2 + 2 * index]]", "smooth", "no fixed limit takes back"),
     Mutant(GIVE_BACK_LANE, "WINDOWS[ARGV[2 + 2 * index]]", "fixed", "no smooth limit takes back"),
 ]
+SLIDING_MUTANTS = [
+    # sliding.lua
+    Mutant(SLIDING, "and not log.is_missing then", "then", "the log of a missing bucket counts"),
+    Mutant(SLIDING, "not born or (tonumber(used) > 0 and not entry_at(log, 1))", "not born", "a missing log is none"),
+    Mutant(SLIDING, "if log.last_us - log.shift_us - now_us > tonumber(lead) then", "if false then", "no step is seen"),
+    Mutant(
+        SLIDING,
+        "if log.last_us - log.shift_us - now_us > tonumber(lead) then",
+        "if log.last_us - log.shift_us > now_us then",
+        "any slot ahead is a step back",
+    ),
+    Mutant(SLIDING, "log.last_us - lead - now_us, log", "log.last_us - now_us, log", "the lead counts as time passed"),
+    Mutant(
+        SLIDING, "log.born = log.last_us - lead - now_us, log.seq + 1", "_ = log.last_us - lead - now_us", "not born"
+    ),
+    Mutant(
+        SLIDING,
+        "    redis.call('HSET', bucket, 'shift', exact(log.shift_us), 'born', exact(log.born))\n",
+        "",
+        "the shift is not written",
+    ),
+    Mutant(
+        SLIDING, "entry.us + span_us <= now_us", "entry.us + span_us - 1000 <= now_us", "an entry leaves 1 ms early"
+    ),
+    Mutant(SLIDING, "entry.us + span_us <= now_us", "entry.us + span_us < now_us", "an entry leaves 1 us late"),
+    Mutant(
+        SLIDING, "span_us <= now_us + log.shift_us do", "span_us <= now_us do", "the shift does not count for leaving"
+    ),
+    Mutant(
+        SLIDING, "log.used, log.first = log.used - entry.slots,", "log.first, _ = log.first + 1,", "used is not reduced"
+    ),
+    Mutant(
+        SLIDING, "if place > 1 then redis.call('LTRIM', log.key, 0, exact(1 - 2 * place)) end", "", "nothing is cut"
+    ),
+    Mutant(SLIDING, "exact(1 - 2 * place)) end", "exact(-1 - 2 * place)) end", "one entry too many is cut"),
+    Mutant(SLIDING, "exact(1 - 2 * place)) end", "exact(3 - 2 * place)) end", "one entry too few is cut"),
+    Mutant(SLIDING, "math.floor(OLDEST * grace_us)", "math.huge", "a sliding limit waits for ever for the others"),
+    Mutant(
+        SLIDING, "limit.place, limit.left = limit.log.first - 1, 0", "limit.place, limit.left = 0, 0", "those that left"
+    ),
+    Mutant(
+        SLIDING, "while limit.left < slots do", "while limit.left + 1 < slots do", "one may start before one has left"
+    ),
+    Mutant(
+        SLIDING,
+        "    if not entry then return limit.booked",
+        "    if true then return limit.booked",
+        "the log is not read",
+    ),
+    Mutant(
+        SLIDING,
+        "  return log.entries[limit.place].us - log.shift_us + limit.span_us\n",
+        "  return log.entries[limit.place].us - log.shift_us + limit.span_us - 1000\n",
+        "a slot 1 ms before the oldest leaves",
+    ),
+    Mutant(
+        SLIDING,
+        "  return log.entries[limit.place].us - log.shift_us + limit.span_us\n",
+        "  return log.entries[limit.place].us + limit.span_us\n",
+        "slots wait until the clock has caught up",
+    ),
+    Mutant(
+        SLIDING,
+        "  return log.entries[limit.place].us - log.shift_us + limit.span_us\n",
+        "  return log.entries[limit.place].us - log.shift_us + limit.span_us - limit.grace_us\n",
+        "a slot stays without D",
+    ),
+    Mutant(SLIDING, "limit.count + 1 - limit.most", "limit.count - limit.most", "N + 1"),
+    Mutant(SLIDING, "limit.count + 1 - limit.most", "limit.count + 2 - limit.most", "N - 1"),
+    Mutant(SLIDING, "limit.log.used + limit.count + 1 -", "limit.log.used + 1 -", "one call takes more than N"),
+    Mutant(SLIDING, "if excess > 0 then t_us = math.max(t_us, when_left(limit, excess)) end", "", "it allows all"),
+    Mutant(SLIDING, "math.max(t_us, when_left(limit, excess))", "when_left(limit, excess)", "before the other limits"),
+    Mutant(SLIDING, "limit.free = limit.most - log.used\n", "limit.free = limit.most\n", "all N are free to share"),
+    Mutant(SLIDING, "limit.free, place = limit.free + entry.slots, place + 1", "place = place + 1", "those that leave"),
+    Mutant(SLIDING, "math.max(0, limit.free - limit.count)", "math.max(0, limit.free)", "the share does not shrink"),
+    Mutant(SLIDING, "math.max(us + log.shift_us, log.last_us or 0)", "us + log.shift_us", "the log is in no order"),
+    Mutant(
+        SLIDING, "math.max(us + log.shift_us, log.last_us or 0)", "math.max(us, log.last_us or 0)", "booked unshifted"
+    ),
+    Mutant(SLIDING, "entry.us, entry.slots = us, entry.slots + 1", "entry.slots = entry.slots + 1", "cell, earlier"),
+    Mutant(SLIDING, "entry.us, entry.slots = us, entry.slots + 1", "entry.us = us", "a cell is one slot"),
+    Mutant(SLIDING, "      redis.call('LSET', log.key, 0, exact(booked[1].us))\n", "", "a cell at its earlier instant"),
+    Mutant(SLIDING, "exact(newest[2] + booked[1].slots)", "exact(booked[1].slots)", "a cell forgets what was in it"),
+    Mutant(SLIDING, "      table.remove(booked, 1)\n", "", "a cell is booked twice"),
+    Mutant(SLIDING, "math.floor(newest[1] / limit.cell_us) ==", "-1 ==", "no entry is shared by two calls"),
+    Mutant(
+        SLIDING, "if entry and math.floor(entry.us / limit.cell_us) ==", "if entry and -1 ==", "nor by two slots of one"
+    ),
+    Mutant(SLIDING, "limit.count = us, limit.count + 1", "limit.count = us, 1", "one is booked of many"),
+    Mutant(SLIDING, "return t_us + limit.grace_us", "return t_us + limit.grace_us + 1000", "usable 1 ms too long"),
+    Mutant(SLIDING, "return t_us + limit.grace_us", "return t_us + limit.span_us", "usable for a period"),
+    Mutant(
+        SLIDING,
+        "    redis.call('LTRIM', log.key, 1, 0)  -- of",
+        "    -- of",
+        "the log of a missing bucket is not cleared",
+    ),
+    Mutant(SLIDING, "exact(log.used + limit.count)", "exact(limit.count)", "what was used before is forgotten"),
+    Mutant(SLIDING, "'last', exact(log.last_us),\n", "\n", "the last instant is not written"),
+    Mutant(SLIDING, "exact(log.last_us - log.shift_us - now_us)", "'0'", "the lead is not written"),
+    Mutant(SLIDING, "exact(log.born or seq)", "exact(seq)", "born with each booking"),
+    Mutant(SLIDING, "exact(log.born or seq)", "exact(log.born or 0)", "born before all bookings"),
+    Mutant(SLIDING, ", 'seq', exact(seq))", ")", "the serial is not written"),
+    Mutant(SLIDING, "log.last_us - limit.log.shift_us + limit.span_us", "log.last_us", "expiry without the period"),
+    Mutant(
+        SLIDING, "return limit.log.last_us and limit.log.last_us -", "return nil and limit.log.last_us -", "no expiry"
+    ),
+    Mutant(
+        SLIDING, "if tonumber(words[index]) < us then return entries end", "if true then return entries end", "nothing"
+    ),
+    Mutant(
+        SLIDING, "tonumber(words[index]) < us then", "tonumber(words[index]) <= us then", "not the entry of its instant"
+    ),
+    Mutant(SLIDING, "if not oldest or log.born > seq then", "if not oldest then", "slots from before a loss come back"),
+    Mutant(SLIDING, "log.born > seq then", "log.born >= seq then", "slots of the first booking do not come back"),
+    Mutant(SLIDING, "and oldest.us <= us then", "then", "a slot that has left takes another's"),
+    Mutant(SLIDING, "if place > 0 and oldest.us <= us then", "if oldest.us <= us then", "nothing is left to take"),
+    Mutant(
+        SLIDING,
+        "local us, place = slot_us + log.shift_us, #entries",
+        "local us, place = slot_us, #entries",
+        "unshifted",
+    ),
+    Mutant(SLIDING, "slot_us + log.shift_us, #entries\n", "slot_us + log.shift_us, 1\n", "the newest goes"),
+    Mutant(
+        SLIDING,
+        "(entries[place].us < us or entries[place].slots == 0)",
+        "entries[place].slots == 0",
+        "one before it goes",
+    ),
+    Mutant(
+        SLIDING, "(entries[place].us < us or entries[place].slots == 0)", "entries[place].us < us", "an entry below 0"
+    ),
+    Mutant(SLIDING, "entry.slots, taken = entry.slots - 1, taken + 1", "taken = taken + 1", "nothing comes back"),
+    Mutant(SLIDING, "      redis.call('LSET', key, exact(2 * place - 1), exact(entry.slots))\n", "", "is not written"),
+    Mutant(SLIDING, "    if gone > 0 then redis.call('LREM', key, exact(gone), '0') end\n", "", "entries of no slots"),
+    Mutant(SLIDING, "        gone = gone + 2\n", "        gone = gone + 1\n", "half of an entry stays"),
+    Mutant(
+        SLIDING,
+        "    cut(log, log.first)\n    redis.call('HSET'",
+        "    redis.call('HSET'",
+        "what has left is in used again",
+    ),
+    Mutant(SLIDING, "exact(log.used - taken)", "exact(log.used)", "used is not reduced by what comes back"),
+    # reserve_lane.lua, give_back_lane.lua
+    Mutant(
+        RESERVE_LANE,
+        "    limit.window.book(limit, us)\n",
+        "    if limit.window ~= sliding then limit.window.book(limit, us) end\n",
+        "a sliding limit is not booked",
+    ),
+    Mutant(
+        RESERVE_LANE,
+        "limit.log_key, next_log = KEYS[next_log], next_log + 1",
+        "limit.log_key = KEYS[next_log]",
+        "one log",
+    ),
+    Mutant(RESERVE_LANE, "ipairs({limit.bucket, limit.log_key})", "ipairs({limit.bucket})", "the log never expires"),
+    Mutant(GIVE_BACK_LANE, "log, next_log = KEYS[next_log], next_log + 1", "log = KEYS[next_log]", "all from one log"),
+    Mutant(GIVE_BACK_LANE, "local taken, next_log = {}, size + 1", "local taken, next_log = {}, size", "not the log"),
+]

@@ -136,7 +136,7 @@ function sliding.store(limit, now_us, seq)
   end
   for _, entry in ipairs(booked) do redis.call('LPUSH', log.key, exact(entry.slots), exact(entry.us)) end
   redis.call('HSET', log.bucket, 'used', exact(log.used + limit.count), 'last', exact(log.last_us),
-             'lead', exact(math.max(0, log.last_us - log.shift_us - now_us)), 'shift', exact(log.shift_us),
+             'lead', exact(log.last_us - log.shift_us - now_us), 'shift', exact(log.shift_us),
              'born', exact(log.born or seq), 'seq', exact(seq))
 end
 
