@@ -9,9 +9,9 @@ from typing import Any
 #: How long tasks take, in seconds.
 TASK_S = 0.02
 #: Messages of the kind that is always waiting for the limit that is watched for its use.
-BACKLOG = 1000
-#: And of the others: so few that no worker holds nothing else.
-BESIDE = 30
+BACKLOG = 1200
+#: And of the others: of all together fewer than a worker may hold, or some would hold nothing else in the end.
+BESIDE, MAX_HELD = 30, 300
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,7 @@ BUCKETS = Load(
             "tenant": {"rate": "6/s", "tasks": ["api.sync"], "key": "headers.tenant"},
             "mail": {"rate": ["25/s", {"rate": "10/s", "burst": 4}], "queues": ["mail"]},
         },
+        "global_rate_max_held": MAX_HELD,
         # a retry is published by the pool's process, which may find the broker away
         "task_publish_retry_policy": {"max_retries": 50, "interval_start": 0.1, "interval_step": 0},
     },
