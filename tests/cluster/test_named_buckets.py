@@ -79,6 +79,20 @@ class Watch:
         """Of these in the worst window."""
         return excess(releases, limit.interval_s, limit.burst, limit.grace_s + self._uncertainty_s)
 
+    def fullest(self, limit: Limit, tasks: Sequence[str] = TASKS) -> int:
+        """Releases in the period of a sliding limit with the most, shorter by R, and by D if that is promised."""
+        assert limit.window
+        releases = self._instants("release", tasks)
+        length_s = limit.span_us / 1e6 - limit.grace_s - self._uncertainty_s
+        return max(len(since(releases, first, first + length_s)) for first in releases)
+
+    def used_up(self, limit: Limit, tasks: Sequence[str] = TASKS) -> float:
+        """The share of N that has started in as many times P + D (P where slots stay for P) as fit into the watch."""
+        length_s = limit.span_us / 1e6
+        periods = int((self.end - self.begin) / length_s)
+        starts = since(self._instants("start", tasks), self.end - periods * length_s, self.end)
+        return len(starts) / (periods * limit.burst)
+
     def _instants(self, kind: str, tasks: Sequence[str]) -> list[float]:
         return sorted(instant for task in tasks for instant in self._cluster.instants(kind, task))
 
@@ -312,6 +326,47 @@ def test_a_rate_and_a_quota_of_fixed_windows(
     assert len(full) >= windows - 1
     assert max(counts.values()) <= quota.burst
     assert [counts[it] for it in full] == [quota.burst] * len(full)
+
+
+@pytest.mark.parametrize(
+    ("smooth", "sliding", "workers", "seconds"),
+    [
+        ("40/s", ["60/2s"], 4, 6.1),
+        pytest.param("20/s", ["100/10s"], 4, 30.2, marks=pytest.mark.long),
+        pytest.param("20/s", ["100/10s", "50/15s"], 1, 45.2, marks=pytest.mark.long),
+        pytest.param("20/s", ["100/10s", "50/15s"], 4, 45.2, marks=pytest.mark.long),
+    ],
+)
+def test_a_rate_and_quotas_of_sliding_windows(
+    empty_redis: Server,
+    own_redis: Redis,
+    figures: Figures,
+    smooth: str,
+    sliding: Sequence[str],
+    workers: int,
+    seconds: float,
+) -> None:
+    """All on one bucket: none wastes what the others allow, and slots of the last one, which binds, come in bunches.
+
+    60 in any 2 s have a D of 25 ms, over half a per cent: slots stay for P, and the promise is N in any P - D - R.
+    Those of the others stay for P + D, which makes it P - R. Where N are wanted all the time, 0.99 of them start.
+    """
+    limits = [Limit.in_any(rate) for rate in sliding]
+    rates = [smooth, *({"rate": rate, "window": "sliding"} for rate in sliding)]
+    with shared(empty_redis.url, own_redis, {"api": {"rate": rates, "tasks": ["limited", "free"]}}) as cluster:
+        for _ in range(80):
+            cluster.send("limited", 5)
+            cluster.send("free", 3)
+        cluster.start(workers)
+        watch = Watch(cluster, seconds, limits[-1].span_us / 1e6)
+        worst = watch.excess(limit_of(smooth), ("limited", "free"))
+        fullest = [watch.fullest(limit) for limit in limits]
+        share = watch.used_up(limits[-1])
+    figures(f"{smooth} and {sliding} sliding, {workers} workers: {fullest} in the fullest, {share:.4f}, {worst:+.2f}")
+
+    assert worst <= 0
+    assert all(count <= limit.burst for count, limit in zip(fullest, limits))
+    assert share >= 0.99
 
 
 @pytest.mark.long
