@@ -80,7 +80,7 @@ class CeleryPool:
     def processes(self) -> int:
         """Tasks that can run at the same time; follows autoscale. None in a pool that has ended."""
         pool = self._consumer.pool
-        if getattr(pool, "_pool", pool) is None:  # terminated: in a cold shutdown the loop may turn once more
+        if not pool.active:  # in a cold shutdown the loop may turn once more
             return 0
         # gevent's num_processes is how many do run, before Celery 5.4
         return pool._pool.size if pool.is_green else pool.num_processes  # type: ignore[no-any-return]

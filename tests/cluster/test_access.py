@@ -134,6 +134,14 @@ def failures(url: str, admin: redis.Redis) -> list[str]:
             before = given()
             limiter.give_back((*own("limited", LIMIT), shared), again)
             expect("give back in a lane", happens(lambda: given() == before - again.left))
+        sliding = Bucket("quota", "sliding-10s", Limit.in_any("50/10s"))
+        logged, last = reserve(sliding), reserve(sliding)
+        expect("reserve in a sliding window", logged and logged.count and last)
+        if last and last.count:
+            key = f"{{{PREFIX}}}:limit:quota:sliding-10s"
+            before = int(admin.hget(key, "given") or 0)
+            limiter.give_back((*own("limited", LIMIT), sliding), last)
+            expect("give back in one", happens(lambda: int(admin.hget(key, "given") or 0) == before - last.left))
         members.beat(0.0)
         expect("beat", happens(lambda: members.most == 1))
         wire.loop.run_for(0.1)  # subscribed by now, and it has beaten once more

@@ -45,7 +45,7 @@ class Worker:
         consumer.task_buckets, consumer.qos, consumer.steps = {}, None, []
         consumer.blueprint = SimpleNamespace(state=bootsteps.RUN)
         consumer.disable_rate_limits = False
-        consumer.pool = SimpleNamespace(is_green=False, num_processes=PROCESSES)
+        consumer.pool = SimpleNamespace(is_green=False, num_processes=PROCESSES, active=True)
         consumer.controller = SimpleNamespace(
             pool_cls=SimpleNamespace(uses_semaphore=True),
             pool_putlocks=True,

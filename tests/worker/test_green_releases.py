@@ -34,7 +34,7 @@ class GreenPool:
         self.called: list[tuple[Any, ...]] = []
         consumer = SimpleNamespace(
             controller=SimpleNamespace(pool_cls=SimpleNamespace(uses_semaphore=False), pool_putlocks=True),
-            pool=SimpleNamespace(is_green=True, _pool=SimpleNamespace(size=2), apply_async=None),
+            pool=SimpleNamespace(is_green=True, active=True, _pool=SimpleNamespace(size=2), apply_async=None),
             hub=None,
             on_task_request=self.release,
         )

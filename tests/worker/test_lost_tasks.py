@@ -24,7 +24,7 @@ def test_a_request_that_was_lost_with_its_process_is_freed_at_once(has_begun: bo
     """
     consumer = SimpleNamespace(
         controller=SimpleNamespace(pool_cls=SimpleNamespace(uses_semaphore=True), pool_putlocks=False),
-        pool=SimpleNamespace(is_green=False, num_processes=1),
+        pool=SimpleNamespace(is_green=False, num_processes=1, active=True),
         hub=None,
         on_task_request=lambda request: None,
     )
@@ -58,7 +58,9 @@ def test_tasks_that_run_while_the_connection_is_lost_are_not_forgotten() -> None
         for accepted, ready in [(True, False), (False, False), (True, True)]
     )
     cache = {1: running, 2: waiting, 3: ended}
-    pool = SimpleNamespace(is_green=False, num_processes=1, flush=cache.clear, _pool=SimpleNamespace(_cache=cache))
+    pool = SimpleNamespace(
+        is_green=False, num_processes=1, active=True, flush=cache.clear, _pool=SimpleNamespace(_cache=cache)
+    )
     controller = SimpleNamespace(pool_cls=SimpleNamespace(uses_semaphore=True), pool_putlocks=False)
     ours = CeleryPool(SimpleNamespace(controller=controller, pool=pool, hub=None))
     ours.begin()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
+from celery.concurrency import solo, thread
+from celery.concurrency.base import BasePool
 from celery.concurrency.prefork import TaskPool
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
@@ -21,3 +24,15 @@ def test_a_pool_that_has_ended_has_no_process() -> None:
 
     assert (ours.processes, ours.started) == (0, [])
     assert ours.free <= 0
+
+
+@pytest.mark.parametrize("pool_cls", [solo.TaskPool, thread.TaskPool], ids=["solo", "threads"])
+def test_a_pool_without_processes_of_its_own_has_as_many_as_run_at_once(pool_cls: type[BasePool]) -> None:
+    """Until it has ended."""
+    pool = pool_cls(1, app=SimpleNamespace(conf=SimpleNamespace()))
+    controller = SimpleNamespace(pool_cls=pool_cls, pool_putlocks=True, semaphore=None, autoscaler=None)
+    ours = CeleryPool(SimpleNamespace(controller=controller, pool=pool, hub=None))
+    pool.start()
+    assert ours.processes == 1
+    pool.stop()
+    assert ours.processes == 0
