@@ -209,7 +209,7 @@ def test_the_quotas_in_its_table_begin_when_it_says(project: Celery) -> None:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_fixed_window_can_be_seen(tmp_path: Path, empty_redis: Server, figures: Figures) -> None:
     """150 tasks, sent four seconds or more before an edge: 100 start at once, and 50 after that edge.
 
