@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import date, datetime, timezone, tzinfo
 from typing import ClassVar, Union
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from . import duration
 
@@ -263,11 +263,8 @@ def _timezone(name: object) -> str:
     if name is None or name == "UTC":
         return ""
     try:
-        if not isinstance(name, str) or not name:
-            raise ValueError
-        return ZoneInfo(name).key
+        if isinstance(name, str) and name:
+            return ZoneInfo(name).key
     except (KeyError, ValueError, OSError):  # of a name that is a directory, or leads out of it
-        remedy = "use a name such as 'America/Los_Angeles'"
-        if not available_timezones():
-            remedy = "this system has no time zones at all, so install the package tzdata"
-        raise ValueError(f"timezone {name!r:.80} is not known: {remedy}") from None
+        pass
+    raise ValueError(f"timezone {name!r:.80} is not known: use a name such as 'America/Los_Angeles'")
