@@ -689,3 +689,15 @@ class Life:
         name = self._draw.choice(self._buckets).name
         version, _ = self._versions.get(name, (0, 0))
         self._versions[name] = version + 1, max(0, self._now + self._draw.randrange(-300_000, 300_000))
+
+
+def live_all(lanes: Lanes, seeds: range, *, fixed: float, sliding: float = 0.0) -> tuple[int, int]:
+    """How many starts there were in some lives, and in how many of these a window had exactly N."""
+    starts = full = 0
+    for seed in seeds:
+        lanes.client.flushdb()
+        life = Life(lanes, seed, fixed=fixed, sliding=sliding)
+        life.live(80)
+        starts += life.used
+        full += life.spare == 0
+    return starts, full

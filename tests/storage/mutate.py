@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
+
+import redis
 
 FILES = (
     "slots.lua",
@@ -47,6 +52,28 @@ def sources(mutant: Mutant) -> dict[str, str]:
         LANE_VERBS, (SLOTS, OVERRIDES, HOLES, FIXED, SLIDING)
     )
     return {verb: "\n".join(files[name] for name in (*names, f"{verb}.lua")) for verb, names in shared.items()}
+
+
+def sentences(namespace: Mapping[str, Any]) -> list[Callable[[Any], None]]:
+    """The tests of a module that say one thing about the scripts for lanes: those that need nothing else."""
+    return [
+        test
+        for name, test in namespace.items()
+        if name.startswith("test_")
+        and list(inspect.signature(test).parameters) == ["lanes"]
+        and not hasattr(test, "pytestmark")
+    ]
+
+
+def complaint(tests: Iterable[Callable[[Any], None]], lanes: Any) -> str | None:
+    """The first of these tests that some scripts fail, or None."""
+    for test in tests:
+        lanes.client.flushdb()
+        try:
+            test(lanes)
+        except (AssertionError, redis.ResponseError, ValueError, IndexError, KeyError, TypeError) as exc:
+            return f"{test.__name__}: {exc}"
+    return None
 
 
 SLOTS, OVERRIDES, RESERVE, GIVE_BACK, SET, SYNC, HEARTBEAT, HOLES, RESERVE_LANE, GIVE_BACK_LANE, FIXED, SLIDING = FILES

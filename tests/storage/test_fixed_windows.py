@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import inspect
 import random
 import time
 from collections import Counter
@@ -20,8 +19,8 @@ from celery_global_rate.limits.lane_reservation import LaneReservation
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.windows import Calendar
 
-from .lanes import GUARD_US, MOST_WINDOWS, Lane, Lanes, Life, window_us
-from .mutate import FIXED_MUTANTS, Mutant, originals, sources
+from .lanes import GUARD_US, MOST_WINDOWS, Lane, Lanes, live_all, window_us
+from .mutate import FIXED_MUTANTS, Mutant, complaint, originals, sentences, sources
 from .replay import HORIZON_US, NOW
 
 SECOND, MS = 1_000_000, 1_000
@@ -403,20 +402,8 @@ def test_no_digit_is_lost_up_to_the_year_2200(lanes: Lanes) -> None:
 # any life
 
 
-def live(lanes: Lanes, seeds: range, length: int = 80) -> tuple[int, int]:
-    """How many starts there were, and in how many lives a window had exactly N."""
-    starts = full = 0
-    for seed in seeds:
-        lanes.client.flushdb()
-        life = Life(lanes, seed, fixed=0.6)
-        life.live(length)
-        starts += life.used
-        full += life.spare == 0
-    return starts, full
-
-
 def test_no_window_has_more_than_n_starts_and_many_have_n(lanes: Lanes) -> None:
-    starts, full = live(lanes, range(12))
+    starts, full = live_all(lanes, range(12), fixed=0.6)
 
     assert starts > 400
     assert full > 6
@@ -424,7 +411,7 @@ def test_no_window_has_more_than_n_starts_and_many_have_n(lanes: Lanes) -> None:
 
 @pytest.mark.long
 def test_no_window_has_more_than_n_starts_in_thousands_of_lives(lanes: Lanes) -> None:
-    starts, full = live(lanes, range(100, 2600))
+    starts, full = live_all(lanes, range(100, 2600), fixed=0.6)
 
     assert starts > 125_000
     assert full > 1500
@@ -615,27 +602,10 @@ def calendar(bucket: Bucket) -> Calendar:
 # mutants
 
 
-SENTENCES: list[Callable[[Lanes], None]] = [
-    test
-    for name, test in list(globals().items())
-    if name.startswith("test_")
-    and list(inspect.signature(test).parameters) == ["lanes"]
-    and not hasattr(test, "pytestmark")
-]
-
-
-def complaint(lanes: Lanes) -> str | None:
-    """The first test that these scripts fail, or None."""
-    for test in SENTENCES:
-        lanes.client.flushdb()
-        try:
-            test(lanes)
-        except (AssertionError, redis.ResponseError, ValueError, IndexError, KeyError, TypeError) as exc:
-            return f"{test.__name__}: {exc}"
-    return None
+SENTENCES = sentences(globals())
 
 
 @pytest.mark.parametrize("mutant", FIXED_MUTANTS, ids=lambda mutant: mutant.why)
 def test_a_mutant_is_killed(redis_client: redis.Redis, mutant: Mutant) -> None:
     assert originals()[mutant.file].count(mutant.old) == 1, "the Lua was edited: edit the mutant as well"
-    assert complaint(Lanes(redis_client, sources(mutant))), f"no test notices: {mutant.why}"
+    assert complaint(SENTENCES, Lanes(redis_client, sources(mutant))), f"no test notices: {mutant.why}"

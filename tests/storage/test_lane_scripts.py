@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import heapq
-import inspect
 import random
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,7 +17,7 @@ from celery_global_rate.limits.timing import HORIZON_S
 from celery_global_rate.storage.scripts import GIVE_BACK_LANE, RESERVE_LANE
 
 from .lanes import MOST_RANGES, Lane, Lanes, Life
-from .mutate import LANE_MUTANTS, Mutant, originals, sources
+from .mutate import LANE_MUTANTS, Mutant, complaint, originals, sentences, sources
 from .replay import HORIZON_US, NOW, PATIENCE_US
 
 SECOND, MS = 1_000_000, 1_000
@@ -584,27 +582,10 @@ def test_lanes_that_cross_use_what_their_limits_allow(
 # mutants
 
 
-SENTENCES: list[Callable[[Lanes], None]] = [
-    test
-    for name, test in list(globals().items())
-    if name.startswith("test_")
-    and list(inspect.signature(test).parameters) == ["lanes"]
-    and not hasattr(test, "pytestmark")
-]
-
-
-def complaint(lanes: Lanes) -> str | None:
-    """The first test that these scripts fail, or None."""
-    for test in SENTENCES:
-        lanes.client.flushdb()
-        try:
-            test(lanes)
-        except (AssertionError, redis.ResponseError, ValueError, IndexError, KeyError, TypeError) as exc:
-            return f"{test.__name__}: {exc}"
-    return None
+SENTENCES = sentences(globals())
 
 
 @pytest.mark.parametrize("mutant", LANE_MUTANTS, ids=lambda mutant: mutant.why)
 def test_a_mutant_is_killed(redis_client: redis.Redis, mutant: Mutant) -> None:
     assert originals()[mutant.file].count(mutant.old) == 1, "the Lua was edited: edit the mutant as well"
-    assert complaint(Lanes(redis_client, sources(mutant))), f"no test notices: {mutant.why}"
+    assert complaint(SENTENCES, Lanes(redis_client, sources(mutant))), f"no test notices: {mutant.why}"

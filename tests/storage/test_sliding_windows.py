@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import heapq
-import inspect
 import random
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -18,8 +16,8 @@ from celery_global_rate.limits.limit import Limit
 from celery_global_rate.storage.scripts import bucket_key, log_key, read_log
 
 from ..conftest import Figures
-from .lanes import Lane, Lanes, Life
-from .mutate import SLIDING_MUTANTS, Mutant, originals, sources
+from .lanes import Lane, Lanes, live_all
+from .mutate import SLIDING_MUTANTS, Mutant, complaint, originals, sentences, sources
 from .replay import NOW, PREFIX
 
 S, MS = 1_000_000, 1_000
@@ -268,20 +266,8 @@ def test_what_is_left_of_the_log_of_a_lost_bucket_counts_for_nothing(lanes: Lane
         assert lanes.reserve(now, lane, 9).count == 0
 
 
-def live(lanes: Lanes, seeds: range, length: int = 80) -> tuple[int, int]:
-    """How many starts there were, and in how many lives a period had exactly N."""
-    starts = full = 0
-    for seed in seeds:
-        lanes.client.flushdb()
-        life = Life(lanes, seed, fixed=0.1, sliding=0.7)
-        life.live(length)
-        starts += life.used
-        full += life.spare == 0
-    return starts, full
-
-
 def test_no_period_has_more_than_n_starts_and_many_have_n(lanes: Lanes) -> None:
-    starts, full = live(lanes, range(12))
+    starts, full = live_all(lanes, range(12), fixed=0.1, sliding=0.7)
 
     assert starts > 400
     assert full > 6
@@ -289,7 +275,7 @@ def test_no_period_has_more_than_n_starts_and_many_have_n(lanes: Lanes) -> None:
 
 @pytest.mark.long
 def test_no_period_has_more_than_n_starts_in_thousands_of_lives(lanes: Lanes) -> None:
-    starts, full = live(lanes, range(100, 2600))
+    starts, full = live_all(lanes, range(100, 2600), fixed=0.1, sliding=0.7)
 
     assert starts > 125_000
     assert full > 1500
@@ -343,32 +329,15 @@ def test_every_period_has_n(lanes: Lanes, rate: str, workers: int, missed: float
 # mutants
 
 
-SENTENCES: list[Callable[[Lanes], None]] = [
-    test
-    for name, test in list(globals().items())
-    if name.startswith("test_")
-    and list(inspect.signature(test).parameters) == ["lanes"]
-    and not hasattr(test, "pytestmark")
-]
-
-
-def complaint(lanes: Lanes) -> str | None:
-    """The first test that these scripts fail, or None."""
-    for test in SENTENCES:
-        lanes.client.flushdb()
-        try:
-            test(lanes)
-        except (AssertionError, redis.ResponseError, ValueError, IndexError, KeyError, TypeError) as exc:
-            return f"{test.__name__}: {exc}"
-    return None
+SENTENCES = sentences(globals())
 
 
 def test_the_scripts_as_they_are_pass(lanes: Lanes) -> None:
     assert len(SENTENCES) > 15
-    assert complaint(lanes) is None
+    assert complaint(SENTENCES, lanes) is None
 
 
 @pytest.mark.parametrize("mutant", SLIDING_MUTANTS, ids=lambda mutant: mutant.why)
 def test_a_mutant_is_killed(redis_client: redis.Redis, mutant: Mutant) -> None:
     assert originals()[mutant.file].count(mutant.old) == 1, "the Lua was edited: edit the mutant as well"
-    assert complaint(Lanes(redis_client, sources(mutant))), f"no test notices: {mutant.why}"
+    assert complaint(SENTENCES, Lanes(redis_client, sources(mutant))), f"no test notices: {mutant.why}"
