@@ -68,7 +68,7 @@ class NamedBucket:
 
     @property
     def windows(self) -> tuple[str, ...]:
-        """The part of the key of each limit, in their order: a fixed one by its calendar, the others by their interval.
+        """The part of the key of each limit, in their order: a quota by its windows, the others by their interval.
 
         The shortest interval comes first. A rate may then move within the list, or change a little, and keeps its
         state.
@@ -201,8 +201,7 @@ def _limits(name: str, rates: object) -> Limits:
     limits = tuple(_limit(name, rate) for rate in listed)
     for place, limit in enumerate(limits):
         for other in limits[:place] + limits[place + 1 :]:
-            is_of_one_kind = other.window == limit.window
-            if is_of_one_kind and other.exact_ps <= limit.exact_ps and other.burst >= limit.burst:
+            if other.has_no_effect_beside(limit):
                 raise _error(
                     name, "rate", rates, f"{other} has no effect beside {limit}, which is never faster: leave it out"
                 )

@@ -51,8 +51,8 @@ class Context:
             return declared
         if len(declared) > 1:
             raise click.UsageError(f"{name} has several limits: --burst is for one")
-        if declared[0].window:
-            raise click.UsageError(f"{name} has a fixed window: --burst is for limits without one")
+        if window := declared[0].window:
+            raise click.UsageError(f"{name} has a {window.kind} window: --burst is for limits without one")
         return [Kept(burst)]
 
     @property

@@ -63,6 +63,5 @@ def _without_effect(app: Any, named: Mapping[str, NamedBucket]) -> Iterator[str]
     for name, task in sorted(app.tasks.items()):
         for limit in declared_limits(app, task):
             for bucket in (it for it in named.values() if it.key is None and it.covers(name, None)):
-                slower = (it for it in bucket.limits if it.window is None and it.exact_ps >= limit.exact_ps)
-                if strict := next((it for it in slower if it.burst <= limit.burst), None):
+                if strict := next((it for it in bucket.limits if limit.has_no_effect_beside(it)), None):
                     yield f"task {name}: its own {limit} has no effect beside {strict} of bucket {bucket.name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+US_PER_S = 1_000_000
 UNITS_S = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 LONGEST_S = 10 * 365 * 86400
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .limit import HAND_OVER_S, US_PER_S
+from .duration import US_PER_S
+from .limit import HAND_OVER_S
 from .redis_clock import LAST_US
 from .reservation import SlotsInHand
 

@@ -10,10 +10,10 @@ from fractions import Fraction
 from functools import cached_property
 from numbers import Real
 
+from .duration import US_PER_S
 from .windows import Calendar, Sliding, Window
 
 PS_PER_US = 1_000_000
-US_PER_S = 1_000_000
 
 PERIODS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 #: The most starts in a period of several seconds or hours, where a limit is spelled that way.
@@ -136,6 +136,10 @@ class Limit:
         if interval_ps * slots > LONGEST_FILL_US * PS_PER_US:
             raise ValueError(f"rate {rate!r:.80} takes over ten years to refill a bucket of {slots}: {spelling.remedy}")
         return cls(*divmod(interval_ps, PS_PER_US), slots)
+
+    def has_no_effect_beside(self, other: Limit) -> bool:
+        """Whether it allows all that the other one does, counted in the same way: nothing ever waits for it."""
+        return self.window == other.window and self.exact_ps <= other.exact_ps and self.burst >= other.burst
 
     @property
     def span_us(self) -> int:

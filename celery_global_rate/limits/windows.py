@@ -9,10 +9,9 @@ from typing import ClassVar, Union
 from zoneinfo import ZoneInfo
 
 from . import duration
+from .duration import UNITS_S, US_PER_S
 
-US_PER_S = 1_000_000
-DAY_S, HOUR_S = 86_400, 3_600
-UNITS_S = {"d": DAY_S, "h": HOUR_S, "m": 60, "s": 1}
+DAY_S, HOUR_S = UNITS_S["d"], UNITS_S["h"]
 #: From when on windows are counted, epoch seconds: Monday, January 1st of the year 1, UTC. Weeks begin on Mondays.
 ORIGIN_S = -62_135_596_800
 SHORTEST_MONTH_S, LONGEST_MONTH_S = 28 * DAY_S, 31 * DAY_S

@@ -9,7 +9,8 @@ from itertools import islice
 from typing import Any
 
 from ..limits.bucket import Bucket
-from ..limits.limit import US_PER_S, Limits
+from ..limits.duration import US_PER_S
+from ..limits.limit import Limits
 from ..limits.redis_clock import RedisClock
 from ..limits.reservation import SlotsInHand
 from ..limits.timing import GUARD_S, HORIZON_S, LONGEST_SLEEP_S, REPLY_TIMEOUT_S

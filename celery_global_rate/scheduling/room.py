@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 
-from ..limits.limit import US_PER_S
+from ..limits.duration import US_PER_S
 from ..limits.redis_clock import RedisClock
 from ..limits.timing import HORIZON_S
 from .capacity import Capacity

@@ -182,12 +182,8 @@ def give_back_lane_call(prefix: str, buckets: Sequence[Bucket], reservation: Lan
     keys += _log_keys(prefix, buckets)
     lengths: list[str | int] = []
     for limit in (bucket.limit for bucket in buckets):
-        if isinstance(limit.window, Calendar):
-            lengths += ["fixed", 0]
-        elif limit.window:
-            lengths += ["sliding", limit.span_us]
-        else:
-            lengths += ["smooth", limit.whole_us]
+        is_sliding = isinstance(limit.window, Sliding)
+        lengths += [limit.window.kind if limit.window else "smooth", limit.span_us if is_sliding else limit.whole_us]
     return [len(keys), *keys, reservation.seq, reservation.left, len(buckets), *lengths, *slots]
 
 

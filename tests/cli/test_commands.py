@@ -39,11 +39,12 @@ def app(redis_server: Server, redis_client: redis.Redis, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def quota(app: Celery) -> None:
-    """A named bucket with a smooth and a fixed limit, and one with a fixed limit alone."""
+    """A named bucket with a smooth and a fixed limit, one with a fixed limit alone, and one with a sliding one."""
     day = {"rate": "10000/d", "window": "fixed", "timezone": "America/Los_Angeles"}
     app.conf.global_rate_buckets = {
         "crm-api": {"rate": [{"rate": "20/s", "burst": 3}, day], "tasks": ["crm.*"]},
         "report": {"rate": {"rate": "5/7d", "window": "fixed", "offset": "6d"}, "tasks": ["report.*"]},
+        "poll": {"rate": {"rate": "5/10s", "window": "sliding"}, "tasks": ["poll.*"]},
     }
 
 
@@ -92,6 +93,7 @@ def test_a_rate_for_a_fixed_window_changes_the_number_of_starts_alone(app: Celer
         (("crm-api", "8000/d"), "2 rates are declared: write as many"),
         (("crm-api", "15/s,0.5/d"), "rate '0.5/d' is not a number of starts in a window"),
         (("report", "4/7d", "--burst", "2"), "report has a fixed window: --burst is for limits without one"),
+        (("poll", "4/10s", "--burst", "2"), "poll has a sliding window: --burst is for limits without one"),
     ],
 )
 def test_another_window_than_declared_cannot_be_set(

@@ -9,7 +9,7 @@
 -- ARGV[2]  count          integer >= 1, slots to return
 -- ARGV[3]  limits         how many the lane has
 -- then of each limit: its window, and the emission interval T, us, with which the slots were reserved; of a sliding one
---                         how long a slot stays in the log, us; of a fixed one 0
+--                         how long a slot stays in the log, us; a fixed one needs neither
 -- then for each slot that of each limit, us
 -- then now, epoch us      tests only
 -- Returns for each limit how many it has taken back.
