@@ -17,6 +17,7 @@ from celery_global_rate.limits import duration
 from celery_global_rate.limits.bucket import Bucket
 from celery_global_rate.limits.lane_reservation import LaneReservation
 from celery_global_rate.limits.limit import Limit
+from celery_global_rate.limits.timing import GUARD_S
 from celery_global_rate.limits.windows import Calendar
 
 from .lanes import GUARD_US, MOST_WINDOWS, Lane, Lanes, live_all, window_us
@@ -74,6 +75,7 @@ def test_nothing_is_granted_in_the_last_50_ms(lanes: Lanes) -> None:
 
     assert (before.starts_us, before.slots) == ([end_us - GUARD_US - 1], [(NOW,)])
     assert (within.starts_us, within.slots) == ([end_us], [(end_us,)])
+    assert GUARD_S * SECOND == GUARD_US, "the worker and the script know the same guard"
 
 
 def test_a_slot_is_usable_to_the_end_of_its_window_but_25_ms(lanes: Lanes) -> None:
