@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .bucket import Bucket
+from .costs import Cost, Costs
+from .duration import US_PER_S
 from .limit import PS_PER_US
 from .redis_clock import LAST_US, RedisClock
 
@@ -29,6 +31,7 @@ class SlotsInHand(ABC):
         override: a higher override of a bucket than the caller knows: then nothing was granted. Else empty.
         which: the bucket that `override` belongs to, counted from 0.
         used: slots that are no longer in hand: released or missed.
+        costs: what each slot costs; None if that is one unit of each limit.
     """
 
     now_us: int
@@ -39,6 +42,7 @@ class SlotsInHand(ABC):
     override: str | bytes
     which: int
     used: int
+    costs: tuple[Cost, ...] | None = None
 
     @abstractmethod
     def slot_us(self, index: int) -> int:
@@ -65,6 +69,16 @@ class SlotsInHand(ABC):
     def due_us(self) -> int:
         """The instant of the next slot in hand, epoch us."""
         return self.slot_us(self.used)
+
+    @property
+    def ahead_s(self) -> float:
+        """How far ahead of the clock the next slot in hand was when it was reserved, in seconds."""
+        return (self.due_us - self.now_us) / US_PER_S
+
+    @property
+    def cost(self) -> Cost | None:
+        """What the next slot in hand costs; None if that is one unit of each limit."""
+        return self.costs[self.used] if self.costs else None
 
     @property
     def end_us(self) -> int:
@@ -159,7 +173,12 @@ class SlotSource(Protocol):
     clock: RedisClock
 
     def reserve(
-        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[[SlotsInHand | None], None]
+        self,
+        name: str,
+        buckets: tuple[Bucket, ...],
+        wanted: int,
+        reply: Callable[[SlotsInHand | None], None],
+        costs: Costs | None = None,
     ) -> None:
         """Ask for up to `wanted` slots of each bucket; `reply` is called once, with None if there was no answer."""
 

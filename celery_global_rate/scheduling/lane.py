@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 from ..limits.bucket import Bucket
+from ..limits.costs import Cost, Costs
 from ..limits.duration import US_PER_S
 from ..limits.limit import Limits
 from ..limits.redis_clock import RedisClock
@@ -26,6 +27,8 @@ FEW = 32
 #: Between two calls if the limit is far away, and the former was for many: shorter than the grace as well.
 FAR_PAUSE_S = 0.02
 MANY = 4
+#: A slot that is due this much later, in seconds, needs no process yet: a costly one is paid for until then.
+AHEAD_S = 2 * HORIZON_S
 #: Limits whose next slot is far off look at these instants only, in seconds, so that they do so together.
 TOGETHER_S = 0.25
 
@@ -40,6 +43,7 @@ class Call:
     wanted: int
     sent: float
     buckets: tuple[Bucket, ...]
+    costs: Costs | None = None
 
     @property
     def expires(self) -> float:
@@ -62,8 +66,10 @@ class Lane:
         name: as the log shall name it.
         buckets: those that each request needs a slot of; none to let everything pass.
         rank: of a request; the lowest starts first.
+        cost_of: a request, in units of each bucket; None if each takes one of each.
 
     Attributes:
+        cost_of: as above.
         binding: the bucket that sets the next slot, by the last answer; None if there is no bucket.
         limit: its limit.
         usable_s: how long after its slot a release may begin under each of its limits, in seconds.
@@ -74,13 +80,21 @@ class Lane:
         waiting: workers that wait on it, this one among them, by the last answer.
         next_us: the next slot that was free then, on the Redis clock (epoch us).
         floor_us: before it, on the Redis clock (epoch us), nothing is released; 0 for no such time.
+        is_ahead: whether the next slot in hand is far ahead, as it is of a costly request. No process waits for it.
         retry: when its turn comes again, after one that ended in an error.
         retrying: held requests that could not be asked or started, and are tried again; those before the queue.
     """
 
-    def __init__(self, name: str, buckets: tuple[Bucket, ...], rank: Callable[[Any], int] = same_rank) -> None:
-        self.name = name
+    def __init__(
+        self,
+        name: str,
+        buckets: tuple[Bucket, ...],
+        rank: Callable[[Any], int] = same_rank,
+        cost_of: Callable[[Any], Cost] | None = None,
+    ) -> None:
+        self.name, self.cost_of = name, cost_of
         self.bind(buckets)
+        self.is_ahead = False
         self.floor_us = self.next_us = 0
         self.waiting = 1
         self.held = HeldQueue(rank)
@@ -150,8 +164,8 @@ class Lane:
 
     @property
     def committed(self) -> int:
-        """Slots in hand and slots asked for."""
-        return self.in_hand + (self.call.wanted if self.call else 0)
+        """Slots in hand and slots asked for, but for those that are far ahead."""
+        return (0 if self.is_ahead else self.in_hand) + (self.call.wanted if self.call else 0)
 
     @property
     def is_far(self) -> bool:
@@ -224,9 +238,23 @@ class Lane:
         """A call for so many slots begins."""
         self.asked_at = now
         self._paced_at = max(self._paced_at, now - SHORTEST_PAUSE_S) + SHORTEST_PAUSE_S
-        self.call = Call(wanted, now, self.buckets)
+        self.call = Call(wanted, now, self.buckets, self._costs(wanted))
         self.most_wanted = sys.maxsize
         return self.call
+
+    def _costs(self, wanted: int) -> Costs | None:
+        """What the next held requests without a slot cost."""
+        if self.cost_of is None:
+            return None
+        in_hand = self.in_hand
+        costs = map(self.cost_of, islice(self.held, in_hand, in_hand + wanted))
+        return Costs(tuple(costs), self.reservations[-1].end_us if in_hand else 0)
+
+    def has_slot_of(self, request: Any) -> bool:
+        """Whether the next slot in hand is for a request of that cost."""
+        if self.cost_of is None or self.reservation is None:
+            return True
+        return self.reservation.cost == self.cost_of(request)
 
     def hold(self, request: Any, now: float) -> None:
         """Take a request in, as the last of its rank."""
@@ -340,10 +368,10 @@ class Lane:
             self._spare_since = now
         self.has_spare = reservation.has_spare
         interval_s = self.limit.interval_s
-        is_quick = interval_s < HORIZON_S
+        is_far = self.next_us > reservation.now_us + AHEAD_S * US_PER_S  # somebody has begun to pay a large cost
+        is_quick = interval_s < HORIZON_S and not is_far
         if self.limit.window:  # it may have all its slots at once, or none for long, whatever the rate that it comes to
-            is_far = self.next_us > reservation.now_us + 2 * HORIZON_S * US_PER_S
-            is_quick = self.next_us <= reservation.now_us or (is_quick and not is_far)
+            is_quick = self.next_us <= reservation.now_us or is_quick
         if is_quick:
             if self.is_far and call.wanted >= MANY:
                 self.ask_at = call.sent + FAR_PAUSE_S

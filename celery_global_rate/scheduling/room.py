@@ -39,7 +39,9 @@ class Room:
         self._slots.clear()
         self._is_alone = self._lists.is_alone
         if not self._is_alone:
-            self._dues_us = sorted(due_us for lane in self._lists.in_hand for due_us in lane.dues_us)
+            self._dues_us = sorted(
+                due_us for lane in self._lists.in_hand if not lane.is_ahead for due_us in lane.dues_us
+            )
 
     def to_ask_for(self, lane: Lane, now: float) -> int:
         """For how many more slots of a lane a process will be there in time.

@@ -15,7 +15,7 @@ from ..limits.timing import HORIZON_S
 from .capacity import FULL_POOL_POLL_S, Capacity, Pool
 from .faults import Faults
 from .gates import FOLLOW_S
-from .lane import FEW, Call, Lane, Leaving
+from .lane import AHEAD_S, FEW, Call, Lane, Leaving
 from .lists import Lists
 from .pace import MOST_CALLS, Pace
 from .room import Room
@@ -268,7 +268,9 @@ class Scheduler:
             next_at = max(now, lane.opens(self._limiter.clock)) if lane.held else back_at
             is_ready = next_at <= now
         else:
-            is_ready = lane.reservation is not None and self._due_at(lane) <= now
+            due_at = self._due_at(lane) if lane.reservation else None
+            is_ready = due_at is not None and due_at <= now
+            lane.is_ahead = due_at is not None and due_at - AHEAD_S > now
             next_at = min(self._next_look(lane, now), back_at)
         if self._lists.put(lane, now, is_ready, next_at):
             self._is_asking = True
@@ -290,13 +292,14 @@ class Scheduler:
             return
         clock, room = self._limiter.clock, None
         while (room is None or room > 0) and (reservation := lane.reservation) is not None:
-            if not self._is_wanted(lane):
+            if not self._is_wanted(lane) or not lane.has_slot_of(lane.held.first):
                 self._let_go(lane)
                 return
             # Anew for each, and after all that may take long: this worker may have been stopped as well.
             now = self._monotonic()
             late_s, usable_s = reservation.late_s(clock, now), lane.next_usable_s(clock)
-            if late_s > usable_s or late_s < -2 * HORIZON_S:  # so early only on a clock that has stepped back since
+            longest_s = max(reservation.ahead_s, HORIZON_S) + HORIZON_S
+            if late_s > usable_s or late_s < -longest_s:  # so early only on a clock that has stepped back since
                 self._miss(lane, reservation, now - usable_s)
                 continue
             if late_s < 0:
@@ -404,7 +407,7 @@ class Scheduler:
             pressing_at = due_at if lane.has_spare else due_at + lane.usable_s * PRESSING
             # Beside others it is not looked at with each end of a task.
             over_at = due_at if self._lists.is_alone else due_at + lane.next_usable_s(self._limiter.clock)
-            steps = (due_at, pressing_at, over_at, now + FULL_POOL_POLL_S)
+            steps = (due_at - AHEAD_S, due_at, pressing_at, over_at, now + FULL_POOL_POLL_S)
             at = min(at, next(instant for instant in steps if instant > now))
         return at
 
@@ -448,11 +451,13 @@ class Scheduler:
             self._calls += 1
             self._room.asked(lane, now)
             call = lane.asks(wanted, now)
-            self._limiter.reserve(lane.name, call.buckets, wanted, partial(self._reply, lane, call))
+            self._limiter.reserve(lane.name, call.buckets, wanted, partial(self._reply, lane, call), call.costs)
         self._settle(lane)
 
     def _reply(self, lane: Lane, call: Call, reservation: SlotsInHand | None) -> None:
         now = self._monotonic()
+        if reservation is not None and call.costs:
+            reservation.costs = call.costs.of_each
         # Late if this worker was stopped between sending and reading; otherwise given up, or the limit has changed.
         if now > call.expires or lane.call is not call:
             if reservation is not None and reservation.count:

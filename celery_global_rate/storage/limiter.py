@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError, TimeoutError
 
 from ..limits.bucket import Bucket
+from ..limits.costs import Costs
 from ..limits.redis_clock import RedisClock
 from ..limits.reservation import SlotsInHand
 from ..limits.timing import REPLY_TIMEOUT_S, SILENCE_S
@@ -104,7 +105,12 @@ class Limiter:
         self._try_at: dict[str, float] = {}
 
     def reserve(
-        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[[SlotsInHand | None], None]
+        self,
+        name: str,
+        buckets: tuple[Bucket, ...],
+        wanted: int,
+        reply: Callable[[SlotsInHand | None], None],
+        costs: Costs | None = None,
     ) -> None:
         """Ask for slots.
 
@@ -113,6 +119,7 @@ class Limiter:
             buckets: those that each slot is of, at the limits in force here.
             wanted: how many slots the caller could use before the horizon, at least 1.
             reply: called once with the reservation, or with None if Redis gave no answer.
+            costs: of these slots, in units of each bucket; None for one of each.
         """
         if self._connection.silent_s > REPLY_TIMEOUT_S:
             self._connection.receive()  # it may be this worker that has been silent
@@ -122,11 +129,11 @@ class Limiter:
             self._try(name, buckets)
             now_us = self.clock.now_us(time.monotonic())
             is_open = all(self._overrides.is_open(bucket.name, now_us) for bucket in buckets)
-            reply(self._policy.reserve(buckets, wanted) if is_open else None)
+            reply(self._policy.reserve(buckets, wanted, costs) if is_open else None)
         elif silent_s > REPLY_TIMEOUT_S:
             reply(None)
         else:
-            self._ask(name, buckets, wanted, reply)
+            self._ask(name, buckets, wanted, reply, costs)
 
     def together(self) -> AbstractContextManager[None]:
         """What is asked for meanwhile goes out at the end, in one write."""
@@ -140,14 +147,20 @@ class Limiter:
             self._ask(name, buckets, 1, lambda it: self._give_back(buckets, it) if it and it.count else None)
 
     def _ask(
-        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[[SlotsInHand | None], None]
+        self,
+        name: str,
+        buckets: tuple[Bucket, ...],
+        wanted: int,
+        reply: Callable[[SlotsInHand | None], None],
+        costs: Costs | None = None,
     ) -> None:
         answered = partial(self._answered, name, buckets, reply)
         overrides = [self._overrides.text(bucket.name) for bucket in buckets]
         now_us = self.clock.now_us(time.monotonic())
         if now_us < 0:  # not known yet: the answer will tell
             now_us = time.time() * 1e6
-        call = reserving(self._prefix, buckets, wanted, self._worker, overrides, self._outage.awake_us, now_us)
+        awake_us = self._outage.awake_us
+        call = reserving(self._prefix, buckets, wanted, self._worker, overrides, awake_us, now_us, costs)
         ReserveCall(self._connection, *call, len(buckets), answered).send()
 
     def _answered(

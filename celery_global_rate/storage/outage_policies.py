@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..limits.bucket import Bucket
+from ..limits.costs import Costs
 from ..limits.limit import PS_PER_US
 from ..limits.redis_clock import RedisClock
 from ..limits.reservation import Reservation, SlotsInHand
@@ -34,8 +35,8 @@ class Policy(Protocol):
     def begin(self) -> None:
         """An outage begins."""
 
-    def reserve(self, buckets: tuple[Bucket, ...], wanted: int) -> Reservation | None:
-        """Up to `wanted` slots of each bucket, or None if nothing may start."""
+    def reserve(self, buckets: tuple[Bucket, ...], wanted: int, costs: Costs | None = None) -> Reservation | None:
+        """Up to `wanted` slots of each bucket at these costs, or None if nothing may start."""
 
     def give_back(self, buckets: tuple[Bucket, ...], reservation: SlotsInHand) -> None:
         """Take back what is left of a reservation."""
@@ -49,7 +50,7 @@ class Hold:
     def begin(self) -> None:
         """Nothing is to be done."""
 
-    def reserve(self, buckets: tuple[Bucket, ...], wanted: int) -> None:
+    def reserve(self, buckets: tuple[Bucket, ...], wanted: int, costs: Costs | None = None) -> None:
         """No slots."""
 
     def give_back(self, buckets: tuple[Bucket, ...], reservation: SlotsInHand) -> None:
@@ -74,7 +75,7 @@ class Open:
             now = time.monotonic()
             self._clock.observe(int(time.time() * 1e6), now, now)
 
-    def reserve(self, buckets: tuple[Bucket, ...], wanted: int) -> Reservation:
+    def reserve(self, buckets: tuple[Bucket, ...], wanted: int, costs: Costs | None = None) -> Reservation:
         """All that is wanted, at once."""
         now_us = math.floor(self._clock.now_us(time.monotonic()))
         return Reservation(now_us, now_us, 0, 0, 0, wanted, 0, 1)
@@ -113,16 +114,25 @@ class Share:
         """Draw first slots again."""
         self._next_us.clear()
 
-    def reserve(self, buckets: tuple[Bucket, ...], wanted: int) -> Reservation | None:
-        """The next slots of this worker's own, up to the horizon: those of the bucket that is slowest here."""
+    def reserve(self, buckets: tuple[Bucket, ...], wanted: int, costs: Costs | None = None) -> Reservation | None:
+        """The next slots of this worker's own, up to the horizon: those of the bucket that is slowest here.
+
+        A start of several units is followed by as many intervals. Only those that cost the same are in one answer.
+        """
         workers = self._worker_count.most
         if not workers:
             return None
-        intervals_ps = {bucket: workers * bucket.limit.exact_ps for bucket in buckets}
-        interval_ps = max(intervals_ps.values())
+        units, after_us = (1,) * len(buckets), 0
+        if costs:
+            units, after_us = costs.of_each[0], costs.after_us
+            wanted = next((index for index, cost in enumerate(costs.of_each) if cost != units), wanted)
+        intervals_ps = {it: workers * it.limit.exact_ps * count for it, count in zip(buckets, units) if count}
+        interval_ps = max(intervals_ps.values(), default=0)
         now_us = math.floor(self._clock.now_us(time.monotonic()))
-        first_us = max(now_us, *(self._next(bucket, now_us, intervals_ps[bucket]) for bucket in buckets))
-        free = (now_us + int(HORIZON_S * 1e6) - first_us) * PS_PER_US // interval_ps + 1
+        nexts_us = (self._next(bucket, now_us, own_ps) for bucket, own_ps in intervals_ps.items())
+        first_us = max(now_us, after_us, *nexts_us)
+        free_ps = (now_us + int(HORIZON_S * 1e6) - first_us) * PS_PER_US
+        free = free_ps // interval_ps + 1 if interval_ps else wanted
         granted = Reservation(
             now_us, first_us, 0, *divmod(interval_ps, PS_PER_US), min(wanted, max(0, free)), seq=0, waiting=1
         )

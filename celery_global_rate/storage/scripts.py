@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any
 
 from ..limits.bucket import OWN, Bucket
+from ..limits.costs import Costs, spelled
 from ..limits.lane_reservation import LaneReservation
 from ..limits.limit import LONGEST_FILL_US
 from ..limits.reservation import Reservation, SlotsInHand
@@ -16,7 +17,7 @@ from ..limits.timing import HORIZON_S, LONGEST_SLEEP_S
 from ..limits.windows import Calendar, Sliding
 
 SHARED = ("slots.lua", "overrides.lua")
-FOR_LANES = (*SHARED, "holes.lua", "fixed.lua", "sliding.lua")
+FOR_LANES = (*SHARED, "costs.lua", "holes.lua", "fixed.lua", "sliding.lua")
 
 
 class Script:
@@ -97,12 +98,16 @@ def reserving(
     overrides: Sequence[str],
     awake_us: int,
     now_us: float,
+    costs: Costs | None = None,
 ) -> tuple[Script, list[str | int]]:
-    """The script for a lane, with its keys and arguments: reserve.lua for one smooth limit that no lane crosses."""
+    """The script for a lane, with its keys and arguments.
+
+    It is reserve.lua for one smooth limit that no lane crosses, and of which each start takes one slot.
+    """
     is_plain = len(buckets) == 1 and not buckets[0].is_crossed and not buckets[0].limit.window
-    if is_plain:
+    if is_plain and costs is None:
         return RESERVE, reserve_call(prefix, buckets, wanted, worker, overrides, awake_us)
-    return RESERVE_LANE, reserve_lane_call(prefix, buckets, wanted, worker, overrides, awake_us, now_us)
+    return RESERVE_LANE, reserve_lane_call(prefix, buckets, wanted, worker, overrides, awake_us, now_us, costs)
 
 
 def read_reservation(script: Script, answer: Sequence[Any], limits: int) -> SlotsInHand:
@@ -154,13 +159,15 @@ def reserve_lane_call(
     overrides: Sequence[str],
     awake_us: int = LONGEST_FILL_US,
     now_us: float = 0,
+    costs: Costs | None = None,
 ) -> list[str | int]:
     """Keys and arguments of reserve_lane.lua, after the script itself; an override, or an empty text, per bucket.
 
     The Redis clock, as the caller knows it, says which windows are meant.
     """
     keys = [overrides_key(prefix), era_key(prefix)]
-    arguments: list[str | int] = [wanted, int(HORIZON_S * 1e6), int(LONGEST_SLEEP_S * 1e6), worker, awake_us]
+    slots, after_us = (spelled(costs.of_each), costs.after_us) if costs else (wanted, 0)
+    arguments: list[str | int] = [slots, int(HORIZON_S * 1e6), int(LONGEST_SLEEP_S * 1e6), worker, awake_us, after_us]
     for bucket, override in zip(buckets, overrides):
         limit, grace_us = bucket.limit, int(bucket.limit.grace_s * 1e6)
         keys += [bucket_key(prefix, bucket.name, bucket.window), waiting_key(prefix, bucket.name, bucket.window)]
@@ -178,13 +185,15 @@ def reserve_lane_call(
 def give_back_lane_call(prefix: str, buckets: Sequence[Bucket], reservation: LaneReservation) -> list[str | int]:
     """Keys and arguments of give_back_lane.lua, after the script itself."""
     keys = [bucket_key(prefix, bucket.name, bucket.window) for bucket in buckets]
-    slots = [us for slot in reservation.slots[reservation.used : reservation.count] for us in slot]
+    in_hand = slice(reservation.used, reservation.count)
+    slots = [us for slot in reservation.slots[in_hand] for us in slot]
+    count = spelled(reservation.costs[in_hand]) if reservation.costs else reservation.left
     keys += _log_keys(prefix, buckets)
     lengths: list[str | int] = []
     for limit in (bucket.limit for bucket in buckets):
         is_sliding = isinstance(limit.window, Sliding)
         lengths += [limit.window.kind if limit.window else "smooth", limit.span_us if is_sliding else limit.whole_us]
-    return [len(keys), *keys, reservation.seq, reservation.left, len(buckets), *lengths, *slots]
+    return [len(keys), *keys, reservation.seq, count, len(buckets), *lengths, *slots]
 
 
 def _log_keys(prefix: str, buckets: Sequence[Bucket]) -> list[str]:

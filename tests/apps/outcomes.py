@@ -319,6 +319,7 @@ def afterwards(self: Task, run_time_s: float) -> None:
 
 if SETUP.get("extension"):
     from celery_global_rate.limits.bucket import Bucket
+    from celery_global_rate.limits.costs import Costs
     from celery_global_rate.limits.reservation import SlotsInHand
     from celery_global_rate.scheduling.lane import Lane
     from celery_global_rate.storage.limiter import Limiter
@@ -326,14 +327,19 @@ if SETUP.get("extension"):
     _reserve, _give_back = Limiter.reserve, Limiter.give_back
 
     def reserve(
-        self: Limiter, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[[SlotsInHand | None], None]
+        self: Limiter,
+        name: str,
+        buckets: tuple[Bucket, ...],
+        wanted: int,
+        reply: Callable[[SlotsInHand | None], None],
+        costs: Costs | None = None,
     ) -> None:
         def counted(reservation: SlotsInHand | None) -> None:
             if reservation is not None and reservation.count:
                 record("granted", name, str(reservation.count))
             reply(reservation)
 
-        _reserve(self, name, buckets, wanted, counted)
+        _reserve(self, name, buckets, wanted, counted, costs)
 
     def give_back(self: Limiter, buckets: tuple[Bucket, ...], reservation: SlotsInHand) -> None:
         record("returned", buckets[0].name, str(reservation.left))

@@ -14,6 +14,7 @@ from typing import Any
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
 from celery_global_rate.limits.bucket import Bucket
+from celery_global_rate.limits.costs import Costs
 from celery_global_rate.limits.limit import PS_PER_US
 from celery_global_rate.limits.redis_clock import RedisClock
 from celery_global_rate.limits.reservation import Reservation, SlotsInHand
@@ -32,7 +33,8 @@ EPOCH_US = 1_800_000_000_000_000
 #: What the names of tasks without a limit begin with.
 OTHER = "other "
 
-Reserve = Callable[[tuple[Bucket, ...], int, str, int], SlotsInHand]
+#: Of buckets, so many slots for a worker at an instant; and what they cost, where that is not one unit each.
+Reserve = Callable[..., SlotsInHand]
 GiveBack = Callable[[tuple[Bucket, ...], SlotsInHand, int], None]
 
 
@@ -221,13 +223,19 @@ class Worker:
     # the limiter
 
     def reserve(
-        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[[SlotsInHand | None], None]
+        self,
+        name: str,
+        buckets: tuple[Bucket, ...],
+        wanted: int,
+        reply: Callable[[SlotsInHand | None], None],
+        costs: Costs | None = None,
     ) -> None:
         self.world.calls += 1
         sent = self.monotonic()
 
         def arrive() -> None:
-            reservation = self.world.reserve(buckets, wanted, self.name, self.world.redis_us)
+            more = (costs,) if costs else ()
+            reservation = self.world.reserve(buckets, wanted, self.name, self.world.redis_us, *more)
             self.world.after(self.latency(), partial(self.run_soon, partial(answer, reservation)))
 
         def answer(reservation: SlotsInHand) -> None:

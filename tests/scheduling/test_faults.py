@@ -71,7 +71,9 @@ class Faulty(Worker):
         self.fail("start", request[0])
         super().start(request, failed)
 
-    def reserve(self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[..., None]) -> None:
+    def reserve(
+        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[..., None], costs: Any = None
+    ) -> None:
         self.fail("reserve", name)
 
         def answer(reservation: Any) -> None:
@@ -80,7 +82,7 @@ class Faulty(Worker):
                 reservation = "no reservation at all"
             reply(reservation)
 
-        super().reserve(name, buckets, wanted, answer)
+        super().reserve(name, buckets, wanted, answer, costs)
 
     def give_back(self, buckets: tuple[Bucket, ...], reservation: Any) -> None:
         self.fail("give_back", buckets[0].name)

@@ -13,8 +13,10 @@ from typing import Any
 import redis
 
 from celery_global_rate.limits.bucket import OWN, Bucket
+from celery_global_rate.limits.costs import Cost, Costs
 from celery_global_rate.limits.lane_reservation import LaneReservation
 from celery_global_rate.limits.limit import PS_PER_US, Limit
+from celery_global_rate.limits.redis_clock import LAST_US
 from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.limits.windows import Calendar, Sliding
 from celery_global_rate.storage.scripts import (
@@ -75,12 +77,22 @@ class Lanes:
         overrides: Sequence[str] | None = None,
         awake_us: int = NOW,
         seen_us: int | None = None,
+        costs: Costs | None = None,
     ) -> LaneReservation:
         """One call; `seen_us` is what the caller takes for now, if it is wrong about that."""
         texts = [""] * len(lane) if overrides is None else overrides
-        call = reserve_lane_call(PREFIX, lane, wanted, worker, texts, awake_us, now_us if seen_us is None else seen_us)
-        answer = self._run("reserve_lane", call, now_us)
-        return LaneReservation.read(answer, len(lane))
+        caller_us = now_us if seen_us is None else seen_us
+        call = reserve_lane_call(PREFIX, lane, wanted, worker, texts, awake_us, caller_us, costs)
+        answer = LaneReservation.read(self._run("reserve_lane", call, now_us), len(lane))
+        answer.costs = costs.of_each if costs else None
+        return answer
+
+    def spend(
+        self, now_us: int, lane: Lane, *costs: int | Cost, worker: str = "one", after_us: int = 0
+    ) -> LaneReservation:
+        """One call for a slot of each of these costs: of all limits of the lane alike, or of each."""
+        of_each = tuple(cost if isinstance(cost, tuple) else (cost,) * len(lane) for cost in costs)
+        return self.reserve(now_us, lane, len(costs), worker, costs=Costs(of_each, after_us))
 
     def give_back(self, lane: Lane, reservation: LaneReservation, *now_us: int) -> list[int]:
         """Give the slots back that are left; how many of them each limit takes."""
@@ -148,6 +160,16 @@ def parse_windows(state: Mapping[str, str]) -> dict[int, int]:
     return {int(begin): int(used) for begin, used in (text.split(":") for text in state.get("windows", "").split()[1:])}
 
 
+def owed_of(state: Mapping[str, str]) -> int:
+    """What a fixed limit owes for a start that has cost more than N."""
+    return int(state.get("owed", "0 0").split()[1])
+
+
+def costs_of(answer: LaneReservation, lane: Lane) -> tuple[Cost, ...]:
+    """What each slot costs of each limit."""
+    return answer.costs or ((1,) * len(lane),) * answer.count
+
+
 def window_us(limit: Limit, instant_us: int) -> tuple[int, int]:
     """Begin and end of a window that is no date."""
     assert isinstance(limit.window, Calendar)
@@ -163,16 +185,17 @@ class Witness:
     """The starts of one limit, between two events after which it counts anew.
 
     The promise: a window of length w holds at most b + (w + D)/T starts. Where callers have declared different limits,
-    T is the least of theirs, and (b-1) T + D the most.
+    T is the least of theirs, and (b-1) T + D the most. Where starts cost several units, these count, and b is the
+    largest cost if that is more.
     """
 
     starts_us: list[int] = field(default_factory=list)
     interval_ps: int = 0
     spread_ps: int = 0
 
-    def start(self, start_us: int, interval_ps: int, limit: Limit) -> None:
-        spread_ps = (limit.burst - 1) * interval_ps + int(limit.grace_s * 1e6) * PS_PER_US
-        self.starts_us.append(start_us)
+    def start(self, start_us: int, interval_ps: int, limit: Limit, units: int = 1) -> None:
+        spread_ps = (max(limit.burst, units) - 1) * interval_ps + int(limit.grace_s * 1e6) * PS_PER_US
+        self.starts_us += [start_us] * units
         self.interval_ps = min(interval_ps, self.interval_ps or interval_ps)
         self.spread_ps = max(spread_ps, self.spread_ps)
 
@@ -195,7 +218,8 @@ class Witness:
 class FixedWitness:
     """The starts of a limit of fixed windows, between two events after which it counts anew.
 
-    The promise: at most N in each window. Where callers have declared several N, the most of these.
+    The promise: at most N in each window, or one start that costs more. Where callers have declared several N, the
+    most of these.
 
     Attributes:
         used: starts in each window, by its begin.
@@ -207,9 +231,9 @@ class FixedWitness:
     most: int = 0
     eras: int = 1
 
-    def start(self, start_us: int, limit: Limit) -> None:
-        self.used[window_us(limit, start_us)[0]] += 1
-        self.most = max(self.most, limit.burst)
+    def start(self, start_us: int, limit: Limit, units: int = 1) -> None:
+        self.used[window_us(limit, start_us)[0]] += units
+        self.most = max(self.most, limit.burst, units)
 
     def spare(self) -> int:
         """How many starts more there could have been in the fullest window."""
@@ -239,9 +263,9 @@ class SlidingWitness:
     def length_us(self) -> int:
         return self.span_us - self.grace_us
 
-    def start(self, start_us: int, limit: Limit) -> None:
-        self.starts_us.append(start_us)
-        self.most = max(self.most, limit.burst)
+    def start(self, start_us: int, limit: Limit, units: int = 1) -> None:
+        self.starts_us += [start_us] * units
+        self.most = max(self.most, limit.burst, units)
         self.span_us = min(self.span_us, limit.span_us)
         self.grace_us = max(self.grace_us, int(limit.grace_s * 1e6))
 
@@ -284,12 +308,15 @@ class ModelLog:
     def used(self) -> int:
         return sum(slots for _, slots in self.entries)
 
-    def book(self, us: int, limit: Limit) -> None:
-        self.last_us = max(us + self.shift_us, self.last_us)
-        slots = 1
-        if self.entries and self.entries[-1][0] // limit.cell_us == self.last_us // limit.cell_us:
-            slots += self.entries.pop()[1]
-        self.entries.append((self.last_us, slots))
+    def book(self, us: int, limit: Limit, units: int = 1) -> None:
+        """What costs more than N is booked N by N, a span apart."""
+        first_us = max(us + self.shift_us, self.last_us)
+        for place, booked in enumerate(range(0, units, limit.burst)):
+            self.last_us = first_us + place * limit.span_us
+            slots = min(limit.burst, units - booked)
+            if self.entries and self.entries[-1][0] // limit.cell_us == self.last_us // limit.cell_us:
+                slots += self.entries.pop()[1]
+            self.entries.append((self.last_us, slots))
 
     def take_back(self, slots_us: Sequence[int]) -> int:
         """Of the first entry that is not before a slot, one is taken; of none, if all are later: it may have left."""
@@ -342,6 +369,7 @@ class Life:
         seed: which life.
         fixed: how often a limit is one of fixed windows.
         sliding: how often one of the others is one of sliding windows.
+        costs: how often slots do not cost one unit each.
 
     Attributes:
         used: starts so far.
@@ -349,16 +377,16 @@ class Life:
         spare: how many starts more there could have been in the fullest window of any fixed or sliding limit.
     """
 
-    def __init__(self, lanes: Lanes, seed: int, fixed: float = 0, sliding: float = 0) -> None:
+    def __init__(self, lanes: Lanes, seed: int, fixed: float = 0, sliding: float = 0, costs: float = 0) -> None:
         self._lanes = lanes
         self._draw = draw = random.Random(seed)
-        self._fixed, self._sliding = fixed, sliding
+        self._fixed, self._sliding, self._costs = fixed, sliding, costs
         self._buckets = [self._bucket(number) for number in range(draw.randrange(1, 5))]
         self._paths = [self._path() for _ in range(draw.randrange(1, 5))]
         self._slower = [*self._buckets]  # what a deploy makes of them
         if draw.random() < 0.4:
             self._slower = [replace(it, limit=self._deployed(it.limit)) for it in self._buckets]
-        self._now = NOW
+        self._now = self._seen_us = NOW
         self._stepped_us = 0  # how far the clock has stepped back so far
         #: Of each fixed limit, the latest instant from which it knows the windows.
         self._latest_us = dict.fromkeys((bucket.name for bucket in self._buckets), NOW)
@@ -451,22 +479,24 @@ class Life:
         assert spare_us >= 0, f"{name}: a window holds too many starts, by {-spare_us:.0f} us"
         self.spare_us = min(self.spare_us, spare_us)
 
-    def _start(self, lane: Lane, from_us: int, until_us: int, is_plain: bool = False) -> None:
+    def _start(self, lane: Lane, from_us: int, until_us: int, cost: Cost | None = None, is_plain: bool = False) -> None:
         rally_us = self._rally_at + round((from_us - self._rally_at) / self._rally_us) * self._rally_us
         start_us = max(from_us, min(rally_us, until_us))
         if (self._fixed or self._sliding) and self._draw.random() < 0.2:
             start_us = until_us
         self.used += 1
-        for bucket in lane:
+        for bucket, units in zip(lane, cost or (1,) * len(lane)):
+            if not units:
+                continue
             if isinstance(bucket.limit.window, Sliding):
                 true_us = start_us + self._stepped_us
-                self._quotas.setdefault(bucket.name, SlidingWitness()).start(true_us, bucket.limit)
+                self._quotas.setdefault(bucket.name, SlidingWitness()).start(true_us, bucket.limit, units)
                 continue
             if bucket.limit.window:
-                self._quotas.setdefault(bucket.name, FixedWitness()).start(start_us, bucket.limit)
+                self._quotas.setdefault(bucket.name, FixedWitness()).start(start_us, bucket.limit, units)
                 continue
             interval_ps = bucket.limit.exact_ps if is_plain else bucket.limit.whole_us * PS_PER_US
-            self._witnesses.setdefault(bucket.name, Witness()).start(start_us, interval_ps, bucket.limit)
+            self._witnesses.setdefault(bucket.name, Witness()).start(start_us, interval_ps, bucket.limit, units)
 
     def _lane(self) -> Lane:
         slower = self._draw.random() < 0.15
@@ -477,29 +507,41 @@ class Life:
         wanted, awake_us = draw.choice([1, 2, 5, 30]), draw.choice([NOW, NOW, NOW, draw.randrange(300_000)])
         overrides, worker = [self._override(bucket) for bucket in lane], draw.choice(["one", "two", "three", "four"])
         error_us = self._draw.choice([0, 0, draw.randrange(-(10**6), 10**6)]) if self._fixed else 0
-        answer = self._lanes.reserve(now, lane, wanted, worker, overrides, awake_us, now + error_us)
+        costs = self._cost(lane, wanted) if self._costs and draw.random() < self._costs else None
+        self._seen_us = now + error_us
+        answer = self._lanes.reserve(now, lane, wanted, worker, overrides, awake_us, self._seen_us, costs)
         floors_us = [max(now - awake_us, self._versions.get(bucket.name, (0, 0))[1]) for bucket in lane]
         self._check_slots(lane, answer, wanted, floors_us)
-        self._check_states({bucket.name for bucket in lane}, answer.count)
+        self._check_states(lane, answer)
         self._check_windows(lane, answer)
         self._check_logs(lane, answer)
-        if not error_us and max(floors_us) <= now and self._has_room(lane):
+        if not error_us and not costs and max(floors_us) <= now and self._has_room(lane):
             assert answer.count, "there is room in the windows of all limits"
         answer.used = draw.choice([answer.count, answer.count, draw.randrange(answer.count + 1)])
-        for start_us, until_us in zip(answer.starts_us[: answer.used], answer.untils_us):
-            self._start(lane, start_us, until_us)
+        for start_us, until_us, cost in zip(answer.starts_us[: answer.used], answer.untils_us, costs_of(answer, lane)):
+            self._start(lane, start_us, until_us, cost)
         if answer.left:
             self._in_hand.append(InHand(lane, answer))
+
+    def _cost(self, lane: Lane, wanted: int) -> Costs:
+        draw = self._draw
+        largest = draw.choice([1, 2, 5, 12, 40])
+        costs = [tuple(draw.choice([0, 1, 1, draw.randrange(largest + 1)]) for _ in lane) for _ in range(wanted)]
+        return Costs(tuple(costs), draw.choice([0, 0, self._now + draw.randrange(2 * HORIZON_US)]))
 
     def _check_slots(self, lane: Lane, answer: LaneReservation, wanted: int, floors_us: list[int]) -> None:
         assert answer.count <= wanted
         assert answer.count or answer.again_us > self._now + HORIZON_US
         assert answer.again_us >= max([self._now, *floors_us, *answer.starts_us])
-        for start_us, until_us, row in zip(answer.starts_us, answer.untils_us, answer.slots):
-            assert max(self._now, *floors_us) <= start_us <= self._now + HORIZON_US
-            ends = []
-            for bucket, floor_us, us in zip(lane, floors_us, row):
-                limit, reach_us = bucket.limit, (bucket.limit.burst - 1) * bucket.limit.whole_us
+        rows = zip(answer.starts_us, answer.untils_us, answer.slots, costs_of(answer, lane))
+        for start_us, until_us, row, cost in rows:
+            assert max(self._now, *floors_us) <= start_us
+            assert start_us <= self._now + HORIZON_US or max(cost) > 1
+            ends = [LAST_US] * (not any(cost))
+            for bucket, floor_us, us, units in zip(lane, floors_us, row, cost):
+                limit, reach_us = bucket.limit, (max(bucket.limit.burst, units) - 1) * bucket.limit.whole_us
+                if not units:
+                    continue
                 if isinstance(limit.window, Sliding):
                     assert us == start_us
                     ends.append(start_us + int(limit.grace_s * 1e6))
@@ -509,16 +551,18 @@ class Life:
                     assert (us, start_us < end_us - GUARD_US) == (begin_us, True)
                     ends.append(end_us - GUARD_US // 2)
                     continue
-                assert floor_us <= us <= start_us
+                assert floor_us <= us <= start_us - (units - 1) * limit.whole_us
                 ends.append(min(start_us, us + reach_us) + int(limit.grace_s * 1e6))
                 assert ends[-1] - start_us >= LEAST_USE * int(limit.grace_s * 1e6)
             assert until_us == min(ends)
 
-    def _check_states(self, names: set[str], count: int) -> None:
-        """All limits of a lane have booked `count`, or none; a refused call has changed nothing."""
+    def _check_states(self, lane: Lane, answer: LaneReservation) -> None:
+        """All limits of a lane have booked what the slots cost, or none; a refused call has changed nothing."""
         after = self._lanes.fields(*self._buckets)
+        columns = zip(*costs_of(answer, lane)[: answer.count])
+        units = {bucket.name: sum(column) for bucket, column in zip(lane, columns)}
         for bucket, before, now, log in zip(self._buckets, self._states, after, self._logs):
-            if count and bucket.name in names:
+            if count := units.get(bucket.name, 0):
                 assert int(now["given"]) - int(before.get("given", 0)) == count
                 assert int(now["seq"]) > int(before.get("seq", 0))
                 assert now.get("holes", "").count(":") <= MOST_RANGES
@@ -530,10 +574,15 @@ class Life:
         before = {bucket.name: parse_windows(state) for bucket, state in zip(self._buckets, self._states)}
         for index, bucket in enumerate(lane):
             if isinstance(bucket.limit.window, Calendar) and answer.count:
-                after = self._lanes.windows(bucket)
-                expected = Counter(before[bucket.name]) + Counter(row[index] for row in answer.slots)
+                after, expected = self._lanes.windows(bucket), Counter(before[bucket.name])
+                for row, cost in zip(answer.slots, costs_of(answer, lane)):
+                    if cost[index]:
+                        expected[row[index]] += cost[index]
                 assert after == {begin_us: expected[begin_us] for begin_us in after}
-                assert len(after) == min(len(expected.keys() | before[bucket.name].keys()), MOST_WINDOWS)
+                begin_us = window_us(bucket.limit, self._seen_us)[0]
+                over = [it for it in expected if it < begin_us]
+                assert all(it in over for it in expected.keys() - after.keys())
+                assert len(after) == min(len(expected), max(MOST_WINDOWS, len(expected) - len(over)))
 
     def _model_logs(self, lane: Lane) -> dict[str, ModelLog]:
         """The log of each sliding limit of a lane, as it was before."""
@@ -553,9 +602,10 @@ class Life:
         models = self._model_logs(lane)
         for index, bucket in enumerate(lane):
             if model := models.get(bucket.name):
-                for row in answer.slots:
-                    model.book(row[index], bucket.limit)
-                self._compare_log(bucket, model if answer.count else None)
+                units = [cost[index] for cost in costs_of(answer, lane)[: answer.count]]
+                for row, count in zip(answer.slots, units):
+                    model.book(row[index], bucket.limit, count)
+                self._compare_log(bucket, model if any(units) else None)
 
     def _compare_log(self, bucket: Bucket, model: ModelLog | None) -> None:
         """The log of a limit is that of the model; without one, that of before."""
@@ -569,6 +619,7 @@ class Life:
     def _has_room(self, lane: Lane) -> bool:
         """Whether a lane that has no smooth limit can start now."""
         known = {bucket.name: parse_windows(state) for bucket, state in zip(self._buckets, self._states)}
+        owes = {bucket.name: owed_of(state) for bucket, state in zip(self._buckets, self._states)}
         logs = self._model_logs(lane)
 
         def has_room(bucket: Bucket) -> bool:
@@ -576,6 +627,8 @@ class Life:
             if isinstance(limit.window, Sliding):
                 return logs[bucket.name].used < limit.burst
             if limit.window is None or self._now >= window_us(limit, self._now)[1] - GUARD_US:
+                return False
+            if owes[bucket.name]:
                 return False
             return known[bucket.name].get(window_us(limit, self._now)[0], 0) < limit.burst
 
@@ -590,8 +643,11 @@ class Life:
         after = dict(zip((bucket.name for bucket in self._buckets), self._lanes.fields(*self._buckets)))
         before = dict(zip((bucket.name for bucket in self._buckets), self._states))
         for index, (bucket, count) in enumerate(zip(held.lane, taken)):
-            assert 0 <= count <= held.reservation.left
-            slots_us = [row[index] for row in held.reservation.slots[held.reservation.used : held.reservation.count]]
+            in_hand = slice(held.reservation.used, held.reservation.count)
+            costs = [cost[index] for cost in costs_of(held.reservation, held.lane)[in_hand]]
+            assert 0 <= count <= sum(costs)
+            rows = zip(held.reservation.slots[in_hand], costs)
+            slots_us = [us for row, units in rows for us in [row[index]] * units]
             if isinstance(bucket.limit.window, Calendar):
                 booked = Counter(parse_windows(before[bucket.name]))
                 booked.subtract(parse_windows(after[bucket.name]))
@@ -691,12 +747,14 @@ class Life:
         self._versions[name] = version + 1, max(0, self._now + self._draw.randrange(-300_000, 300_000))
 
 
-def live_all(lanes: Lanes, seeds: range, *, fixed: float, sliding: float = 0.0) -> tuple[int, int]:
+def live_all(
+    lanes: Lanes, seeds: range, *, fixed: float = 0, sliding: float = 0.0, costs: float = 0
+) -> tuple[int, int]:
     """How many starts there were in some lives, and in how many of these a window had exactly N."""
     starts = full = 0
     for seed in seeds:
         lanes.client.flushdb()
-        life = Life(lanes, seed, fixed=fixed, sliding=sliding)
+        life = Life(lanes, seed, fixed=fixed, sliding=sliding, costs=costs)
         life.live(80)
         starts += life.used
         full += life.spare == 0

@@ -18,6 +18,7 @@ FILES = (
     "set_override.lua",
     "sync_overrides.lua",
     "heartbeat.lua",
+    "costs.lua",
     "holes.lua",
     "reserve_lane.lua",
     "give_back_lane.lua",
@@ -49,7 +50,7 @@ def sources(mutant: Mutant) -> dict[str, str]:
     files = originals()
     files[mutant.file] = files[mutant.file].replace(mutant.old, mutant.new)
     shared = dict.fromkeys(VERBS, (SLOTS, OVERRIDES)) | dict.fromkeys(
-        LANE_VERBS, (SLOTS, OVERRIDES, HOLES, FIXED, SLIDING)
+        LANE_VERBS, (SLOTS, OVERRIDES, COSTS, HOLES, FIXED, SLIDING)
     )
     return {verb: "\n".join(files[name] for name in (*names, f"{verb}.lua")) for verb, names in shared.items()}
 
@@ -76,7 +77,8 @@ def complaint(tests: Iterable[Callable[[Any], None]], lanes: Any) -> str | None:
     return None
 
 
-SLOTS, OVERRIDES, RESERVE, GIVE_BACK, SET, SYNC, HEARTBEAT, HOLES, RESERVE_LANE, GIVE_BACK_LANE, FIXED, SLIDING = FILES
+SLOTS, OVERRIDES, RESERVE, GIVE_BACK, SET, SYNC, HEARTBEAT, COSTS, HOLES = FILES[:9]
+RESERVE_LANE, GIVE_BACK_LANE, FIXED, SLIDING = FILES[9:]
 MUTANTS = [
     # slots.lua
     Mutant(SLOTS, "local PS_PER_US = 1000000", "local PS_PER_US = 1000", "picoseconds taken for nanoseconds"),
@@ -304,24 +306,40 @@ LANE_MUTANTS = [
     Mutant(HOLES, "us > t_us and older_us or us", "older_us or us", "an old hole before one within reach"),
     Mutant(
         HOLES,
-        "local first_us = math.max(t_us - limit.reach_us, limit.floor_us)",
-        "local first_us = t_us - limit.reach_us",
+        "local first_us = math.max(t_us - reach_us, limit.floor_us)",
+        "local first_us = t_us - reach_us",
         "burst from before the floor",
     ),
     Mutant(HOLES, "limit.age_us, limit.floor_us)\n  if", "limit.age_us)\n  if", "holes from before the floor"),
-    Mutant(HOLES, "if next_us > t_us then return next_us, next_us end", "", "S + T is not waited for"),
     Mutant(
         HOLES,
-        "if not limit.is_crossed then return t_us, math.max(next_us, low_us) end",
-        "if not limit.is_crossed then return t_us, low_us end",
+        "if next_us + span_us > t_us then return next_us + span_us, next_us, next_us end",
+        "",
+        "S + T is not waited for",
+    ),
+    Mutant(
+        HOLES,
+        "local us = math.max(next_us, low_us)",
+        "local us = low_us",
         "a limit of one lane forgets S",
     ),
-    Mutant(HOLES, "if us - T >= low_us then return t_us, us - T end", "return t_us, us - T", "older than A, in step"),
-    Mutant(HOLES, "if us - t_us <= limit.slack_us then", "if true then", "a start waits at the cost of the others"),
-    Mutant(HOLES, "if us - t_us <= limit.slack_us then", "if false then", "no start waits for a slot in step"),
-    Mutant(HOLES, "    fill(limit, us)\n", "", "a hole is not removed"),
-    Mutant(HOLES, "local behind = range.count - before - 1", "local behind = range.count - before", "a hole too many"),
-    Mutant(HOLES, "{us = us + T, count = behind}", "{us = us, count = behind}", "the slot booked is a hole still"),
+    Mutant(HOLES, "if us - T >= low_us then return t_us", "if true then return t_us", "older than A, in step"),
+    Mutant(
+        HOLES,
+        "if us + span_us - t_us <= limit.slack_us then",
+        "if true then",
+        "a start waits at the cost of the others",
+    ),
+    Mutant(
+        HOLES, "if us + span_us - t_us <= limit.slack_us then", "if false then", "no start waits for a slot in step"
+    ),
+    Mutant(HOLES, "    fill(limit, us, cost)\n", "", "a hole is not removed"),
+    Mutant(
+        HOLES, "local behind = range.count - before - cost", "local behind = range.count - before", "a hole too many"
+    ),
+    Mutant(
+        HOLES, "{us = us + cost * T, count = behind}", "{us = us, count = behind}", "the slot booked is a hole still"
+    ),
     Mutant(HOLES, "      range.count = before\n", "", "a range is not cut"),
     Mutant(HOLES, "  if limit.is_crossed then\n", "  if true then\n", "a limit of one lane keeps holes"),
     Mutant(HOLES, "  if limit.is_crossed then\n", "  if false then\n", "no holes are kept"),
@@ -341,12 +359,12 @@ LANE_MUTANTS = [
         "false then return false end",
         "overlap is not checked",
     ),
-    Mutant(HOLES, "if us > range.us - interval_us and", "if us >= range.us and", "overlap with the hole behind"),
+    Mutant(HOLES, "if end_us > range.us and", "if us >= range.us and", "overlap with the hole behind"),
     Mutant(HOLES, "us < last_us + interval_us then", "us <= last_us then", "overlap with the hole before"),
     Mutant(HOLES, "before.us + before.count * interval_us == us", "before.us < us", "a gap in a range is lost"),
     Mutant(
         HOLES,
-        "elseif behind and behind.us == us + interval_us then",
+        "elseif behind and behind.us == end_us then",
         "elseif behind then",
         "a gap in a range is lost, the other way",
     ),
@@ -356,21 +374,21 @@ LANE_MUTANTS = [
     Mutant(RESERVE_LANE, "SLOTS_PER_CALL = 100", "SLOTS_PER_CALL = 101", "over a hundred slots a call"),
     Mutant(
         RESERVE_LANE,
-        "    limit.window.book(limit, us)\n",
-        "    if index > 1 then limit.window.book(limit, us) end\n",
+        "      limit.window.book(limit, us, units)\n",
+        "      if index > 1 then limit.window.book(limit, us, units) end\n",
         "one limit not booked",
     ),
-    Mutant(HOLES, "math.min(t_us, us + limit.reach_us)", "t_us", "the age does not count for the end"),
+    Mutant(HOLES, "math.min(t_us, us + reach_of(limit, cost))", "t_us", "the age does not count for the end"),
     Mutant(RESERVE_LANE, "math.min(until_us, limit", "math.max(0, limit", "the last limit sets the end"),
-    Mutant(RESERVE_LANE, "if count == wanted or t_us > end_us then", "if count == wanted then", "no horizon"),
-    Mutant(RESERVE_LANE, "or t_us > end_us then", "or t_us >= end_us then", "no slot at the horizon"),
-    Mutant(RESERVE_LANE, "count + 1 > 2 * (free", "count + 1 > 3 * (free", "thrice the fair share"),
-    Mutant(RESERVE_LANE, "2 * (free + count)", "2 * free", "the share shrinks"),
+    Mutant(RESERVE_LANE, "if count == wanted or again_us > end_us then", "if count == wanted then", "no horizon"),
+    Mutant(RESERVE_LANE, "or again_us > end_us then", "or again_us >= end_us then", "no slot at the horizon"),
+    Mutant(RESERVE_LANE, "> 2 * (free", "> 3 * (free", "thrice the fair share"),
+    Mutant(RESERVE_LANE, "2 * (free + limit.units)", "2 * free", "the share shrinks"),
     Mutant(RESERVE_LANE, "if count > 0 then\n    local", "if true then\n    local", "no slot at all where many wait"),
     Mutant(RESERVE_LANE, "math.max(seq, limit.seq + 1)", "math.max(seq, limit.seq)", "the serial does not grow"),
     Mutant(HOLES, "limit.grid or seq", "seq", "each booking begins a new grid"),
     Mutant(HOLES, "limit.grid or seq", "limit.grid or 0", "no grid is ever new"),
-    Mutant(RESERVE_LANE, "'given', count)", "'given', 1)", "one given for many"),
+    Mutant(RESERVE_LANE, "'given', exact(limit.units))", "'given', 1)", "one given for many"),
     Mutant(
         RESERVE_LANE,
         "if start_us > latest_us then binds, latest_us",
@@ -379,23 +397,24 @@ LANE_MUTANTS = [
     ),
     Mutant(
         RESERVE_LANE,
-        "latest_us = math.max(latest_us, start_us)",
-        "if start_us > latest_us then binds, latest_us = index, start_us end",
+        "slots[index], latest_us = us, math.max(latest_us, start_us)",
+        "slots[index] = us if start_us > latest_us then binds, latest_us = index, start_us end",
         "who moved the start last binds",
     ),
-    Mutant(RESERVE_LANE, "while latest_us > from_us do", "while false do", "the start is not looked at again"),
-    Mutant(RESERVE_LANE, "  t_us = math.max(t_us, floor_us)\n", "", "a start before a floor"),
+    Mutant(RESERVE_LANE, "while latest_us > from_us and", "while false and", "the start is not looked at again"),
     Mutant(RESERVE_LANE, "if override ~= known then", "if false then", "a higher override is not told"),
     Mutant(RESERVE_LANE, "    redis.call('ZREM', limit.waiters, worker)\n", "", "a worker counts twice"),
     Mutant(RESERVE_LANE, "    forget(limit.waiters, now_us, longest_us)\n", "", "nobody is forgotten"),
     Mutant(RESERVE_LANE, "if redis.call('PTTL', key) < idle_ms then", "if true then", "expiry shortened"),
-    Mutant(HOLES, "limit.next_us + limit.reach_us", "limit.next_us", "expiry without the burst"),
-    Mutant(RESERVE_LANE, "math.min(t_us - horizon_us, now_us + patience_us)", "t_us - horizon_us", "no patience"),
+    Mutant(HOLES, "limit.next_us + reach_of(limit, limit.largest or 1)", "limit.next_us", "expiry without the burst"),
+    Mutant(
+        RESERVE_LANE, "math.min(again_us - horizon_us, now_us + patience_us)", "again_us - horizon_us", "no patience"
+    ),
     Mutant(RESERVE_LANE, "redis.call('PEXPIRE', limit.waiters", "redis.call('PTTL', limit.waiters", "no expiry"),
     # give_back_lane.lua
     Mutant(HOLES, "and grid <= seq", "", "slots of an older grid are taken back"),
-    Mutant(HOLES, "us <= tonumber(last) and", "", "slots that S has not reached are taken back"),
-    Mutant(GIVE_BACK_LANE, "-taken[index])", "-count)", "given shrinks by what was not taken back"),
+    Mutant(HOLES, "end_us <= tonumber(last) and", "", "slots that S has not reached are taken back"),
+    Mutant(GIVE_BACK_LANE, "exact(-taken[index]))", "-count)", "given shrinks by what was not taken back"),
     Mutant(GIVE_BACK_LANE, "(slot - 1) * size + index]", "(slot - 1) * size + 1]", "slots of the first limit"),
 ]
 FIXED_MUTANTS = [
@@ -406,9 +425,9 @@ FIXED_MUTANTS = [
     Mutant(FIXED, "local MOST_WINDOWS = 8", "local MOST_WINDOWS = 9", "one window too many"),
     Mutant(
         FIXED,
-        "for index = math.max(1, #windows - MOST_WINDOWS + 1), #windows do",
-        "for index = 1, math.min(#windows, MOST_WINDOWS) do",
-        "the newest windows are dropped",
+        "    if limit.windows[index].begin_us < limit.edges_us[1] then\n",
+        "    if limit.windows[index].begin_us >= limit.edges_us[1] then\n",
+        "windows that are not over are dropped",
     ),
     Mutant(FIXED, "exact(windows[index].begin_us)", "windows[index].begin_us", "14 digits are kept of a begin"),
     Mutant(FIXED, "local words = {exact(born)}", "local words = {born}", "14 digits are kept of the birth"),
@@ -429,22 +448,23 @@ FIXED_MUTANTS = [
         "return math.max(t_us, limit.never_us), edges_us[3]",
         "the next look is at the horizon",
     ),
-    Mutant(FIXED, "  for place = 1, 2 do\n    t_us", "  for place = 2, 2 do\n    t_us", "e0 and e1 confused"),
-    Mutant(FIXED, "  for place = 1, 2 do\n    t_us", "  for place = 1, 1 do\n    t_us", "no next window"),
-    Mutant(FIXED, "t_us = math.max(t_us, edges_us[place])", "t_us = t_us", "a start before its window"),
-    Mutant(FIXED, "t_us < edges_us[place + 1] - GUARD_US and", "", "a window never ends"),
-    Mutant(
-        FIXED, "t_us < edges_us[place + 1] - GUARD_US and", "t_us <= edges_us[place + 1] - GUARD_US and", "guard - 1"
-    ),
-    Mutant(FIXED, "and count_left(limit, edges_us[place]) > 0", "", "a fixed limit allows all"),
+    Mutant(FIXED, "{edges_us[1], edges_us[2]}", "{edges_us[2]}", "e0 and e1 confused"),
+    Mutant(FIXED, "{edges_us[1], edges_us[2]}", "{edges_us[1]}", "no next window"),
+    Mutant(FIXED, "local start_us = math.max(t_us, begin_us)", "local start_us = t_us", "a start before its window"),
+    Mutant(FIXED, "start_us < end_of(limit, begin_us) - GUARD_US and", "", "a window never ends"),
+    Mutant(FIXED, "start_us < end_of(limit", "start_us <= end_of(limit", "guard - 1"),
+    Mutant(FIXED, "and count_left(limit, begin_us) >= units", "", "a fixed limit allows all"),
     Mutant(
         FIXED,
-        "and count_left(limit, edges_us[place]) > 0",
-        "and (t_us > limit.now_us or count_left(limit, edges_us[place]) > 0)",
+        "and count_left(limit, begin_us) >= units",
+        "and (t_us > limit.now_us or count_left(limit, begin_us) >= units)",
         "a fixed limit is forgotten when a smooth one moves the start",
     ),
     Mutant(
-        FIXED, "      return t_us, edges_us[place]\n", "      return t_us, edges_us[1]\n", "booked in the first window"
+        FIXED,
+        "      return start_us, begin_us, start_us\n",
+        "      return start_us, edges_us[1], start_us\n",
+        "booked in the first window",
     ),
     Mutant(FIXED, "if edges_us[place] <= end_us and not is_over then", "if not is_over then", "beyond the horizon"),
     Mutant(FIXED, "<= end_us and not is_over then", "<= end_us then", "what is over counts for the fair share"),
@@ -456,36 +476,54 @@ FIXED_MUTANTS = [
         "a window booked again is no newer",
     ),
     Mutant(
-        FIXED, "used = (window and window.used or 0) + 1", "used = (window and window.used or 0)", "nothing is booked"
+        FIXED,
+        "used = (window and window.used or 0) + cost",
+        "used = (window and window.used or 0)",
+        "nothing is booked",
     ),
-    Mutant(FIXED, "used = (window and window.used or 0) + 1", "used = 1", "one is booked of many"),
+    Mutant(FIXED, "used = (window and window.used or 0) + cost", "used = cost", "one is booked of many"),
+    Mutant(FIXED, "then return edges_us[2] end", "then return edges_us[3] end", "usable in the next window"),
     Mutant(
-        FIXED, "begin_us == edges_us[1] and 2 or 3", "begin_us == edges_us[1] and 3 or 3", "usable in the next window"
+        FIXED,
+        "return begin_us + edges_us[3] - edges_us[2]",
+        "return edges_us[2]",
+        "slots of the next window end with this one",
     ),
-    Mutant(FIXED, "begin_us == edges_us[1] and 2 or 3", "2", "slots of the next window end with this one"),
     Mutant(FIXED, "- GUARD_US / 2\n", "+ GUARD_US / 2\n", "usable after the end"),
     Mutant(FIXED, "- GUARD_US / 2\n", "\n", "usable to the very end"),
     Mutant(FIXED, "limit.born or seq", "seq", "born with each booking"),
     Mutant(FIXED, "limit.born or seq", "limit.born or 0", "born before all bookings"),
     Mutant(FIXED, ", 'seq', exact(seq))", ")", "the serial is not written"),
     Mutant(
-        FIXED, "limit.windows[1] and limit.edges_us[3]", "limit.windows[1] and limit.edges_us[2]", "expiry too early"
+        FIXED, "local full_us, length_us = edges_us[3]", "local full_us, length_us = edges_us[2]", "expiry too early"
     ),
-    Mutant(FIXED, "limit.windows[1] and limit.edges_us[3]", "nil", "no expiry"),
+    Mutant(FIXED, "  return full_us\n", "  return nil\n", "no expiry"),
     Mutant(FIXED, "if born and born <= seq then", "if born then", "slots from before a loss come back"),
     Mutant(FIXED, "born <= seq then", "born < seq then", "slots of the first booking do not come back"),
     Mutant(
-        FIXED, "find_window(windows, begin_us)\n      if", "windows[#windows]\n      if", "back into the newest window"
+        FIXED,
+        "find_window(windows, begin_us)\n      local",
+        "windows[#windows]\n      local",
+        "back into the newest window",
     ),
-    Mutant(FIXED, "find_window(windows, begin_us)\n      if", "windows[1]\n      if", "back into the oldest window"),
-    Mutant(FIXED, "if window and window.used > 0 then", "if window then", "more comes back than is booked"),
-    Mutant(FIXED, "window.used, taken = window.used - 1, taken + 1", "taken = taken + 1", "nothing comes back"),
+    Mutant(
+        FIXED, "find_window(windows, begin_us)\n      local", "windows[1]\n      local", "back into the oldest window"
+    ),
+    Mutant(
+        FIXED,
+        "math.min(costs[place], window and window.used or 0)",
+        "window and costs[place] or 0",
+        "more comes back than is booked",
+    ),
+    Mutant(
+        FIXED, "window.used, taken = window.used - units, taken + units", "taken = taken + units", "nothing comes back"
+    ),
     Mutant(FIXED, "format_windows(windows, born))", "format_windows(windows, seq))", "born again when slots come back"),
     # reserve_lane.lua, give_back_lane.lua
     Mutant(
         RESERVE_LANE,
-        "    limit.window.book(limit, us)\n",
-        "    if limit.window == smooth then limit.window.book(limit, us) end\n",
+        "      limit.window.book(limit, us, units)\n",
+        "      if limit.window == smooth then limit.window.book(limit, us, units) end\n",
         "a fixed limit is not booked",
     ),
     Mutant(
@@ -494,6 +532,7 @@ FIXED_MUTANTS = [
         "    if limit.window == smooth then limit.window.store(limit, now_us, seq) end\n",
         "a fixed limit is not stored",
     ),
+    Mutant(RESERVE_LANE, "  t_us = math.max(t_us, floor_us)\n", "", "a start before a floor"),
     Mutant(GIVE_BACK_LANE, "WINDOWS[ARGV[2 + 2 * index]]", "smooth", "no fixed limit takes back"),
     Mutant(GIVE_BACK_LANE, "WINDOWS[ARGV[2 + 2 * index]]", "fixed", "no smooth limit takes back"),
 ]
@@ -538,37 +577,47 @@ SLIDING_MUTANTS = [
         SLIDING, "limit.place, limit.left = limit.log.first - 1, 0", "limit.place, limit.left = 0, 0", "those that left"
     ),
     Mutant(
-        SLIDING, "while limit.left < slots do", "while limit.left + 1 < slots do", "one may start before one has left"
+        SLIDING, "while limit.left < units do", "while limit.left + 1 < units do", "one may start before one has left"
     ),
     Mutant(
         SLIDING,
-        "    if not entry then return limit.booked",
-        "    if true then return limit.booked",
+        "return entry_at(limit.log, place) or limit.booked[place - #limit.log.entries]",
+        "return limit.booked[1]",
         "the log is not read",
     ),
     Mutant(
         SLIDING,
-        "  return log.entries[limit.place].us - log.shift_us + limit.span_us\n",
-        "  return log.entries[limit.place].us - log.shift_us + limit.span_us - 1000\n",
+        "  return entry.us - limit.log.shift_us + limit.span_us\n",
+        "  return entry.us - limit.log.shift_us + limit.span_us - 1000\n",
         "a slot 1 ms before the oldest leaves",
     ),
     Mutant(
         SLIDING,
-        "  return log.entries[limit.place].us - log.shift_us + limit.span_us\n",
-        "  return log.entries[limit.place].us + limit.span_us\n",
+        "  return entry.us - limit.log.shift_us + limit.span_us\n",
+        "  return entry.us + limit.span_us\n",
         "slots wait until the clock has caught up",
     ),
     Mutant(
         SLIDING,
-        "  return log.entries[limit.place].us - log.shift_us + limit.span_us\n",
-        "  return log.entries[limit.place].us - log.shift_us + limit.span_us - limit.grace_us\n",
+        "  return entry.us - limit.log.shift_us + limit.span_us\n",
+        "  return entry.us - limit.log.shift_us + limit.span_us - limit.grace_us\n",
         "a slot stays without D",
     ),
-    Mutant(SLIDING, "limit.count + 1 - limit.most", "limit.count - limit.most", "N + 1"),
-    Mutant(SLIDING, "limit.count + 1 - limit.most", "limit.count + 2 - limit.most", "N - 1"),
-    Mutant(SLIDING, "limit.log.used + limit.count + 1 -", "limit.log.used + 1 -", "one call takes more than N"),
-    Mutant(SLIDING, "if excess > 0 then t_us = math.max(t_us, when_left(limit, excess)) end", "", "it allows all"),
-    Mutant(SLIDING, "math.max(t_us, when_left(limit, excess))", "when_left(limit, excess)", "before the other limits"),
+    Mutant(SLIDING, "math.min(cost, limit.most) - limit.most", "math.min(cost, limit.most) - limit.most - 1", "N + 1"),
+    Mutant(SLIDING, "math.min(cost, limit.most) - limit.most", "math.min(cost, limit.most) - limit.most + 1", "N - 1"),
+    Mutant(SLIDING, "limit.log.used + limit.count + math", "limit.log.used + math", "one call takes more than N"),
+    Mutant(
+        SLIDING,
+        "if excess <= 0 then return t_us, t_us, t_us end",
+        "if true then return t_us, t_us, t_us end",
+        "it allows all",
+    ),
+    Mutant(
+        SLIDING,
+        "local start_us = math.max(t_us, when_left(limit, excess))",
+        "local start_us = when_left(limit, excess)",
+        "before the other limits",
+    ),
     Mutant(SLIDING, "limit.free = limit.most - log.used\n", "limit.free = limit.most\n", "all N are free to share"),
     Mutant(SLIDING, "limit.free, place = limit.free + entry.slots, place + 1", "place = place + 1", "those that leave"),
     Mutant(SLIDING, "math.max(0, limit.free - limit.count)", "math.max(0, limit.free)", "the share does not shrink"),
@@ -576,8 +625,10 @@ SLIDING_MUTANTS = [
     Mutant(
         SLIDING, "math.max(us + log.shift_us, log.last_us or 0)", "math.max(us, log.last_us or 0)", "booked unshifted"
     ),
-    Mutant(SLIDING, "entry.us, entry.slots = us, entry.slots + 1", "entry.slots = entry.slots + 1", "cell, earlier"),
-    Mutant(SLIDING, "entry.us, entry.slots = us, entry.slots + 1", "entry.us = us", "a cell is one slot"),
+    Mutant(
+        SLIDING, "entry.us, entry.slots = us, entry.slots + units", "entry.slots = entry.slots + units", "cell, earlier"
+    ),
+    Mutant(SLIDING, "entry.us, entry.slots = us, entry.slots + units", "entry.us = us", "a cell is one slot"),
     Mutant(SLIDING, "      redis.call('LSET', log.key, 0, exact(booked[1].us))\n", "", "a cell at its earlier instant"),
     Mutant(SLIDING, "exact(newest[2] + booked[1].slots)", "exact(booked[1].slots)", "a cell forgets what was in it"),
     Mutant(SLIDING, "      table.remove(booked, 1)\n", "", "a cell is booked twice"),
@@ -585,7 +636,7 @@ SLIDING_MUTANTS = [
     Mutant(
         SLIDING, "if entry and math.floor(entry.us / limit.cell_us) ==", "if entry and -1 ==", "nor by two slots of one"
     ),
-    Mutant(SLIDING, "limit.count = us, limit.count + 1", "limit.count = us, 1", "one is booked of many"),
+    Mutant(SLIDING, "limit.count = limit.count + cost", "limit.count = 1", "one is booked of many"),
     Mutant(SLIDING, "return t_us + limit.grace_us", "return t_us + limit.grace_us + 1000", "usable 1 ms too long"),
     Mutant(SLIDING, "return t_us + limit.grace_us", "return t_us + limit.span_us", "usable for a period"),
     Mutant(
@@ -612,28 +663,27 @@ SLIDING_MUTANTS = [
     ),
     Mutant(SLIDING, "if not oldest or log.born > seq then", "if not oldest then", "slots from before a loss come back"),
     Mutant(SLIDING, "log.born > seq then", "log.born >= seq then", "slots of the first booking do not come back"),
-    Mutant(SLIDING, "and oldest.us <= us then", "then", "a slot that has left takes another's"),
-    Mutant(SLIDING, "if place > 0 and oldest.us <= us then", "if oldest.us <= us then", "nothing is left to take"),
+    Mutant(SLIDING, "oldest.us <= us and costs[index] or 0", "costs[index]", "a slot that has left takes another's"),
     Mutant(
         SLIDING,
-        "local us, place = slot_us + log.shift_us, #entries",
-        "local us, place = slot_us, #entries",
+        "local us = slot_us + log.shift_us",
+        "local us = slot_us",
         "unshifted",
     ),
-    Mutant(SLIDING, "slot_us + log.shift_us, #entries\n", "slot_us + log.shift_us, 1\n", "the newest goes"),
+    Mutant(SLIDING, "for place = #entries, 1, -1 do", "for place = 1, #entries do", "the newest goes"),
+    Mutant(SLIDING, "entry.us >= us and math.min(entry.slots, left) or 0", "left", "one before it goes"),
+    Mutant(SLIDING, "math.min(entry.slots, left)", "left", "an entry below 0"),
     Mutant(
         SLIDING,
-        "(entries[place].us < us or entries[place].slots == 0)",
-        "entries[place].slots == 0",
-        "one before it goes",
+        "entry.slots, taken, left = entry.slots - units, taken + units,",
+        "taken, left, _ = taken + units, left - units,",
+        "nothing comes back",
     ),
     Mutant(
-        SLIDING, "(entries[place].us < us or entries[place].slots == 0)", "entries[place].us < us", "an entry below 0"
+        SLIDING, "        redis.call('LSET', key, exact(2 * place - 1), exact(entry.slots))\n", "", "is not written"
     ),
-    Mutant(SLIDING, "entry.slots, taken = entry.slots - 1, taken + 1", "taken = taken + 1", "nothing comes back"),
-    Mutant(SLIDING, "      redis.call('LSET', key, exact(2 * place - 1), exact(entry.slots))\n", "", "is not written"),
     Mutant(SLIDING, "    if gone > 0 then redis.call('LREM', key, exact(gone), '0') end\n", "", "entries of no slots"),
-    Mutant(SLIDING, "        gone = gone + 2\n", "        gone = gone + 1\n", "half of an entry stays"),
+    Mutant(SLIDING, "gone = gone + 2\n", "gone = gone + 1\n", "half of an entry stays"),
     Mutant(
         SLIDING,
         "    cut(log, log.first)\n    redis.call('HSET'",
@@ -644,8 +694,8 @@ SLIDING_MUTANTS = [
     # reserve_lane.lua, give_back_lane.lua
     Mutant(
         RESERVE_LANE,
-        "    limit.window.book(limit, us)\n",
-        "    if limit.window ~= sliding then limit.window.book(limit, us) end\n",
+        "      limit.window.book(limit, us, units)\n",
+        "      if limit.window ~= sliding then limit.window.book(limit, us, units) end\n",
         "a sliding limit is not booked",
     ),
     Mutant(
@@ -657,4 +707,74 @@ SLIDING_MUTANTS = [
     Mutant(RESERVE_LANE, "ipairs({limit.bucket, limit.log_key})", "ipairs({limit.bucket})", "the log never expires"),
     Mutant(GIVE_BACK_LANE, "log, next_log = KEYS[next_log], next_log + 1", "log = KEYS[next_log]", "all from one log"),
     Mutant(GIVE_BACK_LANE, "local taken, next_log = {}, size + 1", "local taken, next_log = {}, size", "not the log"),
+]
+COST_MUTANTS = [
+    # costs.lua
+    Mutant(COSTS, "for _ = 1, tonumber(count) do", "for _ = 1, 1 do", "a run is one slot"),
+    Mutant(COSTS, "of_each[#of_each + 1] = tonumber(units)", "of_each[#of_each + 1] = 1", "all costs are one"),
+    # holes.lua
+    Mutant(HOLES, "math.max(limit.reach_us, (cost - 1) * limit.interval_us)", "limit.reach_us", "no credit for a cost"),
+    Mutant(
+        HOLES,
+        "local reach_us, span_us = reach_of(limit, cost), (cost - 1) * T",
+        "local reach_us, span_us = reach_of(limit, cost), 0",
+        "it starts with its first slot",
+    ),
+    Mutant(HOLES, "(range.count - cost) * T", "(range.count - 1) * T", "one hole in a row is enough"),
+    Mutant(
+        HOLES,
+        "t_us - span_us, first_us, low_us, cost)",
+        "t_us, first_us, low_us, cost)",
+        "it starts before its last hole",
+    ),
+    Mutant(HOLES, "limit.oldest_us + limit.reach_us - reach_us then", "limit.oldest_us then", "slots are booked twice"),
+    Mutant(
+        HOLES,
+        "limit.last_us, limit.next_us = us + (cost - 1) * T, us + cost * T",
+        "limit.last_us, limit.next_us = us, us + T",
+        "one slot is booked",
+    ),
+    Mutant(HOLES, "us + reach_of(limit, cost)", "us + limit.reach_us", "it ends when its first slot does"),
+    Mutant(
+        HOLES, "limit.largest = math.max(cost, limit.largest or 0)", "limit.largest = nil", "expiry before it is paid"
+    ),
+    Mutant(HOLES, "limit.largest = tonumber(largest)", "limit.largest = nil", "expiry by the last cost"),
+    Mutant(HOLES, "us + cost * interval_us\n", "us + interval_us\n", "only the first slot comes back"),
+    Mutant(HOLES, "taken = taken + cost end", "taken = taken + 1 end", "one unit is counted"),
+    Mutant(HOLES, "before.count + cost", "before.count + 1", "one joins the range before"),
+    # fixed.lua
+    Mutant(FIXED, "math.min(cost, limit.most)", "cost", "what is larger than N never starts"),
+    Mutant(FIXED, "math.min(cost, limit.most)", "1", "one unit is enough"),
+    Mutant(FIXED, "if cost > limit.most then limit.owed =", "if false then limit.owed =", "nothing is owed"),
+    Mutant(FIXED, "(behind - 1) * limit.most", "behind * limit.most", "a window too few pays"),
+    Mutant(FIXED, "owed.begin_us >= begin_us then", "owed.begin_us > begin_us then", "its own window pays as well"),
+    Mutant(FIXED, "math.max(0, owed.units - units)", "owed.units", "what comes back is owed still"),
+    Mutant(FIXED, "    store_owed(bucket, owed)\n", "", "it is not written"),
+    Mutant(FIXED, "  store_owed(limit.bucket, limit.owed)\n", "", "what is owed is not written"),
+    Mutant(FIXED, "length_us < SHORTEST_DAY_US then", "true then", "days are foretold"),
+    Mutant(FIXED, "length_us < SHORTEST_DAY_US then", "false then", "no window is foretold"),
+    # sliding.lua
+    Mutant(
+        SLIDING, "math.min(cost, limit.most) - limit.most", "cost - limit.most", "what is larger than N is an error"
+    ),
+    Mutant(SLIDING, "math.min(cost, limit.most) - limit.most", "1 - limit.most", "one unit is enough"),
+    Mutant(SLIDING, "excess > 0 and math.max(t_us, when_left(limit, excess)) or t_us", "start_us", "not booked ahead"),
+    Mutant(SLIDING, "local units, entry = math.min(cost, limit.most),", "local units, entry = cost,", "all at once"),
+    Mutant(SLIDING, "us, us + limit.span_us, cost - units", "us, us, cost - units", "all at one instant"),
+    Mutant(SLIDING, "while limit.left - entry.slots >= units do", "while false do", "the log is not read backwards"),
+    Mutant(
+        SLIDING,
+        "left = entry.slots - units, taken + units, left - units",
+        "left = entry.slots - units, taken + units, 0",
+        "one entry",
+    ),
+    # reserve_lane.lua, give_back_lane.lua
+    Mutant(RESERVE_LANE, "math.max(now_us, tonumber(ARGV[6]))", "now_us", "before the last slot in hand"),
+    Mutant(RESERVE_LANE, "is_costly or cost[index] > 1", "false", "no large cost is granted"),
+    Mutant(RESERVE_LANE, "is_costly or cost[index] > 1", "true", "any slot is granted ahead"),
+    Mutant(RESERVE_LANE, "if first_us > start_us then granted_us = first_us end", "", "a window that nobody knows"),
+    Mutant(RESERVE_LANE, "limit.units + cost[binds] >", "limit.units + 1 >", "the share counts slots"),
+    Mutant(RESERVE_LANE, "limit.units = limit.units + units", "limit.units = limit.units + 1", "given counts slots"),
+    Mutant(RESERVE_LANE, "    if limit.units > 0 then\n", "    if true then\n", "what passes a limit is written there"),
+    Mutant(GIVE_BACK_LANE, "if costs[slot][index] > 0 then", "if true then", "what passed a limit comes back there"),
 ]

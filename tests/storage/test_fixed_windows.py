@@ -232,7 +232,7 @@ def test_a_clock_that_steps_back_finds_the_window_full(lanes: Lanes) -> None:
         assert lanes.reserve(NOW + k * LENGTH_US + SECOND, (FIVE,), 9).count == 0
 
 
-def test_eight_windows_are_known_those_that_were_booked_last(lanes: Lanes) -> None:
+def test_eight_windows_are_known_those_that_were_booked_last_and_all_that_are_not_over(lanes: Lanes) -> None:
     """Ten are booked, of the first three one start each; then the clock steps back."""
     for k in range(10):
         lanes.reserve(NOW + k * LENGTH_US, (FIVE,), 1)
@@ -240,9 +240,11 @@ def test_eight_windows_are_known_those_that_were_booked_last(lanes: Lanes) -> No
     assert lanes.reserve(NOW + 2 * LENGTH_US, (FIVE,), 9).count == 4
     assert lanes.reserve(NOW + LENGTH_US, (FIVE,), 9).count == 5, "it is forgotten"
 
+    assert sorted(lanes.windows(FIVE)) == [NOW + k * LENGTH_US for k in range(1, 10)]
+    lanes.reserve(NOW + 10 * LENGTH_US, (FIVE,), 1)
     assert len(lanes.windows(FIVE)) == MOST_WINDOWS
-    assert NOW + 2 * LENGTH_US in lanes.windows(FIVE), "the window of 30 s is the one booked longest ago"
-    assert NOW + 3 * LENGTH_US not in lanes.windows(FIVE)
+    assert NOW + 2 * LENGTH_US in lanes.windows(FIVE), "the windows of 30 and 40 s are those booked longest ago"
+    assert NOW + 4 * LENGTH_US not in lanes.windows(FIVE)
 
 
 # giving back

@@ -8,11 +8,12 @@
 --   the waiting workers, a sorted set: worker -> epoch us until which it counts as waiting
 -- then of each sliding one:
 --   the log (sliding.lua)
--- ARGV[1]  wanted         integer >= 1, slots the caller could use before the horizon
+-- ARGV[1]  wanted         slots the caller could use before the horizon, and what they cost (costs.lua)
 -- ARGV[2]  horizon, us    how far ahead of the clock slots are given out
 -- ARGV[3]  patience, us   how long a worker sleeps on this lane at the most
 -- ARGV[4]  worker         a name that is unique to the calling process
 -- ARGV[5]  awake, us      how long the caller has been in touch: no slot is saved from before
+-- ARGV[6]  after, epoch us no slot is before this: the last one that the caller has in hand, or 0
 -- then of each limit:
 --   window                smooth, fixed or sliding, and four numbers. Of a smooth one:
 --     interval, us          integer >= 1, the emission interval T, rounded up
@@ -31,33 +32,37 @@
 --   override              that the caller's limit comes from, '' if it knows none
 -- then now, epoch us      tests only
 -- Returns {now us, count, seq, waiting, binds, again us, which, override, ...} and for each of the `count` slots the
--- instant from which and until which a start may use it, and the slot f of each limit, all in us. `again` is the lane's
--- next slot after these, `binds` the limit (from 1) that sets it, and `waiting` counts the workers that wait there.
+-- instant from which and until which a start may use it, and the slot f of each limit, all in us. A costly one may lie
+-- far ahead: it is granted when its first units can be had. `again` is when that is so for the lane's next slot after
+-- these, `binds` the limit (from 1) that sets it, and `waiting` counts the workers that wait there.
 -- `which` is 0 unless a higher override of that limit is stored than the caller knows: then nothing is granted until it
 -- knows it.
 
 local SLOTS_PER_CALL = 100
 local SLACK_US = 60 * 1000000
 local FIELDS = 7  -- arguments of a limit
+local LAST_US = 2 ^ 53  -- of what costs nothing
+local MOST_ROUNDS = 100  -- of a handful, until the limits agree on a start: nothing may stop the server
 local WINDOWS = {smooth = smooth, fixed = fixed, sliding = sliding}
 
-local wanted, horizon_us = math.min(tonumber(ARGV[1]), SLOTS_PER_CALL), tonumber(ARGV[2])
-local patience_us, worker = tonumber(ARGV[3]), ARGV[4]
-local size = math.floor((#ARGV - 5) / FIELDS)
-local now_us = clock(ARGV[6 + FIELDS * size])
+local horizon_us, patience_us, worker = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local size = math.floor((#ARGV - 6) / FIELDS)
+local wanted, costs = parse_costs(ARGV[1], size)
+wanted = math.min(wanted, SLOTS_PER_CALL)
+local now_us = clock(ARGV[7 + FIELDS * size])
 local end_us = now_us + horizon_us
 
 local limits, next_log = {}, 3 + 2 * size
-local t_us = now_us  -- a start
+local t_us = math.max(now_us, tonumber(ARGV[6]))  -- a start
 for index = 1, size do
-  local window, a, b, c, d, name, known = unpack(ARGV, 6 + FIELDS * (index - 1), 5 + FIELDS * index)
+  local window, a, b, c, d, name, known = unpack(ARGV, 7 + FIELDS * (index - 1), 6 + FIELDS * index)
   local floor_us, override = now_us - tonumber(ARGV[5]), keep(KEYS[1], KEYS[2], name, known)
   if override then
     if override ~= known then return {now_us, 0, 0, 1, index, now_us, index, override} end
     floor_us = math.max(floor_us, (select(3, parse_rank(override))))
   end
   local limit = {window = WINDOWS[window], bucket = KEYS[1 + 2 * index], waiters = KEYS[2 + 2 * index]}
-  limit.floor_us = floor_us
+  limit.floor_us, limit.units = floor_us, 0
   if limit.window == sliding then
     limit.log_key, next_log = KEYS[next_log], next_log + 1
   end
@@ -75,23 +80,31 @@ for index, limit in ipairs(limits) do
   limit.slack_us = slack_us
 end
 
--- The lane's first slot from t_us on: its start, the slot of each limit, and the limit that would be the last by itself.
-local function next_of_lane(from_us)
-  local slots, binds, latest_us = {}, 1, from_us
+-- The lane's first slot of some costs from t_us on: its start, when it is granted, the slot of each limit, and the limit
+-- that would be the last by itself. It is granted before its start only if it takes several units of one.
+local function next_of_lane(from_us, cost)
+  local slots, binds, latest_us, granted_us, is_costly = {}, 1, from_us, from_us, false
   for index, limit in ipairs(limits) do
-    local start_us
-    start_us, slots[index] = limit.window.find(limit, from_us)
-    if start_us > latest_us then binds, latest_us = index, start_us end
-  end
-  while latest_us > from_us do
-    from_us = latest_us
-    for index, limit in ipairs(limits) do
-      local start_us
-      start_us, slots[index] = limit.window.find(limit, from_us)
-      latest_us = math.max(latest_us, start_us)
+    slots[index] = from_us
+    if cost[index] > 0 then
+      local start_us, us, first_us = limit.window.find(limit, from_us, cost[index])
+      if start_us > latest_us then binds, latest_us = index, start_us end
+      slots[index], granted_us, is_costly = us, math.max(granted_us, first_us), is_costly or cost[index] > 1
     end
   end
-  return from_us, slots, binds
+  local rounds = 0
+  while latest_us > from_us and rounds < MOST_ROUNDS do
+    from_us, rounds = latest_us, rounds + 1
+    for index, limit in ipairs(limits) do
+      if cost[index] > 0 then
+        local start_us, us, first_us = limit.window.find(limit, from_us, cost[index])
+        slots[index], latest_us = us, math.max(latest_us, start_us)
+        if first_us > start_us then granted_us = first_us end  -- never
+      end
+    end
+  end
+  if latest_us > from_us then return latest_us, math.max(latest_us, end_us + 1), slots, binds end
+  return from_us, is_costly and math.min(granted_us, from_us) or from_us, slots, binds
 end
 
 -- Workers that wait at a limit, this one among them.
@@ -106,27 +119,31 @@ local function count_waiting(limit)
 end
 
 local answer = {now_us, 0, 0, 1, 1, 0, 0, ''}
-local count, slots, binds = 0, nil, nil
+local count, again_us, slots, binds = 0, nil, nil, nil
 while true do
-  t_us, slots, binds = next_of_lane(t_us)
-  if count == wanted or t_us > end_us then break end
+  local cost = costs[math.min(count + 1, #costs)]
+  t_us, again_us, slots, binds = next_of_lane(t_us, cost)
+  if count == wanted or again_us > end_us then break end
   -- At most twice the fair share, so that no worker takes the whole horizon from the others.
   local limit = limits[binds]
   if count > 0 then
     local free = limit.window.count_free(limit, end_us)
-    if count + 1 > 2 * (free + count) / count_waiting(limit) then break end
+    if limit.units + cost[binds] > 2 * (free + limit.units) / count_waiting(limit) then break end
   end
   local until_us = math.huge
   answer[#answer + 1] = t_us
   local place = #answer + 1
   answer[place] = 0
   for index, limit in ipairs(limits) do
-    local us = slots[index]
-    limit.window.book(limit, us)
-    until_us = math.min(until_us, limit.window.usable_until(limit, t_us, us))
+    local us, units = slots[index], cost[index]
+    if units > 0 then
+      limit.window.book(limit, us, units)
+      limit.units = limit.units + units
+      until_us = math.min(until_us, limit.window.usable_until(limit, t_us, us, units))
+    end
     answer[#answer + 1] = us
   end
-  answer[place] = until_us
+  answer[place] = math.min(until_us, LAST_US)
   count = count + 1
 end
 
@@ -135,8 +152,10 @@ if count > 0 then
   seq = now_us
   for _, limit in ipairs(limits) do seq = math.max(seq, limit.seq + 1) end
   for _, limit in ipairs(limits) do
-    limit.window.store(limit, now_us, seq)
-    redis.call('HINCRBY', limit.bucket, 'given', count)
+    if limit.units > 0 then
+      limit.window.store(limit, now_us, seq)
+      redis.call('HINCRBY', limit.bucket, 'given', exact(limit.units))
+    end
   end
 end
 
@@ -154,8 +173,8 @@ end
 -- The caller comes back when the next slot enters the horizon, or when its patience ends.
 local limit = limits[binds]
 local waiting = count_waiting(limit)
-local return_us = math.max(now_us, math.min(t_us - horizon_us, now_us + patience_us)) + 2 * horizon_us
+local return_us = math.max(now_us, math.min(again_us - horizon_us, now_us + patience_us)) + 2 * horizon_us
 redis.call('ZADD', limit.waiters, exact(return_us), worker)
 redis.call('PEXPIRE', limit.waiters, exact(math.ceil(longest_us / 1000)))
-answer[2], answer[3], answer[4], answer[5], answer[6] = count, seq, waiting, binds, t_us
+answer[2], answer[3], answer[4], answer[5], answer[6] = count, seq, waiting, binds, again_us
 return answer

@@ -6,6 +6,10 @@
 -- all slots of one cell, a thousandth of P, are one entry, at the latest of them: the log stays small, no window has
 -- more, and no more than a thousandth of the rate is lost.
 --
+-- A start that costs more than N begins when nothing is left in the log, and what it costs beyond N is booked a span
+-- later, N each at the most. A costly one is booked as soon as the first unit of it is free: who asks for less would
+-- take what leaves the log before there is enough.
+--
 -- If the clock steps back, the log goes on: its instants are those of the clock and `shift`.
 --
 -- KEYS[1], the bucket, a hash:
@@ -67,28 +71,40 @@ function sliding.load(limit, now_us, horizon_us, most, span_us, cell_us, grace_u
   limit.log = load_log(limit.bucket, limit.log_key, now_us, span_us)
   limit.seq, limit.booked = limit.log.seq, {}
   limit.count = 0  -- slots booked in this call
-  limit.place, limit.left = limit.log.first - 1, 0  -- with that entry, so many slots will have left the log
+  limit.place, limit.left = limit.log.first - 1, 0  -- with that entry, so many units will have left the log
 end
 
--- When so many slots, counted from the oldest, have left the log.
-local function when_left(limit, slots)
-  local log = limit.log
-  while limit.left < slots do
-    local entry = entry_at(log, limit.place + 1)
-    if not entry then return limit.booked[1].us - log.shift_us + limit.span_us end
-    limit.place, limit.left = limit.place + 1, limit.left + entry.slots
+-- An entry of the log, or behind it one that is booked in this call.
+local function entry_of(limit, place)
+  return entry_at(limit.log, place) or limit.booked[place - #limit.log.entries]
+end
+
+-- When so many units, counted from the oldest, have left the log.
+local function when_left(limit, units)
+  while limit.left < units do
+    limit.place = limit.place + 1
+    limit.left = limit.left + entry_of(limit, limit.place).slots
   end
-  return log.entries[limit.place].us - log.shift_us + limit.span_us
+  local entry = entry_of(limit, limit.place)
+  while limit.left - entry.slots >= units do
+    limit.place, limit.left = limit.place - 1, limit.left - entry.slots
+    entry = entry_of(limit, limit.place)
+  end
+  return entry.us - limit.log.shift_us + limit.span_us
 end
 
--- The start: t, or the first instant after it that the limit allows; it is the slot as well.
-function sliding.find(limit, t_us)
-  local excess = limit.log.used + limit.count + 1 - limit.most
-  if excess > 0 then t_us = math.max(t_us, when_left(limit, excess)) end
-  return t_us, t_us
+-- The start: t, or the first instant after it that the limit allows; it is the slot as well. And from when on the first
+-- unit of it can be had.
+function sliding.find(limit, t_us, cost)
+  local excess = limit.log.used + limit.count + math.min(cost, limit.most) - limit.most
+  if excess <= 0 then return t_us, t_us, t_us end
+  local start_us = math.max(t_us, when_left(limit, excess))
+  if cost == 1 then return start_us, start_us, start_us end
+  excess = limit.log.used + limit.count + 1 - limit.most
+  return start_us, start_us, excess > 0 and math.max(t_us, when_left(limit, excess)) or t_us
 end
 
--- How many slots there are up to an instant.
+-- How many units there are up to an instant.
 function sliding.count_free(limit, end_us)
   local log = limit.log
   if not limit.free then
@@ -104,16 +120,19 @@ function sliding.count_free(limit, end_us)
 end
 
 -- Book a slot that was found.
-function sliding.book(limit, us)
+function sliding.book(limit, us, cost)
   local log, booked = limit.log, limit.booked
   us = math.max(us + log.shift_us, log.last_us or 0)
-  local entry = booked[#booked]
-  if entry and math.floor(entry.us / limit.cell_us) == math.floor(us / limit.cell_us) then
-    entry.us, entry.slots = us, entry.slots + 1
-  else
-    booked[#booked + 1] = {us = us, slots = 1}
+  limit.count = limit.count + cost
+  while cost > 0 do
+    local units, entry = math.min(cost, limit.most), booked[#booked]
+    if entry and math.floor(entry.us / limit.cell_us) == math.floor(us / limit.cell_us) then
+      entry.us, entry.slots = us, entry.slots + units
+    else
+      booked[#booked + 1] = {us = us, slots = units}
+    end
+    log.last_us, us, cost = us, us + limit.span_us, cost - units
   end
-  log.last_us, limit.count = us, limit.count + 1
 end
 
 -- Until when a start may use its slot.
@@ -158,24 +177,27 @@ local function entries_since(key, us)
   end
 end
 
--- Slots of a booking are free again; how many. One may be in the log at a later instant than its own. So the first
--- entry that is not before it has one less: if that was another's, ours stays as that one's, at the same instant or later.
+-- Slots of a booking are free again; how many units. One may be in the log at a later instant than its own. So the first
+-- entries that are not before it have so many less: if one was another's, ours stays as that one's, at the same instant or later.
 -- If all that is in the log is later, ours may have left it.
-function sliding.take_back(bucket, seq, slots, now_us, span_us, key)
+function sliding.take_back(bucket, seq, slots, costs, now_us, span_us, key)
   local log = load_log(bucket, key, now_us, span_us)
   local oldest = entry_at(log, log.first)
   if not oldest or log.born > seq then return 0 end
   local entries, taken, gone = entries_since(key, slots[1] + log.shift_us), 0, 0
-  for _, slot_us in ipairs(slots) do
-    local us, place = slot_us + log.shift_us, #entries
-    while place > 0 and (entries[place].us < us or entries[place].slots == 0) do place = place - 1 end
-    if place > 0 and oldest.us <= us then
+  for index, slot_us in ipairs(slots) do
+    local us = slot_us + log.shift_us
+    local left = oldest.us <= us and costs[index] or 0
+    for place = #entries, 1, -1 do
       local entry = entries[place]
-      entry.slots, taken = entry.slots - 1, taken + 1
-      redis.call('LSET', key, exact(2 * place - 1), exact(entry.slots))
-      if entry.slots == 0 then
-        redis.call('LSET', key, exact(2 * place - 2), '0')
-        gone = gone + 2
+      local units = entry.us >= us and math.min(entry.slots, left) or 0
+      if units > 0 then
+        entry.slots, taken, left = entry.slots - units, taken + units, left - units
+        redis.call('LSET', key, exact(2 * place - 1), exact(entry.slots))
+        if entry.slots == 0 then
+          redis.call('LSET', key, exact(2 * place - 2), '0')
+          gone = gone + 2
+        end
       end
     end
   end
