@@ -10,6 +10,7 @@ from operator import le
 from typing import Any
 
 from ..limits.bucket import Bucket
+from ..limits.duration import US_PER_S
 from ..limits.reservation import SlotsInHand, SlotSource
 from ..limits.timing import HORIZON_S
 from .capacity import FULL_POOL_POLL_S, Capacity, Pool
@@ -479,7 +480,9 @@ class Scheduler:
             lane.ask_at = now  # it is known now, and the limit is the same
         else:
             lane.granted(reservation, call, self._limiter.clock, now, self._chance())
-            if reservation.binds is not None and lane.binding and lane.binding.is_crossed:
+            # Behind a costly slot, no other lane waits for what this one does.
+            is_costly = reservation.count and reservation.end_us > reservation.now_us + HORIZON_S * US_PER_S
+            if reservation.binds is not None and lane.binding and lane.binding.is_crossed and not is_costly:
                 self._lists.gates.close(lane, self._opens_at(lane, now))
                 lane.ask_at = now
 

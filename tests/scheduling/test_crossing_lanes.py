@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from celery_global_rate.limits.bucket import OWN, Bucket
+from celery_global_rate.limits.costs import Costs
 from celery_global_rate.limits.limit import LONGEST_FILL_US, Limit
 from celery_global_rate.limits.reservation import SlotsInHand
 from celery_global_rate.scheduling.lane import Lane
@@ -72,8 +73,10 @@ def real_world(client: redis.Redis, seed: int) -> World:
         count, *words = call
         return scripts[script]([str(key) for key in words[: int(count)]], [*words[int(count) :], now_us])
 
-    def reserve(buckets: tuple[Bucket, ...], wanted: int, worker: str, now_us: int) -> SlotsInHand:
-        script, call = reserving(PREFIX, buckets, wanted, worker, [""] * len(buckets), LONGEST_FILL_US, now_us)
+    def reserve(
+        buckets: tuple[Bucket, ...], wanted: int, worker: str, now_us: int, costs: Costs | None = None
+    ) -> SlotsInHand:
+        script, call = reserving(PREFIX, buckets, wanted, worker, [""] * len(buckets), LONGEST_FILL_US, now_us, costs)
         return read_reservation(script, run(script, call, now_us), len(buckets))
 
     def give_back(buckets: tuple[Bucket, ...], reservation: SlotsInHand, now_us: int) -> None:

@@ -103,7 +103,7 @@ function smooth.find(limit, t_us, cost)
     return math.max(t_us, first_us + span_us), first_us, first_us
   end
   if next_us + span_us > t_us then return next_us + span_us, next_us, next_us end
-  if not limit.is_crossed then
+  if not limit.is_crossed or cost > 1 then  -- many in a row find few holes to fill, and leave none if they need not
     local us = math.max(next_us, low_us)
     return math.max(t_us, us + span_us), us, us
   end

@@ -1,0 +1,211 @@
+"""Tasks that cost several units: real schedulers and scripts, in virtual time."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Sequence
+
+import pytest
+import redis
+
+from celery_global_rate.limits.bucket import Bucket
+from celery_global_rate.limits.costs import Cost
+from celery_global_rate.scheduling.lane import Lane
+from testbed.windows import excess, since, used
+
+from ..conftest import Figures
+from .simulation import Worker, fill
+from .test_crossing_lanes import WARM_UP_S, limit_of, of_all, real_world
+
+PROCESSES = 8
+
+
+class Costly:
+    """Workers whose lanes hold requests of several costs.
+
+    Args:
+        client: of a real server.
+        workers: how many.
+        run_s: how long a task runs, in seconds.
+
+    Attributes:
+        world: as of all workers.
+        workers: as above.
+        chance: draws what else is random.
+    """
+
+    def __init__(self, client: redis.Redis, workers: int, run_s: float) -> None:
+        self.world = real_world(client, seed=workers)
+        self.chance = chance = random.Random(workers)
+        self._costs: dict[int, Cost] = {}
+        self._buckets: dict[int, tuple[Bucket, ...]] = {}
+        self.workers = [
+            Worker(
+                self.world,
+                f"w{number}",
+                PROCESSES,
+                run_time=lambda: run_s * chance.uniform(0.75, 1.25),
+                latency=lambda: chance.uniform(0.0001, 0.0004),
+                lateness=lambda: chance.uniform(0, 0.015) if chance.random() < 0.1 else chance.uniform(0, 0.0016),
+            )
+            for number in range(workers)
+        ]
+
+    def hold(self, worker: Worker, buckets: tuple[Bucket, ...], costs: Sequence[Cost]) -> list[int]:
+        """Hold requests of these costs in a lane of their own; their numbers."""
+        first = len(self._costs)
+        requests = range(first, first + len(costs))
+        self._costs.update(zip(requests, costs))
+        self._buckets.update(dict.fromkeys(requests, buckets))
+        fill(worker, Lane(f"t{first}", buckets, cost_of=self._costs.__getitem__), requests)
+        return list(requests)
+
+    def small(self, count: int, *others: int) -> list[Cost]:
+        """Costs of 1 to 10 of a limit, and these of the limits behind it."""
+        return [(self.chance.randint(1, 10), *others) for _ in range(count)]
+
+    @property
+    def releases(self) -> list[tuple[float, int]]:
+        """Instants and requests, in order."""
+        return sorted(release for worker in self.workers for release in worker.releases)
+
+    def units(self, bucket: Bucket) -> list[float]:
+        """The instant of each unit of a limit."""
+        return [
+            instant
+            for instant, request in self.releases
+            for it, units in zip(self._buckets[request], self._costs[request])
+            for _ in range(units)
+            if it == bucket
+        ]
+
+    def used(self, bucket: Bucket) -> float:
+        """The share of a limit's units that were used, from start to start.
+
+        Between two starts, the units of the second are paid for. So those of all but the first belong to the time
+        between them.
+        """
+        units = since(self.units(bucket), WARM_UP_S)
+        return (len(units) - units.count(units[0])) * bucket.limit.interval_s / (units[-1] - units[0])
+
+    def excess(self, bucket: Bucket, largest: int) -> float:
+        """By how many units the fullest window is beyond ``max(b, c) + (w + D + R) / T``."""
+        limit, uncertainty_s = bucket.limit, max(worker.clock.widest_s for worker in self.workers)
+        burst = max(limit.burst, largest)
+        return excess(self.units(bucket), limit.interval_s, burst, limit.grace_s + uncertainty_s)
+
+
+SHORT = [(1, 1, 0.02), (4, 20, 0.02)]
+CELLS = [
+    pytest.param(*cell, marks=() if cell in SHORT else pytest.mark.long)
+    for cell in itertools.product((1, 4), (1, 5, 20), (0.001, 0.02, 0.2))
+]
+
+
+@pytest.mark.parametrize(("workers", "burst", "run_s"), CELLS)
+def test_costs_at_random_use_what_the_limit_allows(
+    redis_client: redis.Redis, figures: Figures, workers: int, burst: int, run_s: float
+) -> None:
+    """1 to 10 units each at 100 units a second, 18 starts a second, and a backlog in each worker."""
+    costly, seconds = Costly(redis_client, workers, run_s), 12.0
+    bucket = of_all("api", limit_of(100, burst))
+    for worker in costly.workers:
+        costly.hold(worker, (bucket,), costly.small(300))
+    costly.world.run(seconds)
+    share = costly.used(bucket)
+    over = costly.excess(bucket, 10)
+    calls = costly.world.calls / len(costly.releases)
+    figures(
+        f"{workers} workers, burst {burst}, {run_s} s: {share:.4f} used, worst {over:.2f}, {calls:.2f} calls a start"
+    )
+
+    assert over <= 0
+    assert 0.99 <= share <= 1.005 + burst / 100 / (seconds - WARM_UP_S)
+
+
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.long)])
+def test_a_large_cost_runs_in_its_turn(redis_client: redis.Redis, figures: Figures, workers: int) -> None:
+    """500 units at 100/s among costs of 1 to 10, with a backlog in every worker.
+
+    It is granted when one of 10 would be: its worker comes back within the horizon, each time that the others have had
+    10 units each. Then it is paid for within 5 s, while nobody else gets units of that limit. Ten turns are enough.
+    """
+    costly, seconds = Costly(redis_client, workers, 0.02), 16.0
+    tokens = of_all("tokens", limit_of(100))
+    for worker in costly.workers[1:]:
+        costly.hold(worker, (tokens,), costly.small(300))
+    queue = costly.hold(costly.workers[0], (tokens,), [*costly.small(10), (500,), *costly.small(200)])
+    costly.world.run(seconds)
+    at = {request: instant for instant, request in costly.releases}
+    waited_s = at[queue[10]] - at[queue[9]]
+    units, share = since(costly.units(tokens), WARM_UP_S), costly.used(tokens)
+    pause_s = max(later - earlier for earlier, later in zip(units, units[1:]))
+    over = costly.excess(tokens, 500)
+    figures(
+        f"{workers} workers: the large one {waited_s:.2f} s after the one before it, the others' longest pause "
+        f"{pause_s:.2f} s, {share:.4f} used, worst window {over:.2f}"
+    )
+
+    assert over <= 0
+    assert 5.0 - 0.1 <= waited_s <= 5.0 + 10 * 0.1 * workers
+    assert 5.0 <= pause_s <= 5.1
+    assert 0.99 <= share <= 1.005
+
+
+@pytest.mark.parametrize("workers", [1, 2, pytest.param(4, marks=pytest.mark.long)])
+def test_a_large_cost_stops_nobody_at_other_limits(redis_client: redis.Redis, figures: Figures, workers: int) -> None:
+    """The same, while each start also takes one of 20/s; and a lane for which that is all.
+
+    The start lies 5 s ahead in both limits. Of the second, the slots up to there are free for that lane.
+    """
+    costly, seconds = Costly(redis_client, workers, 0.02), 16.0
+    tokens, requests = of_all("tokens", limit_of(100)), of_all("requests", limit_of(20))
+    for worker in costly.workers:
+        costly.hold(worker, (tokens, requests), [*costly.small(10, 1), (500, 1), *costly.small(200, 1)])
+    costly.hold(costly.workers[-1], (requests,), [(1,)] * 600)
+    costly.world.run(seconds)
+    share = used(costly.units(requests), requests.limit.interval_s, WARM_UP_S, seconds - WARM_UP_S)
+    over = costly.excess(tokens, 500), costly.excess(requests, 1)
+    figures(f"{workers} workers: {share:.4f} of the other limit used, worst windows {over}")
+
+    assert max(over) <= 0
+    assert 0.985 <= share <= 1.005
+
+
+def test_tokens_and_requests_of_one_api(redis_client: redis.Redis, figures: Figures) -> None:
+    """600 requests a minute and 90,000 tokens a minute: of 20 to 40 tokens a request, requests bind; of 300, tokens."""
+    shares = []
+    for tokens_each in (30, 300):
+        redis_client.flushdb()
+        costly = Costly(redis_client, 4, 0.02)
+        requests, tokens = of_all("requests", limit_of(10)), of_all("tokens", limit_of(1500))
+        for worker in costly.workers:
+            costs = [(1, costly.chance.randint(tokens_each * 2 // 3, tokens_each * 4 // 3)) for _ in range(200)]
+            costly.hold(worker, (requests, tokens), costs)
+        costly.world.run(20)
+        of_requests, of_tokens = costly.used(requests), costly.used(tokens)
+        over = costly.excess(requests, 1), costly.excess(tokens, 400)
+        figures(f"{tokens_each} tokens a request: {of_requests:.4f} and {of_tokens:.4f} used, worst windows {over}")
+        shares.append((of_requests, of_tokens))
+        assert max(over) <= 0
+
+    assert shares[0][0] >= 0.97
+    assert shares[1][1] >= 0.97
+
+
+@pytest.mark.parametrize("is_far", [False, True])
+def test_a_slot_that_is_paid_for_is_let_go_if_its_request_is_revoked(redis_client: redis.Redis, is_far: bool) -> None:
+    """The next one is asked for anew, at its own cost: it does not wait for what the revoked one would have cost."""
+    costly = Costly(redis_client, 1, 0.02)
+    (worker,), bucket = costly.workers, of_all("api", limit_of(100))
+    first, large, small = costly.hold(worker, (bucket,), [(1,), (500,), (2,)])
+    costly.world.run(0.5)
+    assert [request for _, request in worker.releases] == [first]
+    worker.revoked.add(large)
+    if is_far:
+        costly.world.run(3.0)
+    worker.scheduler.pump()
+    costly.world.run(6.0)
+
+    assert [request for _, request in worker.releases] == [first, small]
