@@ -84,6 +84,8 @@ class Worker:
         self.alive = True
         self.inbox: list[Callable[[], None]] = []
         self._stopped_until = 0.0
+        #: One connection: what is sent after slots were given back arrives after them.
+        self._given_back_at = 0.0
         self.clock = RedisClock()
         self._skew = self.world.random.uniform(-1e5, 1e5)
         self._running: dict[Any, float] = {}
@@ -244,7 +246,7 @@ class Worker:
                 self.clock.observe(reservation.now_us, sent, read)
             reply(reservation)
 
-        self.world.after(self.latency(), arrive)
+        self.world.at(max(self.world.now + self.latency(), self._given_back_at), arrive)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -253,7 +255,8 @@ class Worker:
         self.world.writes += self.world.calls > before
 
     def give_back(self, buckets: tuple[Bucket, ...], reservation: SlotsInHand) -> None:
-        self.world.after(self.latency(), lambda: self.world.give_back(buckets, reservation, self.world.redis_us))
+        self._given_back_at = self.world.now + self.latency()
+        self.world.at(self._given_back_at, lambda: self.world.give_back(buckets, reservation, self.world.redis_us))
 
 
 def model_world(seed: int = 0) -> World:
