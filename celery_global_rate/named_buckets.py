@@ -13,11 +13,12 @@ from typing import Any
 
 from celery.exceptions import ImproperlyConfigured
 
+from .limits.costs import LARGEST_COST
 from .limits.limit import AS_BUCKET, Limit, Limits, spelled
 from .settings import BUCKETS as SETTING
 from .task_routes import queue_rates
 
-FIELDS = ("rate", "tasks", "queues", "key")
+FIELDS = ("rate", "tasks", "queues", "key", "cost")
 RATE_FIELDS = ("rate", "burst", "window", "offset", "timezone")
 #: How starts are counted against a rate: spread out, the default; from one edge of a calendar to the next; or in any
 #: period of that length.
@@ -33,8 +34,10 @@ RATE_EXAMPLES = {
 #: The most limits of one named bucket, and of all that one request may have to pass.
 MOST_LIMITS, MOST_PASSED = 4, 6
 
-#: What a key begins with that is the name of a header, and not of an argument.
+#: What a key or a cost begins with that is the name of a header, and not of an argument.
 HEADERS = "headers."
+#: The header of one message that replaces its costs.
+COST_HEADER = "global_rate_cost"
 #: Headers that Celery sets itself, with another value for each message or none that tells tenants apart.
 CELERYS_HEADERS = (
     *("lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id"),
@@ -56,6 +59,8 @@ class NamedBucket:
         queues: names of queues.
         key: an argument by its name, or `headers.` and the name of a header: there is one bucket for each value of it.
             None if all requests share one.
+        cost: units that each start takes of each limit: a number, an argument by its name, or `headers.` and the name
+            of a header. None if it is one, whatever a message says.
         is_route: whether it is a queue's `rate_limit` in `task_routes`.
     """
 
@@ -64,6 +69,7 @@ class NamedBucket:
     tasks: tuple[str, ...]
     queues: tuple[str, ...]
     key: str | None = None
+    cost: int | str | None = None
     is_route: bool = False
 
     @property
@@ -91,14 +97,22 @@ class NamedBucket:
     def digest(self) -> str:
         """A short text that is equal in two workers if they have the same configuration of it."""
         limits = [(limit.exact_ps, limit.burst, *([limit.window.key] if limit.window else ())) for limit in self.limits]
-        text = json.dumps([limits, sorted(self.tasks), sorted(self.queues), self.key])
+        text = json.dumps(
+            [limits, sorted(self.tasks), sorted(self.queues), self.key, *([] if self.cost is None else [self.cost])]
+        )
         return hashlib.sha1(text.encode()).hexdigest()[:12]
 
     def __str__(self) -> str:
         parts = (f"{kind} {', '.join(names)}" for kind, names in (("tasks", self.tasks), ("queues", self.queues)))
         covered = "; ".join(part for part, names in zip(parts, (self.tasks, self.queues)) if names)
+        return f"{self.name} at {self.terms} ({covered})"
+
+    @property
+    def terms(self) -> str:
+        """Its limits, its key and its cost, for people."""
         per = f" per {self.key}" if self.key else ""
-        return f"{self.name} at {spelled(self.limits)}{per} ({covered})"
+        cost = "" if self.cost is None else f", cost {self.cost}"
+        return f"{spelled(self.limits)}{per}{cost}"
 
 
 def matches(task: str, pattern: str) -> bool:
@@ -191,7 +205,9 @@ def _read(name: object, entry: object) -> NamedBucket:
     tasks, queues = (_names(name, field, entry.get(field)) for field in ("tasks", "queues"))
     if not tasks and not queues:
         raise _error(name, "tasks", entry.get("tasks"), "name the tasks, or the queues, that it is for")
-    return NamedBucket(name, limits, tasks, queues, _key(name, entry.get("key")))
+    return NamedBucket(
+        name, limits, tasks, queues, _key(name, entry.get("key")), _cost(name, entry.get("cost"), limits)
+    )
 
 
 def _limits(name: str, rates: object) -> Limits:
@@ -264,9 +280,32 @@ def _key(name: str, key: object) -> str | None:
         return None
     if not isinstance(key, str) or not key.removeprefix(HEADERS):
         raise _error(name, "key", key, f"use the name of an argument, or {HEADERS!r} and the name of a header")
-    if key.startswith(HEADERS) and key[len(HEADERS) :] in CELERYS_HEADERS:
-        raise _error(name, "key", key, "that header is Celery's own: use one that the application sets")
+    _refuse_celerys(name, "key", key)
     return key
+
+
+def _cost(name: str, cost: object, limits: Limits) -> int | str | None:
+    if cost is None:
+        return None
+    if isinstance(cost, str) and cost.removeprefix(HEADERS):
+        _refuse_celerys(name, "cost", cost)
+        if cost == HEADERS + COST_HEADER:
+            raise _error(name, "cost", cost, "that header replaces any cost: use 'cost': 1, or another header")
+        return cost
+    if not isinstance(cost, int) or isinstance(cost, bool) or not 0 <= cost <= LARGEST_COST:
+        remedy = f"use a whole number, the name of an argument, or {HEADERS!r} and the name of a header"
+        raise _error(name, "cost", cost, remedy)
+    if cost == 0:
+        raise _error(name, "cost", cost, "nothing would count: leave the bucket out, or use 1")
+    for limit in limits:
+        if limit.takes_too_long(cost):
+            raise _error(name, "cost", cost, f"{limit} takes over ten years to give so many units: use fewer")
+    return cost
+
+
+def _refuse_celerys(name: str, field: str, text: str) -> None:
+    if text.startswith(HEADERS) and text[len(HEADERS) :] in CELERYS_HEADERS:
+        raise _error(name, field, text, "that header is Celery's own: use one that the application sets")
 
 
 def _refuse_unknown(name: str, entry: Mapping[Any, Any], fields: Iterable[str], within: str = "") -> None:

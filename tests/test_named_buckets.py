@@ -278,7 +278,9 @@ def test_a_name_of_letters_digits_and_marks(name: str) -> None:
 def test_an_entry_that_is_no_dictionary(entry: Any) -> None:
     text = refusal({"api": entry})
 
-    assert text == f"{SETTING}, api: {entry!r} is not a dictionary: use one with 'rate', 'tasks', 'queues', 'key'"
+    assert (
+        text == f"{SETTING}, api: {entry!r} is not a dictionary: use one with 'rate', 'tasks', 'queues', 'key', 'cost'"
+    )
 
 
 @pytest.mark.parametrize(
@@ -287,7 +289,7 @@ def test_an_entry_that_is_no_dictionary(entry: Any) -> None:
         ({"rates": "10/s"}, "'rates' is not a field of it: did you mean 'rate'?"),
         ({"task": ["a"]}, "'task' is not a field of it: did you mean 'tasks'?"),
         ({"queue": ["a"]}, "'queue' is not a field of it: did you mean 'queues'?"),
-        ({"cost": 5}, "'cost' is not a field of it: use 'rate', 'tasks', 'queues', 'key'"),
+        ({"costs": 5}, "'costs' is not a field of it: did you mean 'cost'?"),
         (
             {"window": "fixed"},
             "'window' is not a field of it: it belongs to a rate, as in 'rate': {'rate': '10000/d', 'window': 'fixed'}",
@@ -297,8 +299,8 @@ def test_an_entry_that_is_no_dictionary(entry: Any) -> None:
             "'timezone' is not a field of it: it belongs to a rate, as in 'rate': "
             "{'rate': '10000/d', 'window': 'fixed', 'timezone': 'America/Los_Angeles'}",
         ),
-        ({"x" * 200: 1}, f"'{'x' * 79} is not a field of it: use 'rate', 'tasks', 'queues', 'key'"),
-        ({5: 1}, "5 is not a field of it: use 'rate', 'tasks', 'queues', 'key'"),
+        ({"x" * 200: 1}, f"'{'x' * 79} is not a field of it: use 'rate', 'tasks', 'queues', 'key', 'cost'"),
+        ({5: 1}, "5 is not a field of it: use 'rate', 'tasks', 'queues', 'key', 'cost'"),
         (
             {"burst": 20},
             "'burst' is not a field of it: it belongs to a rate, as in 'rate': {'rate': '10/s', 'burst': 20}",
@@ -338,6 +340,47 @@ def test_a_key_is_an_argument_or_a_header(key: str) -> None:
 )
 def test_a_key_that_cannot_be_meant(key: object, remedy: str) -> None:
     assert rejected(key=key) == f"key = {key!r}: {remedy}"
+
+
+@pytest.mark.parametrize("cost", [1, 5, 10**9, "tokens", "headers.tokens", None])
+def test_a_cost_is_a_number_an_argument_or_a_header(cost: Any) -> None:
+    bucket = read_one(rate="500/s", tasks=["crm.*"], key="tenant", cost=cost)
+    others = [read_one(rate="500/s", tasks=["crm.*"], key="tenant", cost=it) for it in (None, 2, "size", "headers.s")]
+
+    assert bucket.cost == cost
+    assert str(bucket) == f"api at 500/s per tenant{f', cost {cost}' if cost else ''} (tasks crm.*)"
+    assert sum(other.digest == bucket.digest for other in others) == (cost is None)
+
+
+A_COST = "use a whole number, the name of an argument, or 'headers.' and the name of a header"
+
+
+@pytest.mark.parametrize(
+    ("cost", "remedy"),
+    [
+        ("", A_COST),
+        ("headers.", A_COST),
+        (-1, A_COST),
+        (1.0, A_COST),
+        (True, A_COST),
+        (False, A_COST),
+        (["tokens"], A_COST),
+        (10**9 + 1, A_COST),
+        (0, "nothing would count: leave the bucket out, or use 1"),
+        ("headers.id", "that header is Celery's own: use one that the application sets"),
+        ("headers.global_rate_cost", "that header replaces any cost: use 'cost': 1, or another header"),
+    ],
+)
+def test_a_cost_that_cannot_be_meant(cost: object, remedy: str) -> None:
+    assert rejected(cost=cost) == f"cost = {cost!r}: {remedy}"
+
+
+def test_a_cost_that_is_not_paid_within_ten_years() -> None:
+    """A year has 8760 hours: at 1/h, 87,600 units are what ten years give."""
+    assert read_one(rate="1/h", tasks=["a"], cost=87_600).cost == 87_600
+    assert rejected(rate=["10/s", {"rate": "1/h", "burst": 9}], cost=87_601) == (
+        "cost = 87601: 1/h, burst 9 takes over ten years to give so many units: use fewer"
+    )
 
 
 @pytest.mark.parametrize("rate", [None, 0, "", "0/s", {"burst": 5}, {"rate": None}, ["10/s", None], [0]])
@@ -625,7 +668,8 @@ MISTAKES: dict[str, list[Any]] = {
     "queues": ["crm", (), [b"crm"], 0, True],
     "key": ["", "headers.", "headers.id", 5, ["tenant"], True],
     "window": ["fixed"],
-    "cost": [5],
+    "cost": ["", "headers.", "headers.eta", "headers.global_rate_cost", 0, -1, 2.0, True, [5], 10**9 + 1],
+    "costs": [5],
     "burts": [5],
 }
 #: The same, by field of a rate that would be fine but for it.
@@ -759,6 +803,8 @@ def an_entry(chance: random.Random) -> tuple[dict[str, Any], Meant]:
             entry[field] = None
     if chance.random() < 0.3:
         entry["key"] = chance.choice(["tenant", "headers.tenant", None])
+    if chance.random() < 0.3:
+        entry["cost"] = chance.choice([1, 7, "tokens", "headers.tokens", None])
     return entry, Meant(limits, tasks, queues)
 
 
@@ -850,6 +896,7 @@ def test_a_random_configuration_is_refused_by_bucket_and_field_or_means_what_it_
                 assert MeantLimit(0 if calendar else limit.exact_ps, limit.burst, calendar) == meant_limit
             assert len(named[name].limits) == len(bucket.limits)
             assert named[name].key == entries[name].get("key")
+            assert named[name].cost == entries[name].get("cost")
             by_interval = sorted(it.ps for it in bucket.limits if not it.window)
             windows = ["smooth", "smooth2", "smooth3", "smooth4"]
             expected_windows = [it.window or windows[by_interval.index(it.ps)] for it in bucket.limits]

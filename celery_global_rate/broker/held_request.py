@@ -28,11 +28,16 @@ class HeldRequest:
         request: Celery's.
         arrival: of its message.
         held_since: epoch seconds; later than its arrival for a task with an ETA.
+        costs: how many units it takes of each limit of each name whose limits it passes, in the order of its lane's;
+            None if it takes one of each.
+        error: why it cannot start, whatever slots there are; it fails with this.
     """
 
     request: Any
     arrival: Arrival
     held_since: float
+    costs: tuple[int, ...] | None = None
+    error: Exception | None = None
 
     @property
     def id(self) -> str:

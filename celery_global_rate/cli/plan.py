@@ -54,7 +54,7 @@ def _rows(app: Any, named: Mapping[str, NamedBucket], task: Any) -> Iterator[tup
 def _passed(own: Limits, named: Mapping[str, NamedBucket], task: str, queue: str | None) -> str:
     buckets = (bucket for bucket in named.values() if bucket.covers(task, queue))
     parts = [f"its own {spelled(own)}"] if own else []
-    parts += (f"{it.name} {spelled(it.limits)}{f' per {it.key}' if it.key else ''}" for it in buckets)
+    parts += (f"{it.name} {it.terms}" for it in buckets)
     return "; ".join(parts) or "none"
 
 

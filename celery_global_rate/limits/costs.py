@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import groupby
 
+#: The most units of one start.
+LARGEST_COST = 1_000_000_000
+
 #: Of one slot: units of each limit of its lane, in their order; 0 where it passes one by.
 Cost = tuple[int, ...]
 

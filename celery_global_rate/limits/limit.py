@@ -137,6 +137,10 @@ class Limit:
             raise ValueError(f"rate {rate!r:.80} takes over ten years to refill a bucket of {slots}: {spelling.remedy}")
         return cls(*divmod(interval_ps, PS_PER_US), slots)
 
+    def takes_too_long(self, cost: int) -> bool:
+        """Whether it needs over ten years for so many units at once: whoever wants them cannot mean it."""
+        return self.window is None and self.exact_ps * cost > LONGEST_FILL_US * PS_PER_US
+
     def has_no_effect_beside(self, other: Limit) -> bool:
         """Whether it allows all that the other one does, counted in the same way: nothing ever waits for it."""
         return self.window == other.window and self.exact_ps <= other.exact_ps and self.burst >= other.burst

@@ -118,6 +118,12 @@ class Scheduler:
         if len(lane.held) <= lane.most_covered:
             self._cover_held()
 
+    def refuse(self, lane: Lane, request: Any) -> None:
+        """Take a request in that is to be dismissed: it waits for no slot."""
+        lane.leave(request)
+        self._lists.busy[lane] = self._leaving[lane] = None
+        self._touch(lane)
+
     def configure(self, lane: Lane, buckets: tuple[Bucket, ...], floor_us: int = 0) -> None:
         """Put limits and a floor in force: held requests follow them, and start if there is no limit."""
         if (buckets, floor_us) == (lane.buckets, lane.floor_us):

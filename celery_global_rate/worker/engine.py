@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import threading
 import time
@@ -21,7 +22,6 @@ from ..limits.timing import REPLY_TIMEOUT_S
 from ..named_buckets import NamedBucket
 from ..scheduling.capacity import WorkerPool
 from ..scheduling.faults import FIRST_PAUSE_S, Faults
-from ..scheduling.lane import Lane
 from ..scheduling.scheduler import Scheduler
 from ..scheduling.sweep import SWEEP_S, Sweep
 from ..settings import Settings
@@ -34,12 +34,15 @@ from ..storage.outage_policies import POLICIES
 from ..storage.scripts import news_channel
 from ..version import __version__
 from .chores import Chores
+from .costs import RequestCosts
 from .dismissals import Dismissals
 from .keys import key_value
 from .lanes import Lanes
 from .loop import Alarm, Waker
 from .override_feed import OverrideFeed
 from .overrides import Overrides
+
+logger = logging.getLogger(__name__)
 
 #: The most that another thread waits for the loop, in seconds.
 LOOP_TIMEOUT_S = 1.0
@@ -95,6 +98,7 @@ class Engine:
         self._outage = Outage(settings.address, policy, self._recovered)
         self.overrides = Overrides(clock, on_override)
         self.lanes = Lanes(named, tasks, self.overrides, lambda *in_force: self.scheduler.configure(*in_force))
+        self._costs = RequestCosts(named)
         self.limiter = Limiter(self._connection, prefix, worker, clock, self._outage, policy, self.overrides)
         self._feed = OverrideFeed(
             settings.connection, self._waker, self._connection, prefix, channel, self.overrides, self._heartbeat
@@ -263,16 +267,26 @@ class Engine:
     def _declare(self, task: str, limits: Limits) -> None:
         if self.lanes.declare(task, limits):
             for request in self.scheduler.take_out(lambda held: held.task_name == task):
-                self.scheduler.hold(self._lane(request), request)
+                self._put(request)
 
-    def _lane(self, request: HeldRequest) -> Lane:
-        return self.lanes.lane(request.task_name, request.queue_name, partial(key_value, request.request))
+    def _put(self, request: HeldRequest) -> None:
+        """Let a request wait in its lane, or fail if it says something of its cost that cannot be meant."""
+        task, queue = request.task_name, request.queue_name
+        lane = self.lanes.lane(task, queue, partial(key_value, request.request))
+        try:
+            request.costs = self._costs.read(request.request, self.lanes.names(task, queue))
+        except ValueError as exc:
+            logger.error("global-rate: %s; %s fails", exc, request.id)
+            request.error = exc.with_traceback(None)  # its frames have the request
+            self.scheduler.refuse(lane, request)
+        else:
+            self.scheduler.hold(lane, request)
 
     def _hold(self, request: HeldRequest) -> None:
         self._faults.guard("lending prefetch slots", self._credit.received)
         self._faults.guard("putting queues aside", self.aside.received)
         self._faults.guard("keeping held messages", self._ack_deadline.hold, request)
-        self.scheduler.hold(self._lane(request), request)
+        self._put(request)
         self._alarm.set(time.monotonic() + SWEEP_S)
 
     def _learn(self, name: str, override: str) -> None:

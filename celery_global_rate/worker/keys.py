@@ -27,13 +27,18 @@ def key_value(request: Any, key: str) -> str | None:
         The value, quoted; None if there is none, or if it is a container: such requests share a bucket.
     """
     try:
-        found = _header(request, key[len(HEADERS) :]) if key.startswith(HEADERS) else _argument(request, key)
+        found = said(request, key)
         if found is None or isinstance(found, (list, tuple, dict, set, frozenset)):
             return None
         text = str(found)
     except Exception:  # somebody's class has no text, or what a task runs is no function
         return None
     return as_value(text)
+
+
+def said(request: Any, name: str) -> Any:
+    """The value of an argument, or of `headers.` and the name of a header; None if there is none."""
+    return header(request, name[len(HEADERS) :]) if name.startswith(HEADERS) else _argument(request, name)
 
 
 def as_value(text: str) -> str:
@@ -50,7 +55,8 @@ def has_argument(task: Any, name: str) -> bool:
     return name in parameters or any(it.kind is it.VAR_KEYWORD for it in parameters.values())
 
 
-def _header(request: Any, name: str) -> Any:
+def header(request: Any, name: str) -> Any:
+    """The value of a header of its message; None if there is none."""
     found = request.request_dict.get(name)
     return request.message.headers.get(name) if found is None else found
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import zip_longest
 from operator import attrgetter
 from typing import NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
+from ..broker.held_request import HeldRequest
 from ..limits.bucket import OWN, Bucket
+from ..limits.costs import Cost
 from ..limits.limit import Limits
 from ..named_buckets import NamedBucket
 from ..scheduling.lane import Lane
@@ -65,6 +68,7 @@ class Lanes:
         self._overrides = overrides
         self._put_in_force = put_in_force
         self._queues = frozenset(queue for bucket in named.values() for queue in bucket.queues)
+        self._costly = frozenset(name for name, bucket in named.items() if bucket.cost is not None)
         self._keys = {name: bucket.key for name, bucket in named.items() if bucket.key}
         self._lanes: dict[Identity, Lane] = {}
         #: Those for values of a key, as long as something is held in them: there may be any number.
@@ -134,12 +138,16 @@ class Lanes:
 
     def _configure(self, identity: Identity, lane: Lane) -> None:
         buckets: list[Bucket] = []
+        places: list[int] = []
         latest_floor_us = 0
-        for name, value in zip_longest(*identity):
+        for place, (name, value) in enumerate(zip_longest(*identity)):
             limits, floor_us = self._overrides.in_force(name, self.declared[name])
             latest_floor_us = max(latest_floor_us, floor_us)
             windows = self.named[name].windows if name in self.named else (OWN,)
             buckets += (Bucket(name, *it, name in (self._crossed or ())).of(value) for it in zip(windows, limits))
+            places += [place] * len(limits)
+        if not self._costly.isdisjoint(identity.names):
+            lane.cost_of = partial(_cost, tuple(places))
         self._put_in_force(lane, tuple(buckets), latest_floor_us)
 
     def _find_crossed(self) -> frozenset[str]:
@@ -158,3 +166,9 @@ class Lanes:
             for name in names:
                 keys[name] |= together
         return frozenset(name for name in self.named if count[name] > 1 or keys[name] - {self._keys.get(name)})
+
+
+def _cost(places: tuple[int, ...], request: HeldRequest) -> Cost:
+    """What a request costs at each bucket of its lane, which knows for each the place of its name."""
+    costs = request.costs
+    return tuple([costs[place] if costs else 1 for place in places])

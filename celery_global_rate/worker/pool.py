@@ -15,6 +15,7 @@ from celery.worker import state
 
 from ..broker.held_request import HeldRequest
 from ..scheduling.capacity import PLACES
+from .failures import fail
 from .loop import STOP_S
 from .lost_tasks import fail_lost_tasks, keep_running_tasks
 from .pool_queue import PoolQueue, SemaphoreLine
@@ -134,9 +135,16 @@ class CeleryPool:
         )
 
     def dismiss(self, held: HeldRequest) -> bool:
-        """Have Celery announce that it is gone, store that and acknowledge it; False if Celery thinks otherwise."""
+        """Have Celery announce that it is gone, store that and acknowledge it; False if Celery thinks otherwise.
+
+        One that cannot start fails.
+        """
         request = held.request
         with asked_once(request.task.backend):
+            if held.error:
+                fail(request, held.error)
+                self.hide([held])
+                return True
             return bool(request.revoked())
 
     def show(self, held: HeldRequest) -> None:

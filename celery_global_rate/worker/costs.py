@@ -1,0 +1,86 @@
+"""What a request costs: how many units it takes of each limit that it has to pass."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from ..limits.costs import LARGEST_COST
+from ..named_buckets import COST_HEADER, HEADERS, NamedBucket
+from .keys import header, said
+
+logger = logging.getLogger(__name__)
+
+
+class RequestCosts:
+    """Reads what requests cost, each of them once, when it begins to be held.
+
+    Args:
+        named: the named buckets of the application.
+    """
+
+    def __init__(self, named: Mapping[str, NamedBucket]) -> None:
+        self._costly = {name: bucket for name, bucket in named.items() if bucket.cost is not None}
+        #: Tasks and named buckets of which the log has said that a message had no cost.
+        self._silent: set[tuple[str, str]] = set()
+
+    def read(self, request: Any, names: tuple[str, ...]) -> tuple[int, ...] | None:
+        """What a request costs.
+
+        Args:
+            request: Celery's.
+            names: whose limits it passes: its task, and named buckets.
+
+        Returns:
+            The units that it takes of each limit of each name, in the same order; None if it takes one of each.
+
+        Raises:
+            ValueError: it says something of its cost that cannot be meant.
+        """
+        if self._costly.keys().isdisjoint(names):
+            return None
+        if (told := header(request, COST_HEADER)) is None:
+            return tuple(self._cost(request, self._costly[name]) if name in self._costly else 1 for name in names)
+        units = {name: self._units(request, it, HEADERS + COST_HEADER, told) for name, it in self._costly.items()}
+        if told == 0:
+            return (0,) * len(names)
+        return tuple(units.get(name, 1) for name in names)
+
+    def _cost(self, request: Any, bucket: NamedBucket) -> int:
+        cost = bucket.cost
+        if isinstance(cost, int):
+            return cost
+        assert cost is not None
+        found = said(request, cost)
+        if found is None:
+            self._note_silence(request.task.name, bucket)
+            return 1
+        return self._units(request, bucket, cost, found)
+
+    def _units(self, request: Any, bucket: NamedBucket, source: str, found: object) -> int:
+        problem = "is not a whole number >= 0"
+        if isinstance(found, int) and not isinstance(found, bool) and found >= 0:
+            if found <= LARGEST_COST and not any(limit.takes_too_long(found) for limit in bucket.limits):
+                return int(found)
+            problem = "is more than the bucket can ever give"
+        raise ValueError(
+            f"task {request.task.name}: its cost in bucket {bucket.name}, {source} = {_shown(found)}, {problem}: "
+            f"send a number of units, such as 1"
+        )
+
+    def _note_silence(self, task: str, bucket: NamedBucket) -> None:
+        if (task, bucket.name) not in self._silent:
+            self._silent.add((task, bucket.name))
+            logger.warning(
+                "global-rate: bucket %s: a message of %s has no %s: it costs 1", bucket.name, task, bucket.cost
+            )
+
+
+def _shown(value: object) -> str:
+    """A value as an error names it: on one line, and no longer than 80 letters."""
+    try:
+        text = repr(value)
+    except Exception:  # somebody's class has no text
+        text = f"<{type(value).__name__}>"
+    return (text if text.isprintable() else repr(text))[:80]
