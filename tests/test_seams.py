@@ -133,6 +133,19 @@ def test_revoked_announces_and_acknowledges_and_may_be_asked_again(lived: Any) -
     )
 
 
+def test_a_request_can_fail_before_it_starts() -> None:
+    """As Celery 5.7 lets one fail whose ETA it cannot read. `tests/worker/test_failures.py` has one that does."""
+    ours, theirs = "worker/failures.py", "celery/worker/request.py"
+    for name in ("_context", "store_errors", "reject", "send_event"):
+        seam(hasattr(Request, name), name, f"{ours} {name}", theirs)
+    parameters = inspect.signature(Celery(set_as_current=False).backend.mark_as_failure).parameters
+    is_known = {"request", "store_result"} <= parameters.keys()
+    seam(is_known, "mark_as_failure", f"{ours} mark_as_failure", "celery/backends/base.py")
+    seam(isinstance(signals.task_failure, signals.Signal), "task_failure", ours, "celery/signals.py")
+    names = inspect.signature(signals.task_failure.send).parameters
+    seam("sender" in names, "task_failure.send", ours, "celery/utils/dispatch/signal.py")
+
+
 def test_a_result_backend_asks_itself_whether_to_try_again() -> None:
     """And a database tries again by a decorator, before Celery 5.7."""
     pytest.importorskip("sqlalchemy")

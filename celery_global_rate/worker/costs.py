@@ -38,14 +38,15 @@ class RequestCosts:
         Raises:
             ValueError: it says something of its cost that cannot be meant.
         """
-        if self._costly.keys().isdisjoint(names):
+        costly = [self._costly[name] for name in names if name in self._costly] if self._costly else None
+        if not costly:
             return None
         if (told := header(request, COST_HEADER)) is None:
-            return tuple(self._cost(request, self._costly[name]) if name in self._costly else 1 for name in names)
-        units = {name: self._units(request, it, HEADERS + COST_HEADER, told) for name, it in self._costly.items()}
-        if told == 0:
-            return (0,) * len(names)
-        return tuple(units.get(name, 1) for name in names)
+            units = {bucket.name: self._cost(request, bucket) for bucket in costly}
+        else:
+            units = {bucket.name: _units(request, bucket, HEADERS + COST_HEADER, told) for bucket in costly}
+        other = 0 if told == 0 else 1
+        return tuple([units.get(name, other) for name in names])
 
     def _cost(self, request: Any, bucket: NamedBucket) -> int:
         cost = bucket.cost
@@ -56,18 +57,7 @@ class RequestCosts:
         if found is None:
             self._note_silence(request.task.name, bucket)
             return 1
-        return self._units(request, bucket, cost, found)
-
-    def _units(self, request: Any, bucket: NamedBucket, source: str, found: object) -> int:
-        problem = "is not a whole number >= 0"
-        if isinstance(found, int) and not isinstance(found, bool) and found >= 0:
-            if found <= LARGEST_COST and not any(limit.takes_too_long(found) for limit in bucket.limits):
-                return int(found)
-            problem = "is more than the bucket can ever give"
-        raise ValueError(
-            f"task {request.task.name}: its cost in bucket {bucket.name}, {source} = {_shown(found)}, {problem}: "
-            f"send a number of units, such as 1"
-        )
+        return _units(request, bucket, cost, found)
 
     def _note_silence(self, task: str, bucket: NamedBucket) -> None:
         if (task, bucket.name) not in self._silent:
@@ -75,6 +65,18 @@ class RequestCosts:
             logger.warning(
                 "global-rate: bucket %s: a message of %s has no %s: it costs 1", bucket.name, task, bucket.cost
             )
+
+
+def _units(request: Any, bucket: NamedBucket, source: str, found: object) -> int:
+    problem = "is not a whole number >= 0"
+    if isinstance(found, int) and not isinstance(found, bool) and found >= 0:
+        if found <= LARGEST_COST and not any(limit.takes_too_long(found) for limit in bucket.limits):
+            return int(found)
+        problem = "is more than the bucket can ever give"
+    raise ValueError(
+        f"task {request.task.name}: its cost in bucket {bucket.name}, {source} = {_shown(found)}, {problem}: "
+        f"send a number of units, such as 1"
+    )
 
 
 def _shown(value: object) -> str:

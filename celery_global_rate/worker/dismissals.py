@@ -65,7 +65,7 @@ class Dismissals:
         try:
             is_dismissed = self._dismiss(leaving.request)
         except Exception as exc:
-            self._faults.note("storing the state of a revoked or expired task", exc, lane.name)
+            self._faults.note("storing the state of a revoked, expired or failed task", exc, lane.name)
             for retry in (leaving.retry, self._retry):
                 retry.failed(self._monotonic())
             return False

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from celery_global_rate.broker.held_request import Arrival, HeldRequest
 from celery_global_rate.limits.bucket import OWN, Bucket
 from celery_global_rate.limits.limit import Limit, Limits
 from celery_global_rate.named_buckets import NamedBucket
@@ -183,3 +184,29 @@ def test_named_buckets_that_cross_are_known_where_no_task_has_a_limit_of_its_own
     world = World((DAILY, NamedBucket("all", (TEN,), ("crm.*",), ())))
 
     assert [bucket.is_crossed for bucket in world.lanes.lane("crm.push", None, nothing).buckets] == [True]
+
+
+def test_a_request_costs_the_same_at_each_limit_of_a_name() -> None:
+    """Also once an operator has given its task a limit of its own, or has lifted all of a named bucket."""
+    tokens = NamedBucket("tokens", (HUNDRED, ONE), ("crm.*",), (), cost="tokens")
+    world = World((API, tokens), {"crm.sync": (ONE,)})
+    lane = world.lanes.lane("crm.sync", None, nothing)
+    request = HeldRequest(None, Arrival(None, 0, 0.0), 0.0, costs=(1, 2, 30))
+
+    assert lane.cost_of
+    assert lane.cost_of(request) == (1, 2, 30, 30)
+    world.orders.limits["tokens"] = ()
+    world.lanes.refresh("tokens")
+    assert lane.cost_of(request) == (1, 2)
+    world.orders.limits.update({"tokens": (TEN, ONE), "crm.sync": ()})
+    world.lanes.refresh("tokens")
+    world.lanes.refresh("crm.sync")
+    assert lane.cost_of(request) == (2, 30, 30)
+
+
+def test_nobody_asks_what_requests_cost_in_a_lane_without_a_cost() -> None:
+    tokens = NamedBucket("tokens", (HUNDRED,), ("crm.*",), (), cost=5)
+    world = World((API, tokens))
+
+    assert world.lanes.lane("shop.pay", "mail", nothing).cost_of is None
+    assert world.lanes.lane("crm.push", None, nothing).cost_of
