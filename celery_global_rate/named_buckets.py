@@ -12,24 +12,30 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from celery.exceptions import ImproperlyConfigured
+from celery.schedules import crontab
 
 from .limits.costs import LARGEST_COST
 from .limits.limit import AS_BUCKET, Limit, Limits, spelled
+from .limits.refills import Refills
 from .settings import BUCKETS as SETTING
 from .task_routes import queue_rates
 
 FIELDS = ("rate", "tasks", "queues", "key", "cost")
-RATE_FIELDS = ("rate", "burst", "window", "offset", "timezone")
+RATE_FIELDS = ("rate", "burst", "window", "offset", "timezone", "amount", "maximum")
 #: How starts are counted against a rate: spread out, the default; from one edge of a calendar to the next; or in any
-#: period of that length.
+#: period of that length. Or a crontab: so many at each of its instants.
 SMOOTH, FIXED, SLIDING = WINDOWS = "smooth", "fixed", "sliding"
+CRONTAB = Refills.kind
 #: Where those belong that stand beside a rate, and not in it.
+_REFILLS = "'window': crontab(minute=0), 'amount': 1000, 'maximum': 1000"
 _FIXED_RATE = "'rate': '10000/d', 'window': 'fixed'"
 RATE_EXAMPLES = {
     "burst": "'rate': '10/s', 'burst': 20",
     "window": _FIXED_RATE,
     "offset": f"{_FIXED_RATE}, 'offset': '9h'",
     "timezone": f"{_FIXED_RATE}, 'timezone': 'America/Los_Angeles'",
+    "amount": _REFILLS,
+    "maximum": _REFILLS,
 }
 #: The most limits of one named bucket, and of all that one request may have to pass.
 MOST_LIMITS, MOST_PASSED = 4, 6
@@ -134,7 +140,8 @@ def read_named_buckets(conf: Any) -> dict[str, NamedBucket]:
             f"{SETTING} is not a dictionary but {type(entries).__name__}: "
             f"use one, of entries such as 'crm-api': {{'rate': '10/s', 'tasks': ['crm.*']}}"
         )
-    named = {name: _read(name, entry) for name, entry in entries.items()}
+    zone = conf.get("timezone")
+    named = {name: _read(name, entry, zone) for name, entry in entries.items()}
     for queue, rate in queue_rates(conf).items():
         if bucket := _routed(queue, rate):
             if queue in named:
@@ -191,7 +198,7 @@ def check_against_tasks(
                 )
 
 
-def _read(name: object, entry: object) -> NamedBucket:
+def _read(name: object, entry: object, zone: object) -> NamedBucket:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ImproperlyConfigured(
             f"{SETTING}: {name!r:.80} cannot be a name: use 1 to 64 letters, digits and any of _ . -"
@@ -201,7 +208,7 @@ def _read(name: object, entry: object) -> NamedBucket:
             f"{SETTING}, {name}: {entry!r:.80} is not a dictionary: use one with {_listed(FIELDS)}"
         )
     _refuse_unknown(name, entry, FIELDS)
-    limits = _limits(name, entry.get("rate"))
+    limits = _limits(name, entry.get("rate"), zone)
     tasks, queues = (_names(name, field, entry.get(field)) for field in ("tasks", "queues"))
     if not tasks and not queues:
         raise _error(name, "tasks", entry.get("tasks"), "name the tasks, or the queues, that it is for")
@@ -210,11 +217,11 @@ def _read(name: object, entry: object) -> NamedBucket:
     )
 
 
-def _limits(name: str, rates: object) -> Limits:
+def _limits(name: str, rates: object, zone: object) -> Limits:
     listed = list(rates) if isinstance(rates, (list, tuple)) else [rates]
     if not listed or len(listed) > MOST_LIMITS:
         raise _error(name, "rate", rates, f"use one rate, or a list of up to {MOST_LIMITS}")
-    limits = tuple(_limit(name, rate) for rate in listed)
+    limits = tuple(_limit(name, rate, zone) for rate in listed)
     for place, limit in enumerate(limits):
         for other in limits[:place] + limits[place + 1 :]:
             if other.has_no_effect_beside(limit):
@@ -224,7 +231,8 @@ def _limits(name: str, rates: object) -> Limits:
     return limits
 
 
-def _limit(name: str, rate: object) -> Limit:
+def _limit(name: str, rate: object, zone: object) -> Limit:
+    """One rate. Crontabs are meant in the application's time zone, as beat does."""
     fields = rate if isinstance(rate, Mapping) else {"rate": rate}
     _refuse_unknown(name, fields, RATE_FIELDS, "rate")
     window = _window(name, fields)
@@ -232,6 +240,9 @@ def _limit(name: str, rate: object) -> Limit:
     if window != FIXED and isinstance(written, str) and written.endswith("month"):
         raise _error(name, "rate", written, "months differ in length: add 'window': 'fixed', or use N/d")
     try:
+        if window == CRONTAB:
+            zone = fields.get("timezone") or (str(zone) if zone else None)
+            return Limit.refilled(fields["window"], fields.get("amount"), fields.get("maximum"), zone)
         if window == FIXED and written is not None:
             return Limit.in_windows(written, fields.get("offset"), fields.get("timezone"))
         if window == SLIDING and written is not None:
@@ -247,9 +258,11 @@ def _limit(name: str, rate: object) -> Limit:
 def _window(name: str, fields: Mapping[Any, Any]) -> str:
     """How starts are counted against a rate, after a check that its other fields are for such a window."""
     window = fields.get("window")
-    if window is not None and window not in WINDOWS:
+    if isinstance(window, crontab):
+        window = CRONTAB
+    elif window is not None and window not in WINDOWS:
         close = get_close_matches(str(window), WINDOWS, 1)
-        remedy = f"did you mean {close[0]!r}?" if close else f"use {_listed(WINDOWS, ' or ')}"
+        remedy = f"did you mean {close[0]!r}?" if close else f"use {_listed(WINDOWS, ' or ')}, or a crontab"
         raise _error(name, "rate: window", window, remedy)
     window = window or SMOOTH
     misplaced = {}
@@ -257,9 +270,15 @@ def _window(name: str, fields: Mapping[Any, Any]) -> str:
         misplaced["burst"] = f"all N of a {window} window may start at once: leave it out"
     if window != FIXED:
         misplaced["offset"] = misplaced["timezone"] = "it is for fixed windows: add 'window': 'fixed'"
+    if window == CRONTAB:
+        misplaced["burst"] = "what comes by a crontab may start at once, up to the maximum: leave it out"
+        misplaced["rate"] = "a crontab has an amount and a maximum instead: leave it out"
+        del misplaced["timezone"]
+    else:
+        misplaced["amount"] = misplaced["maximum"] = f"it is for refills by a crontab: {{{_REFILLS}}}"
     for field, remedy in misplaced.items():
         if fields.get(field) is not None:
-            raise _error(name, f"rate: {field}", fields[field], remedy)
+            raise _error(name, "rate" if field == "rate" else f"rate: {field}", fields[field], remedy)
     return str(window)
 
 

@@ -13,13 +13,16 @@ from math import ceil
 from pathlib import Path
 from textwrap import dedent
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import pytest
 from celery import Celery
 from celery.exceptions import ImproperlyConfigured
+from celery.schedules import crontab
 
 from celery_global_rate.activation import check
 from celery_global_rate.limits.limit import Limit, Limits
+from celery_global_rate.limits.override import Kept, LimitOverride, parse_rates, set_limits
 from celery_global_rate.named_buckets import NamedBucket, check_against_tasks, read_named_buckets
 
 from .conftest import Figures
@@ -312,7 +315,8 @@ def test_an_entry_that_is_no_dictionary(entry: Any) -> None:
         ),
         (
             {"rate": [{"rate": "1/s", "per": 5}]},
-            "rate: 'per' is not a field of it: use 'rate', 'burst', 'window', 'offset', 'timezone'",
+            "rate: 'per' is not a field of it: use 'rate', 'burst', 'window', 'offset', 'timezone', "
+            "'amount', 'maximum'",
         ),
     ],
 )
@@ -461,6 +465,8 @@ def test_quotas_of_different_windows_all_count() -> None:
 
 
 FIXED: dict[str, Any] = {"rate": "100/d", "window": "fixed"}
+REFILLS: dict[str, Any] = {"window": crontab(minute=0), "amount": 50, "maximum": 100}
+EXAMPLE = "{'window': crontab(minute=0), 'amount': 1000, 'maximum': 1000}"
 
 
 @pytest.mark.parametrize(
@@ -468,10 +474,10 @@ FIXED: dict[str, Any] = {"rate": "100/d", "window": "fixed"}
     [
         ({**FIXED, "window": "fix"}, "window = 'fix': did you mean 'fixed'?"),
         ({**FIXED, "window": "smoth"}, "window = 'smoth': did you mean 'smooth'?"),
-        ({**FIXED, "window": "calendar"}, "window = 'calendar': use 'smooth' or 'fixed' or 'sliding'"),
-        ({**FIXED, "window": 5}, "window = 5: use 'smooth' or 'fixed' or 'sliding'"),
-        ({**FIXED, "window": ""}, "window = '': use 'smooth' or 'fixed' or 'sliding'"),
-        ({**FIXED, "window": {}}, "window = {}: use 'smooth' or 'fixed' or 'sliding'"),
+        ({**FIXED, "window": "calendar"}, "window = 'calendar': use 'smooth' or 'fixed' or 'sliding', or a crontab"),
+        ({**FIXED, "window": 5}, "window = 5: use 'smooth' or 'fixed' or 'sliding', or a crontab"),
+        ({**FIXED, "window": ""}, "window = '': use 'smooth' or 'fixed' or 'sliding', or a crontab"),
+        ({**FIXED, "window": {}}, "window = {}: use 'smooth' or 'fixed' or 'sliding', or a crontab"),
         ({**FIXED, "burst": 5}, "burst = 5: all N of a fixed window may start at once: leave it out"),
         ({**FIXED, "burst": 1}, "burst = 1: all N of a fixed window may start at once: leave it out"),
         (
@@ -494,6 +500,14 @@ FIXED: dict[str, Any] = {"rate": "100/d", "window": "fixed"}
         ),
         ("100/month", "rate = '100/month': months differ in length: add 'window': 'fixed', or use N/d"),
         ({"rate": "1/3month"}, "rate = '1/3month': months differ in length: add 'window': 'fixed', or use N/d"),
+        ({**REFILLS, "rate": "5/m"}, "rate = '5/m': a crontab has an amount and a maximum instead: leave it out"),
+        (
+            {**REFILLS, "burst": 5},
+            "burst = 5: what comes by a crontab may start at once, up to the maximum: leave it out",
+        ),
+        ({**REFILLS, "offset": "9h"}, "offset = '9h': it is for fixed windows: add 'window': 'fixed'"),
+        ({**FIXED, "amount": 5}, f"amount = 5: it is for refills by a crontab: {EXAMPLE}"),
+        ({"rate": "5/m", "maximum": 5}, f"maximum = 5: it is for refills by a crontab: {EXAMPLE}"),
     ],
 )
 def test_a_field_of_another_window(rate: Any, text: str) -> None:
@@ -501,6 +515,51 @@ def test_a_field_of_another_window(rate: Any, text: str) -> None:
 
     assert rejected(rate=rate) == f"{sep}{text}"
     assert rejected(rate=["10/s", rate]) == f"{sep}{text}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"amount": None}, "amount None is invalid: use a whole number of tokens from 1 on"),
+        ({"amount": 0}, "amount 0 is invalid: use a whole number of tokens from 1 on"),
+        ({"amount": True}, "amount True is invalid: use a whole number of tokens from 1 on"),
+        ({"maximum": "many"}, "maximum 'many' is invalid: use a whole number of tokens from 1 on"),
+        ({"maximum": 49}, "amount 50 does not go with maximum 49: use a maximum from 1 to 100 times the amount"),
+        ({"maximum": 5001}, "amount 50 does not go with maximum 5001: use a maximum from 1 to 100 times the amount"),
+        ({"timezone": "Nowhere"}, "timezone 'Nowhere' is not known: use a name such as 'America/Los_Angeles'"),
+        (
+            {"window": crontab(minute=0, hour=0, day_of_month=29, month_of_year=2, day_of_week=1)},
+            "crontab '0 0 29 2 1' comes less often than every eight years",
+        ),
+    ],
+)
+def test_refills_that_cannot_be_meant(fields: dict[str, Any], text: str) -> None:
+    assert rejected(rate={**REFILLS, **fields}) == f"rate: {text}"
+
+
+@pytest.mark.parametrize(
+    ("conf", "fields", "zone"),
+    [
+        ({}, {}, ""),
+        ({"timezone": "Europe/Berlin"}, {}, "Europe/Berlin"),
+        ({"timezone": ZoneInfo("Europe/Berlin")}, {}, "Europe/Berlin"),
+        ({"timezone": "Europe/Berlin"}, {"timezone": "Asia/Tokyo"}, "Asia/Tokyo"),
+    ],
+)
+def test_a_crontab_is_meant_in_the_time_zone_of_the_application(
+    conf: dict[str, Any], fields: dict[str, Any], zone: str
+) -> None:
+    entries = {"api": {"rate": {**REFILLS, **fields}, "tasks": ["a"]}}
+    bucket = read_named_buckets({**conf, "global_rate_buckets": entries})["api"]
+    (limit,) = bucket.limits
+    limits, text = parse_rates("30/refill", [Kept.of(limit)])
+
+    assert limit == Limit.refilled(crontab(minute=0), 50, 100, zone or None)
+    assert bucket.windows == (f"crontab-0_*_*_*_*{'-' + zone if zone else ''}",)
+    assert text == f"30/refill at 0 * * * *{' ' + zone if zone else ''}, at most 100"
+    change = set_limits(limits, text, bucket.limits)
+    assert LimitOverride.of({**change["limit"], "when": 1}).limits == limits
+    assert LimitOverride.of({**change["limit"], "when": 1}).fits(bucket.limits)
 
 
 @pytest.mark.parametrize(

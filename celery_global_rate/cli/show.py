@@ -14,6 +14,7 @@ from ..declared_limits import NOT_LIMITED
 from ..limits.duration import format_duration
 from ..limits.limit import PERIODS_S, Limit, Limits, spelled
 from ..limits.override import LimitOverride, Origin, Override, Pause
+from ..limits.refills import Refills
 from ..limits.windows import Calendar
 from ..storage.blocking_store import BlockingStore, State
 from .context import Context
@@ -43,7 +44,8 @@ class Quota:
     Attributes:
         limit: so many slots in each window.
         used: slots that are booked.
-        more_us: when there are more, epoch us: a fixed window ends, or the oldest slot leaves a sliding one.
+        more_us: when there are more, epoch us: a fixed window ends, the oldest slot leaves a sliding one, or tokens
+            come.
     """
 
     limit: Limit
@@ -56,6 +58,13 @@ class Quota:
         if isinstance(limit.window, Calendar):
             begin_us, end_us, _ = limit.window.edges(now_us)
             return cls(limit, state.used.get(begin_us, 0), end_us)
+        if isinstance(limit.window, Refills):
+            edges = limit.window.edges(now_us, limit.burst)
+            left, edge_us, ahead = state.tokens or (limit.burst, now_us, 0)
+            for us in edges.past:
+                if us > edge_us:
+                    left, ahead = min(limit.burst, left + limit.window.amount) - ahead, 0
+            return cls(limit, limit.burst - left, edges.next_us[0])
         alive = [(us + limit.span_us, slots) for us, slots in state.log if us + limit.span_us > now_us]
         return cls(limit, sum(slots for _, slots in alive), alive[0][0] if alive else now_us)
 
@@ -75,6 +84,9 @@ class Quota:
         window = f"in the last {self.limit.window.period}"
         if isinstance(self.limit.window, Calendar):
             window = f"of this window, which ends in {format_duration((self.more_us - now_us) / 1e6)}"
+        if isinstance(self.limit.window, Refills):
+            more = f"{self.limit.window.amount} more in {format_duration((self.more_us - now_us) / 1e6)}"
+            return f"{self.limit.burst - self.used} of {self.limit.burst} left, {more}"
         return f"{self.used} of {self.limit.burst} used {window}"
 
 

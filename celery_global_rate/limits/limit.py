@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from numbers import Real
+from typing import Any
 
 from .duration import US_PER_S
-from .windows import Calendar, Sliding, Window
+from .refills import MOST_REFILLS, Refills
+from .windows import Calendar, Sliding, Window, read_timezone
 
 PS_PER_US = 1_000_000
 
@@ -26,6 +28,8 @@ LONGEST_GRACE_S = 1.0
 HAND_OVER_S = 0.005
 
 LARGEST_BURST = 1_000_000
+#: What operators write behind the slash, of a bucket that a crontab refills.
+REFILL = "refill"
 #: The most starts in a window of a quota.
 LARGEST_QUOTA = 1_000_000_000
 #: Of sliding windows: those that are so many times D keep each slot by D longer, and the most entries of a log.
@@ -189,6 +193,51 @@ class Limit:
         return cls._quota(rate, Sliding.parse)
 
     @classmethod
+    def refilled(cls, crontab: Any, amount: object, maximum: object, timezone: object = None) -> Limit:
+        """So many tokens at each instant of a crontab, up to a maximum.
+
+        Args:
+            crontab: Celery's.
+            amount: tokens that come each time.
+            maximum: tokens of a full bucket, no less than come at once, and no more than 100 times as many.
+            timezone: an IANA name, or None for UTC.
+
+        Raises:
+            ValueError: it is invalid; the text names what, and what to write instead.
+        """
+        for name, number in (("amount", amount), ("maximum", maximum)):
+            if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= LARGEST_QUOTA:
+                raise ValueError(f"{name} {number!r:.80} is invalid: use a whole number of tokens from 1 on")
+        assert isinstance(amount, int)
+        assert isinstance(maximum, int)
+        return cls._refilled(Refills.of(crontab, amount, read_timezone(timezone)), maximum)
+
+    @classmethod
+    def _refilled(cls, window: Refills, maximum: int) -> Limit:
+        if not window.amount <= maximum <= MOST_REFILLS * window.amount:
+            raise ValueError(
+                f"amount {window.amount} does not go with maximum {maximum}: use a maximum from 1 to {MOST_REFILLS} "
+                f"times the amount"
+            )
+        interval_ps = math.ceil(Fraction(window.longest_s * US_PER_S * PS_PER_US, window.amount))
+        return cls(*divmod(interval_ps, PS_PER_US), maximum, window)
+
+    def with_amount(self, rate: object) -> Limit:
+        """The same, with another amount.
+
+        Args:
+            rate: ``"30/refill"``.
+
+        Raises:
+            ValueError: it is invalid; the text names what, and what to write instead.
+        """
+        assert isinstance(self.window, Refills)
+        amount, _, unit = rate.partition("/") if isinstance(rate, str) else ("", "", "")
+        if unit != REFILL or not amount.isdecimal() or int(amount) < 1:
+            raise ValueError(f"rate {rate!r:.80} is not a number of tokens that come each time: use N/{REFILL}")
+        return self._refilled(replace(self.window, amount=int(amount)), self.burst)
+
+    @classmethod
     def _quota(cls, rate: object, window_of: Callable[[str], Window]) -> Limit:
         count, _, period = rate.partition("/") if isinstance(rate, str) else ("", "", "")
         if not count.isdecimal() or not 1 <= int(count) <= LARGEST_QUOTA or not period:
@@ -200,6 +249,9 @@ class Limit:
         return cls(*divmod(interval_ps, PS_PER_US), int(count), window)
 
     def __str__(self) -> str:
+        if isinstance(self.window, Refills):
+            zone = f" {self.window.timezone}" if self.window.timezone else ""
+            return f"{self.window.amount}/{REFILL} at {self.window.period}{zone}, at most {self.burst}"
         if self.window:
             return f"{self.burst}/{self.window.period} {self.window}"
         return self._rate() + (f", burst {self.burst}" if self.burst > 1 else "")

@@ -11,6 +11,7 @@ from typing import Any
 
 from .limit import AS_OVERRIDE, LARGEST_BURST, LARGEST_QUOTA, LONGEST_FILL_US, PS_PER_US, Limit, Limits, spelled
 from .redis_clock import LAST_US
+from .refills import Refills
 from .windows import Sliding, Window
 from .windows import read as read_window
 
@@ -57,6 +58,11 @@ class Origin:
         return cls(_whole(entry["when"]), *(_line(str(entry.get(key, ""))) for key in ("by", "source", "reason")))
 
 
+def window_key(limit: Limit) -> str:
+    """What tells the windows of a limit from others; empty if it is smooth."""
+    return limit.window.key if limit.window else ""
+
+
 @dataclass(frozen=True)
 class LimitOverride:
     """Limits that take precedence over the declared ones.
@@ -83,8 +89,8 @@ class LimitOverride:
             return ""
         if len(self.limits) != max(1, len(declared)):
             return "another number of limits"
-        windows = [limit.window for limit in declared] or [None]
-        return "" if [limit.window for limit in self.limits] == windows else "another window"
+        keys = [window_key(limit) for limit in declared] or [""]
+        return "" if [window_key(limit) for limit in self.limits] == keys else "another window"
 
     def fits(self, declared: Limits) -> bool:
         """Whether it has a limit for each one that is declared, in the same window."""
@@ -238,14 +244,18 @@ class Kept:
     Attributes:
         burst: slots in a full bucket, or None for 1.
         window: the windows of a quota; None for a smooth limit.
+        refilled: the limit, if a crontab refills it: only the amount can be set.
     """
 
     burst: int | None = None
     window: Window | None = None
+    refilled: Limit | None = None
 
     @classmethod
     def of(cls, declared: Limit) -> Kept:
         """Of a declared limit."""
+        if isinstance(declared.window, Refills):
+            return cls(window=declared.window, refilled=declared)
         return cls(None if declared.window else declared.burst, declared.window)
 
 
@@ -275,6 +285,9 @@ def _parse_kept(rate: object, kept: Kept) -> Limit | None:
     window = kept.window
     if window is None or _is_nothing(rate):
         return parse_rate(rate, kept.burst)[0]
+    if kept.refilled:
+        return kept.refilled.with_amount(rate)
+    assert not isinstance(window, Refills)
     limit = Limit.in_any(rate) if isinstance(window, Sliding) else Limit.in_windows(rate)
     if limit.window is None or limit.window.period != window.period:
         raise ValueError(

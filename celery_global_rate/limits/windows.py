@@ -1,4 +1,4 @@
-"""The windows of a quota: those of a calendar, one after the other, or any period of a length."""
+"""The windows of a quota: those of a calendar, one after the other, or any period of a length; or refills."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from . import duration
 from .duration import UNITS_S, US_PER_S
+from .refills import Refills
 
 DAY_S, HOUR_S = UNITS_S["d"], UNITS_S["h"]
 #: From when on windows are counted, epoch seconds: Monday, January 1st of the year 1, UTC. Weeks begin on Mondays.
@@ -58,7 +59,7 @@ class Calendar:
             ValueError: it cannot be meant; the text names the value and what to write instead.
         """
         seconds, months = _length(period)
-        found = cls(seconds, months, _offset_s(offset), _timezone(timezone))
+        found = cls(seconds, months, _offset_s(offset), read_timezone(timezone))
         if found.offset_s and found.timezone:
             raise ValueError(f"offset {offset!r:.80} and timezone {timezone!r:.80}: use one of them")
         if found.offset_s >= found.shortest_s:
@@ -201,7 +202,7 @@ class Sliding:
         return self.kind
 
 
-Window = Union[Calendar, Sliding]
+Window = Union[Calendar, Sliding, Refills]
 
 
 def read(text: str) -> Window | None:
@@ -212,6 +213,8 @@ def read(text: str) -> Window | None:
     """
     if not text:
         return None
+    if text.startswith(Refills.kind):
+        return Refills.read(text)
     parts = _TEXT.fullmatch(text)
     if parts is None:
         raise ValueError("a window cannot be read")
@@ -220,7 +223,7 @@ def read(text: str) -> Window | None:
     seconds, months, offset_s = (int(parts[name]) for name in ("seconds", "months", "offset"))
     if bool(seconds) == bool(months):
         raise ValueError("a window is of seconds or of months")
-    return Calendar(seconds, months, offset_s, _timezone(parts["zone"] or None))
+    return Calendar(seconds, months, offset_s, read_timezone(parts["zone"] or None))
 
 
 def _length(period: str) -> tuple[int, int]:
@@ -258,7 +261,12 @@ def _offset_s(offset: object) -> int:
     return int(seconds)
 
 
-def _timezone(name: object) -> str:
+def read_timezone(name: object) -> str:
+    """The name of a time zone, empty for UTC.
+
+    Raises:
+        ValueError: it is not known.
+    """
     if name is None or name == "UTC":
         return ""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..limits.bucket import Bucket
+from ..limits.refills import Refills
 from ..limits.timing import HORIZON_S
 from ..limits.windows import Calendar
 from .agenda import Agenda
@@ -33,10 +34,10 @@ class Gate:
     def share(self) -> int:
         """The slots that this worker may expect within the horizon, twice over: at most so many are given to it.
 
-        Those of a fixed window come all at once.
+        Those of a fixed window come all at once, and so do refills.
         """
         limit = self.bucket.limit
-        expected = limit.burst if isinstance(limit.window, Calendar) else 2 * HORIZON_S / limit.interval_s
+        expected = limit.burst if isinstance(limit.window, (Calendar, Refills)) else 2 * HORIZON_S / limit.interval_s
         return max(1, int(expected / self.workers))
 
 

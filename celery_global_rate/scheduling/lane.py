@@ -13,6 +13,7 @@ from ..limits.costs import Cost, Costs
 from ..limits.duration import US_PER_S
 from ..limits.limit import Limits
 from ..limits.redis_clock import RedisClock
+from ..limits.refills import Refills
 from ..limits.reservation import SlotsInHand
 from ..limits.timing import GUARD_S, HORIZON_S, LONGEST_SLEEP_S, REPLY_TIMEOUT_S
 from ..limits.windows import Calendar
@@ -75,7 +76,7 @@ class Lane:
         usable_s: how long after its slot a release may begin under each of its limits, in seconds.
         waits_at: the buckets that other lanes share.
         has_quota: whether one of them counts windows: a slot that is missed would be missing there.
-        has_edges: whether these are fixed: no release may leave one.
+        has_edges: whether these are fixed, or there are refills: no release may leave one.
         most_wanted: so many slots it may ask for at once, if a gate has let it through.
         waiting: workers that wait on it, this one among them, by the last answer.
         next_us: the next slot that was free then, on the Redis clock (epoch us).
@@ -122,7 +123,7 @@ class Lane:
         self.usable_s = min((bucket.limit.usable_s for bucket in buckets), default=float("inf"))
         self.waits_at = tuple(bucket for bucket in buckets if bucket.is_crossed)
         self.has_quota = any(bucket.limit.window for bucket in buckets)
-        self.has_edges = any(isinstance(bucket.limit.window, Calendar) for bucket in buckets)
+        self.has_edges = any(isinstance(bucket.limit.window, (Calendar, Refills)) for bucket in buckets)
         self.most_wanted = sys.maxsize
 
     @property

@@ -41,6 +41,8 @@ class State:
         waiting: workers that wait for one.
         used: of fixed windows, by their begin (epoch us): how many slots are booked.
         log: of sliding windows: instants (epoch us) and how many slots were booked there, the oldest first.
+        tokens: of refills by a crontab: how many are left since which of them (epoch us), and how many are taken of the
+            next one; None if all are left.
     """
 
     last_us: int | None
@@ -48,6 +50,7 @@ class State:
     waiting: int
     used: Mapping[int, int] = field(default_factory=dict)
     log: Sequence[tuple[int, int]] = ()
+    tokens: tuple[int, int, int] | None = None
 
 
 class BlockingStore:
@@ -135,15 +138,17 @@ class BlockingStore:
         found: dict[str, list[State]] = {name: [] for name in windows}
         buckets = [(name, window) for name in windows for window in windows[name]]
         for bucket in buckets:
-            fields = "slot", "given", "windows", "shift"
+            fields = "slot", "given", "windows", "shift", "tokens", "edge", "ahead"
             self._connection.send_command("HMGET", bucket_key(self._prefix, *bucket), *fields)
             self._connection.send_command("ZCOUNT", waiting_key(self._prefix, *bucket), now_us, "+inf")
             self._connection.send_command("LRANGE", log_key(self._prefix, *bucket), 0, -1)
         for name, _ in buckets:
-            slot, given, used, shift = self._connection.read_response()
+            slot, given, used, shift, *refilled = self._connection.read_response()
             waiting, log = self._connection.read_response(), self._connection.read_response()
             last_us = int(slot) if slot else None
-            state = State(last_us, int(given or 0), waiting, read_windows(used), read_log(log, shift))
+            tokens, edge_us, ahead = (int(text or 0) for text in refilled)
+            left = (tokens, edge_us, ahead) if edge_us else None
+            state = State(last_us, int(given or 0), waiting, read_windows(used), read_log(log, shift), left)
             found[name].append(state)
         return found
 

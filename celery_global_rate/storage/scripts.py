@@ -12,12 +12,13 @@ from ..limits.bucket import OWN, Bucket
 from ..limits.costs import Costs, spelled
 from ..limits.lane_reservation import LaneReservation
 from ..limits.limit import LONGEST_FILL_US
+from ..limits.refills import Refills
 from ..limits.reservation import Reservation, SlotsInHand
 from ..limits.timing import HORIZON_S, LONGEST_SLEEP_S
 from ..limits.windows import Calendar, Sliding
 
 SHARED = ("slots.lua", "overrides.lua")
-FOR_LANES = (*SHARED, "costs.lua", "holes.lua", "fixed.lua", "sliding.lua")
+FOR_LANES = (*SHARED, "costs.lua", "holes.lua", "fixed.lua", "sliding.lua", "crontab.lua")
 
 
 class Script:
@@ -173,6 +174,10 @@ def reserve_lane_call(
         keys += [bucket_key(prefix, bucket.name, bucket.window), waiting_key(prefix, bucket.name, bucket.window)]
         if isinstance(limit.window, Calendar):
             arguments += ["fixed", limit.burst, *limit.window.edges(now_us)]
+        elif isinstance(limit.window, Refills):
+            edges = limit.window.edges(now_us, limit.burst)
+            past, ahead = (" ".join(map(str, it)) for it in (edges.past, (*edges.next_us, edges.full_us)))
+            arguments += ["crontab", limit.burst, limit.window.amount, past, ahead]
         elif limit.window:
             arguments += ["sliding", limit.burst, limit.span_us, limit.cell_us, grace_us]
         else:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from celery_global_rate.limits.limit import AS_OVERRIDE, Limit
+from celery_global_rate.limits.windows import Calendar
 from testbed.cluster import Cluster
 from testbed.scenarios import WARM_UP_S
 from testbed.server import Redis
@@ -306,7 +307,7 @@ def test_a_rate_and_a_quota_of_fixed_windows(
     25 ms before its end, and not before its begin. So there are N in each, exactly.
     """
     quota = Limit.in_windows(fixed)
-    assert quota.window
+    assert isinstance(quota.window, Calendar)
     length_s = quota.window.seconds
     buckets = {"api": {"rate": [smooth, {"rate": fixed, "window": "fixed"}], "tasks": ["limited", "free"]}}
     with shared(empty_redis.url, own_redis, buckets) as cluster:

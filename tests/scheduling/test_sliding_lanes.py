@@ -10,6 +10,7 @@ import redis
 
 from celery_global_rate.limits.bucket import Bucket
 from celery_global_rate.limits.limit import Limit
+from celery_global_rate.limits.windows import Sliding
 from celery_global_rate.scheduling.lane import Lane
 from testbed.windows import excess
 
@@ -62,7 +63,11 @@ def test_no_period_has_more_than_n_and_what_is_allowed_is_used(
     cluster = run(redis_client, [(*smooth, *buckets)], workers, run_s, WINDOWS)
     releases = sorted(instant for worker in cluster for instant, _ in worker.releases)
     uncertainty_s = max(worker.clock.widest_s for worker in cluster)
-    counts = [fullest(releases, it.limit.window.seconds - uncertainty_s) for it in buckets if it.limit.window]
+    counts = [
+        fullest(releases, it.limit.window.seconds - uncertainty_s)
+        for it in buckets
+        if isinstance(it.limit.window, Sliding)
+    ]
     share = in_the_last(releases, cluster[0].world.now, buckets[-1].limit)
     calls = cluster[0].world.calls / len(releases)
     figures(f"{rate}/s, {quotas}, {workers} workers, {run_s} s: fullest {counts}, {share:.4f} used, {calls:.2f} calls")

@@ -730,7 +730,7 @@ class Life:
                 if isinstance(quota, SlidingWitness):
                     quota.starts_us = [start_us for start_us in quota.starts_us if start_us <= before + stepped_us]
                 continue
-            if bucket.limit.window:
+            if isinstance(bucket.limit.window, Calendar):
                 latest_us = self._latest_us[bucket.name] = max(before, self._latest_us[bucket.name])
                 if latest_us - self._now > (MOST_WINDOWS - 2) * bucket.limit.window.seconds * 10**6:
                     self._count_anew(bucket, 0)

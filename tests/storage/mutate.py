@@ -24,6 +24,7 @@ FILES = (
     "give_back_lane.lua",
     "fixed.lua",
     "sliding.lua",
+    "crontab.lua",
 )
 VERBS = ("reserve", "give_back", "set_override", "sync_overrides", "heartbeat")
 LANE_VERBS = ("reserve_lane", "give_back_lane")
@@ -50,7 +51,7 @@ def sources(mutant: Mutant) -> dict[str, str]:
     files = originals()
     files[mutant.file] = files[mutant.file].replace(mutant.old, mutant.new)
     shared = dict.fromkeys(VERBS, (SLOTS, OVERRIDES)) | dict.fromkeys(
-        LANE_VERBS, (SLOTS, OVERRIDES, COSTS, HOLES, FIXED, SLIDING)
+        LANE_VERBS, (SLOTS, OVERRIDES, COSTS, HOLES, FIXED, SLIDING, CRONTAB)
     )
     return {verb: "\n".join(files[name] for name in (*names, f"{verb}.lua")) for verb, names in shared.items()}
 
@@ -78,7 +79,7 @@ def complaint(tests: Iterable[Callable[[Any], None]], lanes: Any) -> str | None:
 
 
 SLOTS, OVERRIDES, RESERVE, GIVE_BACK, SET, SYNC, HEARTBEAT, COSTS, HOLES = FILES[:9]
-RESERVE_LANE, GIVE_BACK_LANE, FIXED, SLIDING = FILES[9:]
+RESERVE_LANE, GIVE_BACK_LANE, FIXED, SLIDING, CRONTAB = FILES[9:]
 MUTANTS = [
     # slots.lua
     Mutant(SLOTS, "local PS_PER_US = 1000000", "local PS_PER_US = 1000", "picoseconds taken for nanoseconds"),
@@ -777,4 +778,72 @@ COST_MUTANTS = [
     Mutant(RESERVE_LANE, "limit.units = limit.units + units", "limit.units = limit.units + 1", "given counts slots"),
     Mutant(RESERVE_LANE, "    if limit.units > 0 then\n", "    if true then\n", "what passes a limit is written there"),
     Mutant(GIVE_BACK_LANE, "if costs[slot][index] > 0 then", "if true then", "what passed a limit comes back there"),
+]
+CRONTAB_MUTANTS = [
+    Mutant(
+        CRONTAB,
+        "math.min(limit.most, limit.tokens + limit.amount)\n    if",
+        "limit.tokens + limit.amount\n    if",
+        "no maximum",
+    ),
+    Mutant(CRONTAB, "limit.tokens - limit.ahead, 0 end", "limit.tokens, 0 end", "what is booked ahead is free again"),
+    Mutant(
+        CRONTAB, "limit.tokens - limit.ahead, 0 end", "limit.tokens - limit.ahead, limit.ahead end", "it is paid twice"
+    ),
+    Mutant(CRONTAB, "for index = 1, edges do", "for index = 1, math.min(1, edges) do", "one refill for many"),
+    Mutant(
+        CRONTAB,
+        "now_us < limit.edges_us[1] or now_us >= limit.edges_us[2]",
+        "now_us >= limit.edges_us[2]",
+        "ahead of now",
+    ),
+    Mutant(
+        CRONTAB, "now_us < limit.edges_us[1] or now_us >= limit.edges_us[2]", "now_us < limit.edges_us[1]", "behind now"
+    ),
+    Mutant(CRONTAB, "tonumber(tokens) or most", "tonumber(tokens) or 0", "a missing bucket is empty"),
+    Mutant(
+        CRONTAB, "if tonumber(us) > limit.edge_us then", "if tonumber(us) >= limit.edge_us then", "an edge too many"
+    ),
+    Mutant(
+        CRONTAB,
+        "if limit.edge_us < limit.edges_us[1] then",
+        "if limit.edge_us ~= limit.edges_us[1] then",
+        "a step back",
+    ),
+    Mutant(
+        CRONTAB, "limit.tokens - units + limit.amount) - limit.ahead", "limit.tokens - units + limit.amount)", "ahead"
+    ),
+    Mutant(CRONTAB, "math.min(cost, limit.most)", "cost", "what is larger than the maximum never starts"),
+    Mutant(CRONTAB, "math.min(cost, limit.most)", "1", "one token is enough"),
+    Mutant(CRONTAB, "limit.edge_us == limit.edges_us[1] and count_next", "count_next", "ahead of an earlier time"),
+    Mutant(CRONTAB, "and (limit.ahead == 0 or count_next(limit, cost) >= 0)", "", "what is booked ahead is taken"),
+    Mutant(
+        CRONTAB,
+        "for place = 1, limit.is_wrong and 0 or 2 do",
+        "for place = 1, limit.is_wrong and 0 or 1 do",
+        "not ahead",
+    ),
+    Mutant(CRONTAB, "for place = 1, limit.is_wrong and 0 or 2 do", "for place = 1, 2 do", "whoever is wrong about now"),
+    Mutant(CRONTAB, "edges_us[place + 1] - GUARD_US and", "edges_us[place + 1] and", "no guard"),
+    Mutant(CRONTAB, "and has_tokens(limit, place, cost) then", "then", "it allows all"),
+    Mutant(CRONTAB, "return start_us, edges_us[place], start_us", "return start_us, edges_us[1], start_us", "of now"),
+    Mutant(CRONTAB, "limit.tokens = limit.tokens - cost", "limit.tokens = limit.tokens - 1", "one is booked of many"),
+    Mutant(CRONTAB, "limit.ahead = limit.ahead + cost", "limit.ahead = cost", "one is booked ahead of many"),
+    Mutant(CRONTAB, "edges_us[1] and 2 or 3] - GUARD_US / 2", "edges_us[1] and 2 or 3]", "usable to the edge"),
+    Mutant(
+        CRONTAB, "edges_us[1] and 2 or 3] - GUARD_US / 2", "edges_us[1] and 2 or 2] - GUARD_US / 2", "ends before it"
+    ),
+    Mutant(CRONTAB, "limit.born or seq), 'seq'", "seq), 'seq'", "born with each booking"),
+    Mutant(CRONTAB, "  limit.born = limit.born or seq\n", "", "no expiry"),
+    Mutant(CRONTAB, "limit.when_full_us +", "limit.edges_us[2] +", "expiry too early"),
+    Mutant(CRONTAB, "or tonumber(born) > seq then", "then", "from before a loss"),
+    Mutant(CRONTAB, "if edge_us == edge then", "if true then", "tokens of before a refill"),
+    Mutant(
+        CRONTAB,
+        "tokens, taken = tokens + costs[place], taken + costs[place]",
+        "taken = taken + costs[place]",
+        "none come back",
+    ),
+    Mutant(CRONTAB, "ahead, taken = ahead - units, taken + units", "taken = taken + units", "none of those ahead"),
+    Mutant(CRONTAB, "free = math.max(0, limit.tokens) end", "free = 0 end", "none are free to share"),
 ]

@@ -9,14 +9,14 @@
 -- ARGV[2]  slots          to return, and what they cost (costs.lua)
 -- ARGV[3]  limits         how many the lane has
 -- then of each limit: its window, and the emission interval T, us, with which the slots were reserved; of a sliding one
---                         how long a slot stays in the log, us; a fixed one needs neither
+--                         how long a slot stays in the log, us; the others need neither
 -- then for each slot that of each limit, us
 -- then now, epoch us      tests only
 -- Returns for each limit how many units it has taken back.
 
 local seq, size = tonumber(ARGV[1]), tonumber(ARGV[3])
 local count, costs = parse_costs(ARGV[2], size)
-local WINDOWS = {smooth = smooth, fixed = fixed, sliding = sliding}
+local WINDOWS = {smooth = smooth, fixed = fixed, sliding = sliding, crontab = crontab}
 local first = 3 + 2 * size  -- the last argument before the slots
 local now_us = clock(ARGV[first + count * size + 1])
 local taken, next_log = {}, size + 1

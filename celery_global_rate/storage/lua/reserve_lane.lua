@@ -15,7 +15,7 @@
 -- ARGV[5]  awake, us      how long the caller has been in touch: no slot is saved from before
 -- ARGV[6]  after, epoch us no slot is before this: the last one that the caller has in hand, or 0
 -- then of each limit:
---   window                smooth, fixed or sliding, and four numbers. Of a smooth one:
+--   window                smooth, fixed, sliding or crontab, and four values. Of a smooth one:
 --     interval, us          integer >= 1, the emission interval T, rounded up
 --     burst                 integer >= 1, slots in a full bucket
 --     grace, us             D: how long after its slot a start may be
@@ -28,6 +28,11 @@
 --     span, us              how long a slot stays in the log
 --     cell, us              integer >= 1: slots as close as this are one entry
 --     grace, us             as above
+--                         of a crontab:
+--     maximum               integer >= 1, tokens in a full bucket
+--     amount                integer >= 1, tokens that come at each edge
+--     past, epoch us        edges up to now, in order: as many as fill an empty bucket, and one more
+--     ahead, epoch us       the next two, and when an empty bucket is full for certain
 --   name                  of the bucket, among the overrides
 --   override              that the caller's limit comes from, '' if it knows none
 -- then now, epoch us      tests only
@@ -43,7 +48,7 @@ local SLACK_US = 60 * 1000000
 local FIELDS = 7  -- arguments of a limit
 local LAST_US = 2 ^ 53  -- of what costs nothing
 local MOST_ROUNDS = 100  -- of a handful, until the limits agree on a start: nothing may stop the server
-local WINDOWS = {smooth = smooth, fixed = fixed, sliding = sliding}
+local WINDOWS = {smooth = smooth, fixed = fixed, sliding = sliding, crontab = crontab}
 
 local horizon_us, patience_us, worker = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local size = math.floor((#ARGV - 6) / FIELDS)
@@ -51,6 +56,10 @@ local wanted, costs = parse_costs(ARGV[1], size)
 wanted = math.min(wanted, SLOTS_PER_CALL)
 local now_us = clock(ARGV[7 + FIELDS * size])
 local end_us = now_us + horizon_us
+
+local function number(text)  -- of an argument that may be several
+  return tonumber(text) or text
+end
 
 local limits, next_log = {}, 3 + 2 * size
 local t_us = math.max(now_us, tonumber(ARGV[6]))  -- a start
@@ -66,7 +75,7 @@ for index = 1, size do
   if limit.window == sliding then
     limit.log_key, next_log = KEYS[next_log], next_log + 1
   end
-  limit.window.load(limit, now_us, horizon_us, tonumber(a), tonumber(b), tonumber(c), tonumber(d))
+  limit.window.load(limit, now_us, horizon_us, number(a), number(b), number(c), number(d))
   limits[index] = limit
   t_us = math.max(t_us, floor_us)
 end
