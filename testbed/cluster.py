@@ -117,10 +117,21 @@ class Cluster:
     # workers
 
     def start(self, count: int = 1, **options: Any) -> list[str]:
-        """Start workers, as `launch` does, and return their names once all of them take tasks."""
+        """Start workers, as `launch` does, and return their names once all of them take tasks and hear commands.
+
+        On a Redis broker a worker subscribes to commands just after it is ready. One that is sent between is lost.
+        """
         names = [self.launch(**options) for _ in range(count)]
         self.wait(lambda: self.ready >= set(names), 60, f"workers {names} did not start")
+        if {**self.conf, **options.get("conf", {})}.get("worker_enable_remote_control", True):
+            self.wait(lambda: self._answering(names) >= set(names), 60, f"workers {names} do not answer")
         return names
+
+    def _answering(self, names: Sequence[str]) -> set[str]:
+        """Which of these workers answer a ping."""
+        to = [f"{name}@lab" for name in names]
+        replies = self.app.control.ping(to, timeout=1, limit=len(to)) or []
+        return {name.partition("@")[0] for reply in replies for name in reply}
 
     def launch(
         self,
@@ -238,10 +249,21 @@ class Cluster:
         starts = (record for record in self.records("start", task) if record.task_id in handed)
         return max((record.instant - handed[record.task_id] for record in starts), default=0.0)
 
+    @property
+    def running(self) -> int:
+        """How many workers run."""
+        return sum(worker.poll() is None for worker in self.workers.values())
+
+    def set_rate(self, rate: str, task: str = "limited") -> None:
+        """Set the rate of a task (`celery control rate_limit`), on each worker that runs: all of them say so."""
+        running = self.running
+        replies = self.app.control.rate_limit(task, rate, reply=True, timeout=5, limit=running) or []
+        answers = [answer for reply in replies for answer in reply.values()]
+        assert ["ok" in answer for answer in answers] == [True] * running, answers
+
     def stats(self) -> dict[str, dict[str, Any]]:
         """What each worker says of its limiter (`celery inspect stats`)."""
-        running = sum(worker.poll() is None for worker in self.workers.values())
-        replies = self.app.control.inspect(timeout=2, limit=running).stats() or {}
+        replies = self.app.control.inspect(timeout=2, limit=self.running).stats() or {}
         return {name.partition("@")[0]: reply.get("global_rate", {}) for name, reply in replies.items()}
 
     def shares(self, task: str = "limited") -> list[int]:

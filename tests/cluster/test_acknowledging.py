@@ -139,7 +139,7 @@ def test_greenlets_that_are_released_together_acknowledge_each_task_once(
         if how == "away":
             own_redis.stop()
         for name in tasks if how != "away" else ():
-            cluster.app.control.rate_limit(name, "0", reply=True, timeout=3, limit=1)
+            cluster.set_rate("0", name)
 
         def starts() -> list[Any]:
             return sorted(record for name in tasks for record in cluster.records("start", name))

@@ -48,7 +48,8 @@ def test_it_finds_the_workers_that_were_forgotten(empty_redis: AnyRedis, figures
         cluster.start(1, pool="solo", conf={"global_rate_key_prefix": "other:"})
         row = check(cluster)
         cluster.start(1, pool="solo", conf={"worker_disable_rate_limits": True})
-        cluster.start(1, pool="solo", extension=False, options=["-n", "w0@lab"])
+        cluster.launch(pool="solo", extension=False, options=["-n", "w0@lab"])  # it answers to another one's name
+        cluster.wait(lambda: len(cluster.app.control.ping(timeout=1, limit=8) or []) == len(cluster.workers) == 8, 60)
         more = check(cluster, "-t", "1.5")
     figures("\n" + "\n".join(row.lines))
 

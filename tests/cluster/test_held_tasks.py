@@ -87,7 +87,7 @@ def test_a_held_task_is_found_and_terminating_it_hits_no_other(empty_redis: Serv
         reply = cluster.app.control.terminate(task_id, reply=True, timeout=2, limit=1)[0]["w0@lab"]
         cluster.wait(lambda: held(cluster) == 0, 1)
         unknown = cluster.app.control.inspect(timeout=2, limit=1).query_task(task_id)["w0@lab"]
-        cluster.app.control.rate_limit("limited", "0", reply=True, timeout=2, limit=1)
+        cluster.set_rate("0")
         cluster.wait(lambda: "free" in cluster.log("w0") and "succeeded in 3." in cluster.log("w0"), 6)
         started = len(cluster.records("start", "limited"))
 
@@ -107,7 +107,7 @@ def test_a_worker_takes_no_more_than_it_may_hold_and_says_so_once(empty_redis: S
         cluster.wait(lambda: held(cluster) == 28, 5)
         time.sleep(1)
         held_then, left = held(cluster), empty_redis.client().llen("celery")
-        cluster.app.control.rate_limit("limited", "100/s", reply=True, timeout=2, limit=1)
+        cluster.set_rate("100/s")
         cluster.wait_for(60, 5)
         log = cluster.log("w0")
 
@@ -299,14 +299,14 @@ def test_the_prefetch_count_after_a_lost_connection_is_that_of_stock(
         cluster.send("free", 4, args=[3.0])
         cluster.start(1, concurrency=4, broker=rabbitmq.replace(f":{port}", f":{proxy.port}"))
         cluster.wait_for(4, 5, task="free")
-        cluster.app.control.rate_limit("limited", "1/m", reply=True, timeout=2, limit=1)
+        cluster.set_rate("1/m")
         cluster.send("limited", 60)
         cluster.wait(lambda: held(cluster) > 50, 5)
         time.sleep(0.5)
         proxy.cut()
         cluster.wait_for(2, 20, "connected", "-")
         cluster.wait(lambda: held(cluster) > 50, 10)
-        cluster.app.control.rate_limit("limited", "50/s", reply=True, timeout=2, limit=1)
+        cluster.set_rate("50/s")
         cluster.wait_for(60, 15)
         cluster.wait(lambda: held(cluster) == 0, 2)
         before = len(cluster.records("start", "free"))

@@ -288,7 +288,7 @@ def test_queues_are_added_and_cancelled_while_one_is_aside(broker: Broker, empty
         control.cancel_consumer("slow", reply=True, timeout=3, limit=1)
         cluster.wait(lambda: aside(cluster) == [[]], 1)  # Celery replies before it cancels
         consumed = queues(cluster)
-        control.rate_limit("limited", "0", reply=True, timeout=3, limit=1)
+        cluster.set_rate("0")
         cluster.wait(lambda: cluster.stats()["w0"]["held"] == 0, 5)
         time.sleep(1)
         before = len(cluster.records("start", "limited"))
@@ -329,7 +329,7 @@ def test_a_lost_connection_and_the_end_of_a_worker_while_a_queue_is_aside(
         assert cluster.stop("w0", 20) == 0
         ended_s = time.monotonic() - begin
         cluster.start(1, options=BOTH)
-        cluster.app.control.rate_limit("limited", "0", reply=True, timeout=3, limit=1)
+        cluster.set_rate("0")
         cluster.wait_for(500, 15)
         time.sleep(0.5)
         runs = Counter(record.task_id for record in cluster.records("start", "limited"))

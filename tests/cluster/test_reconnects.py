@@ -57,7 +57,7 @@ def after(broker: str, event: Callable[[], object], port: int, cancels: bool, li
         cluster.wait_for(2, 30, "connected", "-")
         if limiter:
             cluster.wait(lambda: cluster.stats().get("w0", {}).get("held", 0) >= HELD - 1, 20)
-            cluster.app.control.rate_limit("limited", "100/s", reply=True, timeout=5, limit=1)
+            cluster.set_rate("100/s")
             cluster.wait_for(HELD, 20)
 
         def is_idle() -> bool:
