@@ -349,10 +349,16 @@ def after_step(state: Mapping[str, str], log: Log, now_us: int) -> dict[str, str
 
 @dataclass
 class InHand:
-    """Slots that are not used, and may be given back."""
+    """Slots that are not used, and may be given back.
+
+    Attributes:
+        lane, reservation: what they are slots of.
+        is_lost: whether a state that knew them has been lost.
+    """
 
     lane: Lane
     reservation: LaneReservation
+    is_lost: bool = False
 
     @property
     def names(self) -> set[str]:
@@ -694,6 +700,9 @@ class Life:
         lose(*lost)
         for bucket in lost:
             self._count_anew(bucket, self._now)
+        for held in self._in_hand:
+            held.is_lost = held.is_lost or any(bucket.name in held.names for bucket in lost)
+        self._in_hand = [held for held in self._in_hand if not held.is_lost or held.reservation.seq <= self._now]
 
     def _count_anew(self, bucket: Bucket, born: float) -> None:
         """A limit has forgotten what was booked. If slots in hand may come back to what it knows next, both count."""
@@ -721,6 +730,8 @@ class Life:
 
         Fixed limits go on counting in the windows that they know, and sliding ones as if the clock had not stepped.
         """
+        # The next state begins before their serials, and would take them for its own: that is in the documentation.
+        self._in_hand = [held for held in self._in_hand if not held.is_lost]
         before = self._now
         self._now -= self._draw.choice([self._draw.randrange(200_000), self._draw.randrange(10**7)])
         stepped_us, self._stepped_us = self._stepped_us, self._stepped_us + before - self._now
