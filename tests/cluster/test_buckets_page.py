@@ -252,6 +252,16 @@ def test_in_any_24_hours(project: Celery) -> None:
     assert most(read_named_buckets(project.conf)["crm-api"].limits[1], DAY_S) == 10_000
 
 
+def test_refills_by_a_crontab(project: Celery) -> None:
+    exec(block("Refills by a crontab"), {"app": project})
+    bucket = read_named_buckets(project.conf)["crm-api"]
+    limits, text = parse_rates(block("Refills by a crontab", "sh").split()[-1], [Kept.of(bucket.limits[0])])
+
+    assert spelled(bucket.limits) == "1000/refill at 0 * * * * Europe/Berlin, at most 2000"
+    assert text == "500/refill at 0 * * * * Europe/Berlin, at most 2000"
+    assert [limit.burst for limit in limits] == [2000]
+
+
 def test_the_limits_in_its_table_hold(project: Celery) -> None:
     limits = limits_of(project, configured(project, "Which limits hold for a task"))
     table = PAGE.split("these limits hold:")[1].split("\n* ")[0]

@@ -256,7 +256,7 @@ def limits_of(app: Celery) -> str:
         ("Per-worker limits divided by hand", "50/s"),
         ("throttled-py", "50/s, burst 5"),
         ("celery-heimdall", "10/s"),
-        ("django-celery-token-bucket", "50/m fixed"),
+        ("django-celery-token-bucket", "50/refill at * * * * *, at most 50"),
     ],
 )
 def test_the_limits_of_each_new_side(title: str, limits: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,10 +325,10 @@ def test_a_queue_of_tokens(project: Project, figures: Figures) -> None:
 
 
 @pytest.mark.long
-def test_a_window_in_place_of_tokens(project: Project, figures: Figures) -> None:
+def test_refills_without_a_queue_of_tokens(project: Project, figures: Figures) -> None:
     """100 tasks, sent ten seconds or more before a minute ends: 50 start at once, and 50 when the next one begins.
 
-    The clock of this machine is that of Redis. All of N are used in both windows, the second within a second.
+    The clock of this machine is that of Redis. All tokens are used in both minutes, the second within a second.
     """
     left_s = 60 - time.time() % 60
     if left_s < 25:
@@ -338,7 +338,7 @@ def test_a_window_in_place_of_tokens(project: Project, figures: Figures) -> None
     starts = [instant + offset_s for instant in project.posts()]
     edge = starts[0] // 60 * 60 + 60
     windows = Counter(instant // 60 * 60 - edge for instant in starts)
-    figures(f"50/m fixed: {dict(windows)} starts; after the edge {starts[50] - edge:.3f} to {starts[-1] - edge:.3f} s")
+    figures(f"50 a minute: {dict(windows)} starts; after the edge {starts[50] - edge:.3f} to {starts[-1] - edge:.3f} s")
 
     assert windows == {-60: 50, 0: 50}
     assert starts[-1] <= edge + 1
