@@ -14,7 +14,6 @@ from typing import Any
 from celery.exceptions import ImproperlyConfigured
 from celery.schedules import crontab
 
-from .limits.costs import LARGEST_COST
 from .limits.limit import AS_BUCKET, Limit, Limits, spelled
 from .limits.refills import Refills
 from .settings import BUCKETS as SETTING
@@ -311,14 +310,14 @@ def _cost(name: str, cost: object, limits: Limits) -> int | str | None:
         if cost == HEADERS + COST_HEADER:
             raise _error(name, "cost", cost, "that header replaces any cost: use 'cost': 1, or another header")
         return cost
-    if not isinstance(cost, int) or isinstance(cost, bool) or not 0 <= cost <= LARGEST_COST:
+    if not isinstance(cost, int) or isinstance(cost, bool) or cost < 0:
         remedy = f"use a whole number, the name of an argument, or {HEADERS!r} and the name of a header"
         raise _error(name, "cost", cost, remedy)
     if cost == 0:
         raise _error(name, "cost", cost, "nothing would count: leave the bucket out, or use 1")
     for limit in limits:
-        if limit.takes_too_long(cost):
-            raise _error(name, "cost", cost, f"{limit} takes over ten years to give so many units: use fewer")
+        if cost > limit.largest_cost:
+            raise _error(name, "cost", cost, f"{limit} has at most {limit.largest_cost} units for one start")
     return cost
 
 

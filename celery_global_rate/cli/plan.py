@@ -60,8 +60,9 @@ def _passed(own: Limits, named: Mapping[str, NamedBucket], task: str, queue: str
 
 def _without_effect(app: Any, named: Mapping[str, NamedBucket]) -> Iterator[str]:
     """Limits of tasks that are never what they wait for."""
+    strict = [bucket for bucket in named.values() if bucket.key is None and not isinstance(bucket.cost, str)]
     for name, task in sorted(app.tasks.items()):
         for limit in declared_limits(app, task):
-            for bucket in (it for it in named.values() if it.key is None and it.covers(name, None)):
-                if strict := next((it for it in bucket.limits if limit.has_no_effect_beside(it)), None):
-                    yield f"task {name}: its own {limit} has no effect beside {strict} of bucket {bucket.name}"
+            for bucket in (it for it in strict if it.covers(name, None)):
+                if stricter := next((it for it in bucket.limits if limit.has_no_effect_beside(it)), None):
+                    yield f"task {name}: its own {limit} has no effect beside {stricter} of bucket {bucket.name}"

@@ -106,6 +106,7 @@ class Look:
         is_unlimited: whether the task has its own strategy, so that nothing is in force.
         problem: why its override cannot be read; empty if it can.
         is_any: whether it has a bucket for each value of its key, and none of them is meant.
+        cost: of a named bucket, if it has one.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Look:
     is_unlimited: bool
     problem: str
     is_any: bool = False
+    cost: int | str | None = None
 
     @property
     def in_force(self) -> str:
@@ -128,7 +130,7 @@ class Look:
 
     @property
     def rate(self) -> float:
-        """Slots per second."""
+        """Slots per second, in units if they have a cost."""
         limit = self._limits[0] if len(self._limits) == 1 and not self.pause else None
         return effective_rate(limit, self.before[0], self.states[0], self.sampled_s)
 
@@ -173,7 +175,8 @@ class Look:
         """Who has changed what is in force, a pause, and queues that are put aside; or what is wrong."""
         if self.problem or self.is_unlimited:
             return self.problem or NOT_LIMITED
-        notes = [] if self.is_any else [quota.spelled(self.now_us) for quota in self.quotas]
+        notes = [] if self.cost is None else [f"cost {self.cost}: RATE counts units"]
+        notes += [] if self.is_any else [quota.spelled(self.now_us) for quota in self.quotas]
         if self.limit_override:
             notes.append(_note("", self.limit_override, self.now_us))
         if self.pause:
@@ -207,6 +210,7 @@ class Column:
 COLUMNS = (
     Column("task", lambda it: it.name, "TASK"),
     Column("declared", lambda it: spelled(it.declared), "DECLARED"),
+    Column("cost", lambda it: it.cost),
     Column(
         "in_force",
         lambda it: it.in_force,
@@ -308,6 +312,7 @@ def rows(
             context.is_unlimited(name),
             problem,
             is_any=value is None and name in context.keyed,
+            cost=context.named[name].cost if name in context.named else None,
         )
         found.append(Row.of(look))
     return found

@@ -11,6 +11,7 @@ from functools import cached_property
 from numbers import Real
 from typing import Any
 
+from .costs import LARGEST_COST
 from .duration import US_PER_S
 from .refills import MOST_REFILLS, Refills
 from .windows import Calendar, Sliding, Window, read_timezone
@@ -141,9 +142,13 @@ class Limit:
             raise ValueError(f"rate {rate!r:.80} takes over ten years to refill a bucket of {slots}: {spelling.remedy}")
         return cls(*divmod(interval_ps, PS_PER_US), slots)
 
-    def takes_too_long(self, cost: int) -> bool:
-        """Whether it needs over ten years for so many units at once: whoever wants them cannot mean it."""
-        return self.window is None and self.exact_ps * cost > LONGEST_FILL_US * PS_PER_US
+    @property
+    def largest_cost(self) -> int:
+        """The most units that one start can take: those of ten years, and of a thousand periods of a sliding window."""
+        units = LONGEST_FILL_US * PS_PER_US // self.exact_ps
+        if isinstance(self.window, Sliding):
+            units = min(units, MOST_ENTRIES * self.burst)
+        return min(units, LARGEST_COST)
 
     def has_no_effect_beside(self, other: Limit) -> bool:
         """Whether it allows all that the other one does, counted in the same way: nothing ever waits for it."""

@@ -263,6 +263,8 @@ class Lane:
             self.waiting_since = now
             if self.is_idle and now - self.asked_at > HORIZON_S:  # a rest: it may end with a burst
                 self._spare_since = now
+            if self.cost_of:  # the last answer was about another cost
+                self.ask_at = min(self.ask_at, max(now, self._paced_at))
         self.held.append(request)
 
     def put_off(self, request: Any, now: float) -> None:

@@ -85,8 +85,11 @@ def rate_limits(state: Any, **kwargs: Any) -> Any:
         return nok(OFF)
     now_us = step.engine.limiter.clock.now_us(time.monotonic())
     overrides = step.engine.overrides
+    costs = {name: bucket.cost for name, bucket in step.named.items()}
     return {
-        name: status.limits(declared, overrides.get(name), now_us, is_unlimited=step.is_unlimited(name))
+        name: status.limits(
+            declared, overrides.get(name), now_us, is_unlimited=step.is_unlimited(name), cost=costs.get(name)
+        )
         for name, declared in sorted(step.engine.lanes.declared.items())
     }
 

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ..limits.costs import LARGEST_COST
 from ..named_buckets import COST_HEADER, HEADERS, NamedBucket
 from .keys import header, said
 
@@ -68,14 +67,14 @@ class RequestCosts:
 
 
 def _units(request: Any, bucket: NamedBucket, source: str, found: object) -> int:
-    problem = "is not a whole number >= 0"
+    problem = "is not a whole number >= 0: send a number of units, such as 1"
     if isinstance(found, int) and not isinstance(found, bool) and found >= 0:
-        if found <= LARGEST_COST and not any(limit.takes_too_long(found) for limit in bucket.limits):
+        most = min(limit.largest_cost for limit in bucket.limits)
+        if found <= most:
             return int(found)
-        problem = "is more than the bucket can ever give"
+        problem = f"is more than one start can take: send {most} at the most"
     raise ValueError(
-        f"task {request.task.name}: its cost in bucket {bucket.name}, {source} = {_shown(found)}, {problem}: "
-        f"send a number of units, such as 1"
+        f"task {request.task.name}: its cost in bucket {bucket.name}, {source} = {_shown(found)}, {problem}"
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from itertools import chain, count, islice
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from operator import itemgetter
 from typing import Any, Protocol
 
@@ -90,19 +90,18 @@ def announce_named(named: Collection[NamedBucket], tasks: Mapping[str, Any]) -> 
 
 
 def in_vain(named: Collection[NamedBucket], tasks: Mapping[str, Any]) -> Iterator[str]:
-    """What named buckets say to no effect: patterns that match no task, and keys that tasks do not have."""
+    """What named buckets say to no effect: patterns that match no task, and keys and costs that tasks do not have."""
     for bucket in named:
         for pattern in bucket.tasks:
             if not any(matches(task, pattern) for task in tasks):
                 yield f"bucket {bucket.name}: no task of this application matches {pattern!r}"
-        if bucket.key is None or bucket.key.startswith(HEADERS):
-            continue
-        without = [
-            name for name in sorted(tasks) if bucket.covers(name, None) and not has_argument(tasks[name], bucket.key)
-        ]
-        if without:
-            names = ", ".join(without[:NAMED])
-            yield f"bucket {bucket.name}: {names} has no argument {bucket.key}: such tasks share one bucket"
+        for argument, effect in ((bucket.key, "such tasks share one bucket"), (bucket.cost, "such tasks cost 1")):
+            if not isinstance(argument, str) or argument.startswith(HEADERS):
+                continue
+            covered = [name for name in sorted(tasks) if bucket.covers(name, None)]
+            if without := [name for name in covered if not has_argument(tasks[name], argument)]:
+                names = ", ".join(without[:NAMED])
+                yield f"bucket {bucket.name}: {names} has no argument {argument}: {effect}"
 
 
 def announce_routes(has_functions: bool) -> None:
@@ -159,7 +158,9 @@ def describe(origin: Origin, now_us: float) -> str:
     return f"{by}{format_duration((now_us - origin.when_us) / 1e6)} ago{why}"
 
 
-def limits(declared: Limits, override: Override | None, now_us: float, *, is_unlimited: bool) -> dict[str, Any]:
+def limits(
+    declared: Limits, override: Override | None, now_us: float, *, is_unlimited: bool, cost: int | str | None = None
+) -> dict[str, Any]:
     """The limits of a task or a named bucket, as a worker reports them to `inspect rate_limits`.
 
     Args:
@@ -167,12 +168,14 @@ def limits(declared: Limits, override: Override | None, now_us: float, *, is_unl
         override: what operators have set for it.
         now_us: the Redis clock, epoch us.
         is_unlimited: whether the task has its own strategy.
+        cost: of a named bucket, if it has one.
     """
     answer: dict[str, Any] = {
         "declared": spelled(declared),
         "in_force": spelled(override.limits_at(now_us, declared) if override else declared),
         "source": "declared",
         "paused": False,
+        **({} if cost is None else {"cost": cost}),
     }
     if is_unlimited:
         answer.update(in_force="none", source=NOT_LIMITED)
@@ -203,7 +206,8 @@ def held(lanes: Collection[Lane], clock: RedisClock, now: float) -> dict[str, An
     expected = []
     for lane in lanes:
         opens = lane.opens(clock)
-        for request, at in zip(islice(chain(lane.retrying, lane.held), LISTED), _starts(lane, clock, now)):
+        requests = list(islice(chain(lane.retrying, lane.held), LISTED))
+        for request, at in zip(requests, _starts(lane, requests, clock, now)):
             expected.append((max(at, opens) - now, request))
     expected.sort(key=itemgetter(0))
     tasks = [
@@ -222,21 +226,31 @@ def held(lanes: Collection[Lane], clock: RedisClock, now: float) -> dict[str, An
     return {"count": sum(lane.held_count for lane in lanes), **largest, "tasks": tasks}
 
 
-def _starts(lane: Lane, clock: RedisClock, now: float) -> Iterator[float]:
-    """When the held tasks of a lane are expected to start, in monotonic seconds, one after the other, without end.
+def _starts(lane: Lane, requests: Sequence[Any], clock: RedisClock, now: float) -> Iterator[float]:
+    """When the next held tasks of a lane are expected to start, in monotonic seconds, one after the other.
 
     The first ones have the slots in hand. Each further one is expected after all that wait before it here, and as many
-    in each of the workers that wait on this lane. The windows of a quota have their slots all at once.
+    in each of the workers that wait on this lane, of as many units. The windows of a quota have their slots all at
+    once.
     """
     due = [clock.reached(due_us) for due_us in lane.dues_us]
     yield from due
     interval_s = lane.limit.interval_s * lane.waiting if lane.limit else 0.0
-    if lane.limit is None:
-        first = now
-    elif due:
-        first = due[-1] + interval_s
-    else:
-        first = max(now, clock.reached(lane.next_us))
     at_once = lane.limit.burst if lane.limit and lane.limit.window else 1
-    for place in count():
-        yield first + place // at_once * at_once * interval_s
+    at = due[-1] if due else now if lane.limit is None else max(now, clock.reached(lane.next_us))
+    before = 0
+    for place, request in enumerate(requests[len(due) :]):
+        units = _units(lane, request)
+        if at_once == 1:
+            at += units * interval_s if due or place else 0
+            yield at
+        else:
+            yield at + (interval_s if due else 0) + before // at_once * at_once * interval_s
+        before += units
+
+
+def _units(lane: Lane, request: Any) -> int:
+    """What a request costs of the limit that its lane waits for."""
+    if lane.cost_of is None or lane.binding is None:
+        return 1
+    return lane.cost_of(request)[lane.buckets.index(lane.binding)]

@@ -50,9 +50,9 @@ def test_a_row_for_each_queue_that_makes_a_difference_and_what_is_in_vain(app: C
             "tasks": ["crm.*", "nobody.*"],
             "queues": ["crm"],
         },
-        "tenant": {"rate": "5/s", "tasks": ["crm.*"], "key": "tenant_id"},
+        "tenant": {"rate": "5/s", "tasks": ["crm.*"], "key": "tenant_id", "cost": "since"},
     }
-    crm = "crm-api 20/s and 10000/d fixed; tenant 5/s per tenant_id"
+    crm = "crm-api 20/s and 10000/d fixed; tenant 5/s per tenant_id, cost since"
 
     assert planned(app).output.splitlines() == [
         "TASK      FROM QUEUE  LIMITS",
@@ -66,8 +66,18 @@ def test_a_row_for_each_queue_that_makes_a_difference_and_what_is_in_vain(app: C
         "",
         "bucket crm-api: no task of this application matches 'nobody.*'",
         "bucket tenant: crm.ping has no argument tenant_id: such tasks share one bucket",
+        "bucket tenant: crm.ping has no argument since: such tasks cost 1",
         "task crm.ping: its own 50/s has no effect beside 20/s of bucket crm-api",
     ]
+
+
+@pytest.mark.parametrize(("cost", "is_named"), [(None, True), (5, True), ("tokens", False)])
+def test_a_task_may_need_its_own_limit_beside_a_bucket_that_its_starts_may_pass_by(
+    app: Celery, cost: object, is_named: bool
+) -> None:
+    app.conf.global_rate_buckets = {"api": {"rate": "20/s", "tasks": ["crm.ping"], "cost": cost}}
+
+    assert ("its own 50/s has no effect" in planned(app).output) == is_named
 
 
 def test_what_a_worker_would_refuse_is_refused(app: Celery) -> None:

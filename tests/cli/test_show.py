@@ -83,6 +83,11 @@ SET = LimitOverride((Limit(200_000),), "5/s", None, "1/m", "declared", ANN)
             ("t", "1/m", "none", "declared", "0.0/s", "?", "2", "after resume"),
             NOT_LIMITED,
         ),
+        (
+            replace(DECLARED, declared=(Limit(100_000),), states=[State(NOW_US, 30, 2)], cost="tokens"),
+            ("t", "10/s", "10/s", "declared", "25.0/s", "?", "2", "now"),
+            "cost tokens: RATE counts units",
+        ),
         (replace(DECLARED, problem="bad"), ("t", "1/m", "1/m", "declared", "1.0/m", "?", "2", "in 60 s"), "bad"),
     ],
 )
@@ -115,6 +120,23 @@ def test_held_tasks_are_expected_after_their_slots_and_the_shares_of_others() ->
     assert shown["count"] == 30
     assert [task["expected_s"] for task in shown["tasks"][:6]] == [0.0, 0.1, 0.2, 0.4, 0.6, 0.8]
     assert [task["id"] for task in shown["tasks"]] == [str(number) for number in range(20)]
+
+
+def test_held_tasks_that_cost_more_are_expected_later() -> None:
+    """One of 2 units is in hand. Then two workers pay for 1, 50, 1 and 3 units each, at 10/s."""
+    clock = RedisClock()
+    clock.observe(NOW_US, 100.0, 100.0)
+    costs = [2, 1, 50, 1, 3]
+    lane = Lane("t", own("t", Limit(100_000)), cost_of=lambda request: (costs[int(request.id)],))
+    for number in range(5):
+        lane.hold(SimpleNamespace(id=str(number), held_since=0.0), 100.0)
+    lane.waiting, lane.next_us = 2, NOW_US
+    without = [task["expected_s"] for task in report.held([lane], clock, 100.0)["tasks"]]
+    lane.reservations.append(Reservation(NOW_US, NOW_US, 0, 100_000, 0, 1, 1, 2))
+    shown = report.held([lane], clock, 100.0)
+
+    assert without == pytest.approx([0.0, 0.2, 10.2, 10.4, 11.0])
+    assert [task["expected_s"] for task in shown["tasks"]] == pytest.approx([0.0, 0.2, 10.2, 10.4, 11.0])
 
 
 def test_held_tasks_of_a_paused_bucket_are_expected_at_its_end_or_never() -> None:

@@ -30,6 +30,7 @@ from celery_global_rate.limits.override import Kept, parse_rates
 from celery_global_rate.limits.windows import Calendar
 from celery_global_rate.named_buckets import NamedBucket, read_named_buckets
 from celery_global_rate.scheduling.lane import Lane
+from celery_global_rate.worker.costs import RequestCosts
 from celery_global_rate.worker.keys import key_value
 from celery_global_rate.worker.lanes import Lanes
 from testbed.server import root
@@ -134,6 +135,28 @@ def test_each_tenant_has_a_bucket(project: Celery) -> None:
     assert places("acme") == places(tenant_id="acme") == [("tenant", "smooth:acme"), shared]
     assert places(7, since="today") == [("tenant", "smooth:7"), shared]
     assert places(None) == places(["a", "b"]) == [("tenant", "smooth"), shared]
+
+
+def test_requests_and_tokens_of_an_api(project: Celery) -> None:
+    """The block and its task, and what its list says of values."""
+    named = configured(project, "Costs")
+    task, costs = project.tasks["llm.ask"], RequestCosts(named)
+
+    def cost(*args: Any, headers: Any = None) -> tuple[int, ...] | None:
+        request = SimpleNamespace(
+            task=task, args=args, kwargs={}, request_dict=headers or {}, message=SimpleNamespace(headers={})
+        )
+        return costs.read(request, ("llm.ask", *named))
+
+    assert [spelled(bucket.limits) for bucket in named.values()] == ["1/s", "1500/s"]
+    assert cost("hi", 3000) == (1, 1, 3000)
+    assert cost("hi", 0) == (1, 1, 0)
+    assert cost("hi") == cost("hi", None) == (1, 1, 1)
+    assert cost("ping", 1, headers={"global_rate_cost": 0}) == (0, 0, 0)
+    for bad in ("5", 5.0, True, -1):
+        with pytest.raises(ValueError, match="is not a whole number >= 0"):
+            cost("hi", bad)
+    assert 3000 * named["llm-tokens"].limits[0].interval_s == pytest.approx(2, abs=0.01)
 
 
 def test_one_budget_for_several_tasks(tmp_path: Path, empty_redis: Server, figures: Figures) -> None:

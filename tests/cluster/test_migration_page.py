@@ -273,6 +273,33 @@ def test_a_counter_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.long
+def test_a_moving_window_with_a_cost(project: Project, figures: Figures) -> None:
+    """Three units each: 33 tasks at once, since 34 would be 102 units, and 33 more when the first of them is P old."""
+    of_both = f"{block('limits', 'now')}\n\n{block('limits', 'now, with a cost')}"
+    n, period_s = 33, 5.0
+    project.write(of_both)
+    project.options = ("-I", "releases")
+    with project.running():
+        project.send(2 * n)
+        project.wait(lambda: len(project.posts()) >= 2 * n, 60)
+        uncertainty_s = project.uncertainty_s()
+    releases, posts = project.releases(), project.posts()
+    spans = [last - first for first, last in zip(releases, releases[n:])]
+    figures(f"limits with a cost of 3: 34 releases in {min(spans):.4f} to {max(spans):.4f} s")
+
+    assert project.numbers() == list(range(2 * n))
+    assert min(spans) >= period_s - uncertainty_s
+    assert posts[n] - posts[0] <= period_s / 0.99
+
+
+def test_a_cost_of_a_moving_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = read(f"{block('limits', 'now')}\n\n{block('limits', 'now, with a cost')}", monkeypatch)
+
+    assert limits_of(app) == "100/5s sliding"
+    assert read_named_buckets(app.conf)["send"].cost == 3
+
+
+@pytest.mark.long
 def test_a_redis_counter(project: Project, figures: Figures) -> None:
     """The old side: never more than 50 in a second of the clock, so 150 see the ends of two, a second apart."""
     posts = run_theirs(project, "Redis counter", 150, figures)

@@ -61,7 +61,7 @@ def test_where_no_bucket_has_a_cost_nothing_is_read() -> None:
 
 @pytest.mark.parametrize(
     ("args", "kwargs", "expected"),
-    [(("hi", 30), {}, 30), (("hi",), {"tokens": 0}, 0), (("hi",), {}, 7), (("hi", 10**9), {}, 10**9)],
+    [(("hi", 30), {}, 30), (("hi",), {"tokens": 0}, 0), (("hi",), {}, 7), (("hi", 36_500), {}, 36_500)],
 )
 def test_an_argument_is_read_as_python_binds_it(args: Any, kwargs: Any, expected: int) -> None:
     assert cost(asking(*args, **kwargs), "quota") == (expected,)
@@ -143,19 +143,26 @@ def test_what_is_no_whole_number_is_an_error_that_names_all_there_is_to_know(val
         )
 
 
-@pytest.mark.parametrize(("value", "name"), [(87_601, "slow"), (10**9 + 1, "day"), (2**70, "day")])
-def test_a_number_that_would_never_be_paid_is_one_too(value: int, name: str) -> None:
-    """Over ten years at 1/h, or more than any limit can count. It would keep its lane for that long."""
-    named = {
-        "slow": bucket("slow", "tokens", (Limit(3_600_000_000),)),
-        "day": bucket("day", "tokens", (Limit.in_windows("10/d"),)),
-    }
+@pytest.mark.parametrize(
+    ("limits", "most"),
+    [
+        ((Limit(3_600_000_000),), 87_600),
+        ((Limit(1000), Limit(3_600_000_000, 0, 10)), 87_600),
+        ((Limit.in_windows("10/d"),), 36_500),
+        ((Limit.in_any("10/d"),), 10_000),
+        ((Limit.in_any("5000/s"),), 5_000_000),
+        ((Limit(10),), 10**9),
+    ],
+)
+def test_a_number_that_would_never_be_paid_is_one_too(limits: tuple[Limit, ...], most: int) -> None:
+    """Over ten years of a limit, over a thousand entries of a log in Redis, or more than any limit can count."""
+    costs = RequestCosts({"b": bucket("b", "tokens", limits)})
 
-    assert RequestCosts(named).read(asking("hi", 87_600), ("slow",)) == (87_600,)
-    with pytest.raises(ValueError, match=f"bucket {name}, tokens = {value}, is more than the bucket can ever give"):
-        RequestCosts(named).read(asking("hi", value), (name,))
-    if name == "slow":
-        assert RequestCosts(named).read(asking("hi", value), ("day",)) == (value,)
+    assert costs.read(asking("hi", most), ("b",)) == (most,)
+    for value in (most + 1, 2**70):
+        text = f"bucket b, tokens = {value}, is more than one start can take: send {most} at the most"
+        with pytest.raises(ValueError, match=text):
+            costs.read(asking("hi", value), ("b",))
 
 
 def test_a_header_is_held_against_the_buckets_that_the_request_passes() -> None:
