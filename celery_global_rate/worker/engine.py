@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from ..broker.ack_deadline import AckDeadline
@@ -22,6 +23,7 @@ from ..limits.timing import REPLY_TIMEOUT_S
 from ..named_buckets import NamedBucket
 from ..scheduling.capacity import WorkerPool
 from ..scheduling.faults import FIRST_PAUSE_S, Faults
+from ..scheduling.lane import Lane
 from ..scheduling.scheduler import Scheduler
 from ..scheduling.sweep import SWEEP_S, Sweep
 from ..settings import Settings
@@ -99,6 +101,8 @@ class Engine:
         self.overrides = Overrides(clock, on_override)
         self.lanes = Lanes(named, tasks, self.overrides, lambda *in_force: self.scheduler.configure(*in_force))
         self._costs = RequestCosts(named)
+        #: Of requests that cost nothing, if nobody waits before them.
+        self._free = Lane("what costs nothing", (), attrgetter("rank"))
         self.limiter = Limiter(self._connection, prefix, worker, clock, self._outage, policy, self.overrides)
         self._feed = OverrideFeed(
             settings.connection, self._waker, self._connection, prefix, channel, self.overrides, self._heartbeat
@@ -280,7 +284,13 @@ class Engine:
             request.error = exc.with_traceback(None)  # its frames have the request
             self.scheduler.refuse(lane, request)
         else:
-            self.scheduler.hold(lane, request)
+            self.scheduler.hold(self._free if self._passes(lane, request) else lane, request)
+
+    def _passes(self, lane: Lane, request: HeldRequest) -> bool:
+        """Whether a request costs nothing, and has nobody before it and no pause to wait for."""
+        if request.costs is None or any(request.costs) or lane.held_count:
+            return False
+        return lane.opens(self.limiter.clock) <= time.monotonic()
 
     def _hold(self, request: HeldRequest) -> None:
         self._faults.guard("lending prefetch slots", self._credit.received)

@@ -138,16 +138,16 @@ class Lanes:
 
     def _configure(self, identity: Identity, lane: Lane) -> None:
         buckets: list[Bucket] = []
-        places: list[int] = []
+        paid: list[tuple[int, int]] = []
         latest_floor_us = 0
         for place, (name, value) in enumerate(zip_longest(*identity)):
             limits, floor_us = self._overrides.in_force(name, self.declared[name])
             latest_floor_us = max(latest_floor_us, floor_us)
             windows = self.named[name].windows if name in self.named else (OWN,)
             buckets += (Bucket(name, *it, name in (self._crossed or ())).of(value) for it in zip(windows, limits))
-            places += [place] * len(limits)
+            paid += [(place, limit.largest_cost) for limit in limits]
         if not self._costly.isdisjoint(identity.names):
-            lane.cost_of = partial(_cost, tuple(places))
+            lane.cost_of = partial(_cost, tuple(paid))
         self._put_in_force(lane, tuple(buckets), latest_floor_us)
 
     def _find_crossed(self) -> frozenset[str]:
@@ -168,7 +168,12 @@ class Lanes:
         return frozenset(name for name in self.named if count[name] > 1 or keys[name] - {self._keys.get(name)})
 
 
-def _cost(places: tuple[int, ...], request: HeldRequest) -> Cost:
-    """What a request costs at each bucket of its lane, which knows for each the place of its name."""
+def _cost(paid: tuple[tuple[int, int], ...], request: HeldRequest) -> Cost:
+    """What a request costs at each bucket of its lane.
+
+    Args:
+        paid: for each bucket the place of its name in the lane, and the most that one start can take of its limit.
+        request: a limit that an operator has set since it was received may be too slow for what it costs.
+    """
     costs = request.costs
-    return tuple([costs[place] if costs else 1 for place in places])
+    return tuple([min(costs[place], most) if costs else 1 for place, most in paid])

@@ -19,7 +19,7 @@ from testbed.scenarios import WARM_UP_S
 from testbed.windows import excess, since
 
 from ..conftest import Figures, Server
-from .operator import SLACK_S
+from .operator import SLACK_S, global_rate
 from .test_named_buckets import limit_of
 
 INCLUDE = ("-I", "tests.apps.costly")
@@ -312,7 +312,8 @@ def test_a_retry_pays_again(empty_redis: Server, figures: Figures, given: str) -
 def test_a_message_of_no_cost_passes_in_its_turn(empty_redis: Server, figures: Figures) -> None:
     """Of a task at 1/h, in a bucket at 1/h. The first one takes the only slots, and 20 free ones pass at once.
 
-    The next one waits, and 20 more free ones wait behind it. Another task of the bucket is not concerned.
+    The next one waits, and 20 more free ones wait behind it. Another task of the bucket is not concerned, until that is
+    paused.
     """
     buckets = {"llm": {**TOKENS, "rate": "1/h", "tasks": ["ask", "free"]}}
     free: dict[str, Any] = {"headers": {"global_rate_cost": 0}}
@@ -328,12 +329,15 @@ def test_a_message_of_no_cost_passes_in_its_turn(empty_redis: Server, figures: F
         waiting = cluster.send("ask", 20, args=(1,), **free)
         beside = cluster.send("free", 20, **free)
         cluster.wait_for(20, 5, task="free")
+        global_rate(cluster, "pause", "llm")
+        time.sleep(1)
+        paused = cluster.send("free", 5, **free)
         time.sleep(1)
         started = [record.task_id for record in cluster.records("start")]
     figures(f"20 messages that cost nothing: {took_s:.2f} s")
 
     assert set(started) == {first, *passing, *beside}
-    assert not set(started) & set(waiting)
+    assert not set(started) & {*waiting, *paused}
     assert took_s < 1
 
 

@@ -260,3 +260,17 @@ def test_whatever_is_revoked_and_however_long_tasks_run_all_others_start(redis_c
     assert all(set(queue) - started <= worker.revoked for worker, queue in held)
     assert len(costly.releases) == len(started)
     assert max(costly.excess(tokens, 40), costly.excess(requests, 1)) <= 0
+
+
+def test_what_costs_nothing_does_not_wait_for_what_something_would(redis_client: redis.Redis) -> None:
+    """At 1/h, after the only slot: the worker comes back after 5 s, and for a request of another cost at once."""
+    costly = Costly(redis_client, 1, 0.02)
+    (worker,), bucket = costly.workers, Bucket("api", "smooth", limit_of(1 / 3600))
+    costs = {0: (1,), 1: (0,), 2: (0,)}
+    lane = Lane("t", (bucket,), cost_of=costs.__getitem__)
+    fill(worker, lane, range(1))
+    costly.world.run(0.5)
+    fill(worker, lane, range(1, 3))
+    costly.world.run(1.0)
+
+    assert [request for _, request in worker.releases] == [0, 1, 2]

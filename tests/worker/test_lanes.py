@@ -204,6 +204,18 @@ def test_a_request_costs_the_same_at_each_limit_of_a_name() -> None:
     assert lane.cost_of(request) == (2, 30, 30)
 
 
+def test_a_cost_is_no_larger_than_what_the_limit_in_force_can_count() -> None:
+    """An operator has set 1/d, of which ten years have 3650 units. Instants beyond would not be exact any more."""
+    tokens = NamedBucket("tokens", (HUNDRED, ONE), ("crm.*",), (), cost="tokens")
+    world = World((tokens,))
+    lane = world.lanes.lane("crm.sync", None, nothing)
+    world.orders.limits["tokens"] = (HUNDRED, Limit(86_400_000_000))
+    world.lanes.refresh("tokens")
+
+    assert lane.cost_of
+    assert lane.cost_of(HeldRequest(None, Arrival(None, 0, 0.0), 0.0, costs=(10**9,))) == (10**9, 3650)
+
+
 def test_nobody_asks_what_requests_cost_in_a_lane_without_a_cost() -> None:
     tokens = NamedBucket("tokens", (HUNDRED,), ("crm.*",), (), cost=5)
     world = World((API, tokens))
