@@ -6,7 +6,7 @@ T ?= tests
 # Where pyenv keeps Pythons that are not on the path.
 PYTHONS ?= $(wildcard $(HOME)/.pyenv/versions/3.*/bin/python)
 
-.PHONY: venv demo quick coverage test long chaos soak celery-suite integration matrix packages lint types docs bench dist check-all clean
+.PHONY: venv demo quick coverage test long chaos soak celery-suite integration matrix packages lint types docs bench peers dist check-all clean
 
 venv: .venv/ready
 
@@ -102,6 +102,12 @@ docs: .venv/checkers
 bench: venv
 	@$(BIN)/pip install -q -e '.[bench]'
 	$(BIN)/python -m benchmarks $(B)
+
+# The same load on stock Celery, on Redis counters, on other packages and here: ten minutes, and PyPI is needed.
+# Writes benchmarks/peers.json and docs/comparison.inc. P=--draw draws them again, P='ours counter' measures these.
+peers: venv
+	@$(BIN)/pip install -q -e '.[bench]'
+	$(BIN)/python -m benchmarks.peers $(P)
 
 # The sdist and the wheel, in dist/. What an earlier build has listed would go into them.
 dist: venv

@@ -1,0 +1,70 @@
+"""An environment for each package, with the Celery and redis-py that are installed here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from testbed.server import root
+
+#: Kept between runs, and in no commit.
+FOLDER = root() / ".peers"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What limits the rate.
+
+    Attributes:
+        app: its module in `apps`.
+        title: as the table names it.
+        package: its requirement; empty if it needs nothing beside Celery and redis-py.
+        refill: a task that brings tokens, sent at the begin in place of beat, with its arguments.
+        measured_s: for how long it is watched; a minute if it counts by the minute.
+        warm_up_s: how long the load runs before; none if its tokens come at the begin.
+    """
+
+    app: str
+    title: str
+    package: str = ""
+    refill: tuple[str, dict[str, str]] | None = None
+    measured_s: float = 20.0
+    warm_up_s: float = 3.0
+
+
+REFILL = "django_celery_token_bucket.tasks.token_bucket_refill", {"name": "limited"}
+PEERS = (
+    Peer("stock", "Celery's rate_limit, divided by hand"),
+    Peer("counter", "Redis counter, INCR"),
+    Peer("sorted_set", "Redis counter, sorted set"),
+    Peer("limits_retry", "limits, moving window", "limits==5.8.0"),
+    Peer("throttled_retry", "throttled-py, GCRA", "throttled-py==3.5.0"),
+    Peer("heimdall", "celery-heimdall", "celery-heimdall==1.0.1"),
+    Peer("token_bucket", "django-celery-token-bucket", "django-celery-token-bucket==5.0.0", REFILL, 58.0, 0.0),
+    Peer("ours", "celery-global-rate"),
+)
+
+
+def python(peer: Peer) -> str:
+    """The Python that its workers run in; made at the first time.
+
+    Raises:
+        RuntimeError: its package cannot be installed.
+    """
+    if not peer.package:
+        return sys.executable
+    folder = FOLDER / peer.app
+    found = folder / "bin" / "python"
+    if (folder / "ready").exists():
+        return str(found)
+    venv.create(folder, with_pip=True, clear=True)
+    packages = [f"celery=={version('celery')}", f"redis=={version('redis')}", "packaging", peer.package]
+    command = [str(found), "-m", "pip", "install", "-q", *packages]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{peer.package} cannot be installed: {done.stderr.strip()[-300:]}")
+    (folder / "ready").touch()
+    return str(found)
