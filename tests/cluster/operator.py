@@ -26,10 +26,10 @@ def cluster_on(server: Server, rate: str | None, **more: Any) -> Cluster:
     return Cluster(f"{server.url}/0", f"{server.url}/1", rate, **more)
 
 
-def global_rate(cluster: Cluster, *words: str, is_good: bool = True) -> str:
+def global_rate(cluster: Cluster, *words: str, is_good: bool = True, app: str = "testbed.app") -> str:
     """Run `celery global-rate`, as an operator does."""
     done = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "testbed.app", "global-rate", *words],
+        [sys.executable, "-m", "celery", "-A", app, "global-rate", *words],
         env={**cluster.environment, "PYTHONWARNINGS": "ignore"},
         cwd=root(),
         capture_output=True,
