@@ -198,15 +198,23 @@ def _edges(refills: Refills, minute: int, filling: int) -> Edges:
     """The refills around a minute of the epoch, as of any instant in it; `filling` of them fill a bucket."""
     now_us = minute * MINUTE_US
     today = datetime.fromtimestamp(now_us // US_PER_S, refills._zone).date()
-    past: list[int] = []
     # A wall clock's next day may have begun, of an hour that comes twice around midnight.
+    before = (us for day in _days(today + timedelta(1), -1) for us in reversed(_edges_of(refills, day)))
+    return _edges_since(refills, next(us for us in before if us <= now_us), filling)
+
+
+@lru_cache(maxsize=1024)
+def _edges_since(refills: Refills, last_us: int, filling: int) -> Edges:
+    """The refills around one of them. They may be years apart, so this takes long, and is done once for each."""
+    today = datetime.fromtimestamp(last_us // US_PER_S, refills._zone).date()
+    past: list[int] = []
     for day in _days(today + timedelta(1), -1):
-        past[:0] = [us for us in _edges_of(refills, day) if us <= now_us]
+        past[:0] = [us for us in _edges_of(refills, day) if us <= last_us]
         if len(past) > filling:
             break
     ahead: list[int] = []
     for day in _days(today - timedelta(1), 1):
-        ahead += [us for us in _edges_of(refills, day) if us > now_us]
+        ahead += [us for us in _edges_of(refills, day) if us > last_us]
         if len(ahead) > 2 * filling + 1:
             break
     return Edges(tuple(past[-filling - 1 :]), (ahead[0], ahead[1]), ahead[2 * filling])

@@ -99,6 +99,17 @@ def test_the_last_ones_are_those_that_were_the_next_ones(fields: dict[str, Any])
         assert max(later - earlier for earlier, later in zip(edges.past, edges.past[1:])) <= refills.longest_s * 10**6
 
 
+def test_refills_are_looked_up_once_for_the_time_between_two() -> None:
+    """A worker asks each minute or more often, and some years may be between a hundred of them."""
+    refills = Refills.of(crontab(minute=0, hour=0, day_of_month=1), 1, "Europe/Berlin")
+    first = refills.edges(1_774_746_000_000_000, 100)
+    begin_us, end_us = first.past[-1], first.next_us[0]
+
+    assert all(refills.edges(us, 100) is first for us in range(begin_us, end_us, 10**10))
+    assert refills.edges(end_us - 1, 100) is first
+    assert refills.edges(end_us, 100) is not first
+
+
 @pytest.mark.parametrize("fields", CRONTABS, ids=str)
 def test_a_text_reads_back(fields: dict[str, Any]) -> None:
     refills = Refills.of(crontab(**fields), 7, "Europe/Berlin")
