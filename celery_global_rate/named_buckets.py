@@ -139,7 +139,8 @@ def read_named_buckets(conf: Any) -> dict[str, NamedBucket]:
             f"{SETTING} is not a dictionary but {type(entries).__name__}: "
             f"use one, of entries such as 'crm-api': {{'rate': '10/s', 'tasks': ['crm.*']}}"
         )
-    zone = conf.get("timezone")
+    # Without one, beat takes UTC, or that of its machine.
+    zone = str(conf.get("timezone") or ("UTC" if conf.get("enable_utc", True) else ""))
     named = {name: _read(name, entry, zone) for name, entry in entries.items()}
     for queue, rate in queue_rates(conf).items():
         if bucket := _routed(queue, rate):
@@ -197,7 +198,7 @@ def check_against_tasks(
                 )
 
 
-def _read(name: object, entry: object, zone: object) -> NamedBucket:
+def _read(name: object, entry: object, zone: str) -> NamedBucket:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ImproperlyConfigured(
             f"{SETTING}: {name!r:.80} cannot be a name: use 1 to 64 letters, digits and any of _ . -"
@@ -216,7 +217,7 @@ def _read(name: object, entry: object, zone: object) -> NamedBucket:
     )
 
 
-def _limits(name: str, rates: object, zone: object) -> Limits:
+def _limits(name: str, rates: object, zone: str) -> Limits:
     listed = list(rates) if isinstance(rates, (list, tuple)) else [rates]
     if not listed or len(listed) > MOST_LIMITS:
         raise _error(name, "rate", rates, f"use one rate, or a list of up to {MOST_LIMITS}")
@@ -230,7 +231,7 @@ def _limits(name: str, rates: object, zone: object) -> Limits:
     return limits
 
 
-def _limit(name: str, rate: object, zone: object) -> Limit:
+def _limit(name: str, rate: object, zone: str) -> Limit:
     """One rate. Crontabs are meant in the application's time zone, as beat does."""
     fields = rate if isinstance(rate, Mapping) else {"rate": rate}
     _refuse_unknown(name, fields, RATE_FIELDS, "rate")
@@ -240,8 +241,13 @@ def _limit(name: str, rate: object, zone: object) -> Limit:
         raise _error(name, "rate", written, "months differ in length: add 'window': 'fixed', or use N/d")
     try:
         if window == CRONTAB:
-            zone = fields.get("timezone") or (str(zone) if zone else None)
-            return Limit.refilled(fields["window"], fields.get("amount"), fields.get("maximum"), zone)
+            meant_in = fields.get("timezone") or zone
+            if not meant_in:
+                raise ValueError(
+                    "a crontab needs one time zone for all workers: add 'timezone', as enable_utc is False and the "
+                    "application has none"
+                )
+            return Limit.refilled(fields["window"], fields.get("amount"), fields.get("maximum"), meant_in)
         if window == FIXED and written is not None:
             return Limit.in_windows(written, fields.get("offset"), fields.get("timezone"))
         if window == SLIDING and written is not None:

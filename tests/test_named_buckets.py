@@ -544,10 +544,24 @@ def test_refills_that_cannot_be_meant(fields: dict[str, Any], text: str) -> None
     assert rejected(rate={**REFILLS, **fields}) == f"rate: {text}"
 
 
+def test_a_crontab_in_the_time_zone_of_each_machine_is_refused() -> None:
+    """That is where beat takes it then; but workers may be in several."""
+    entries = {"api": {"rate": REFILLS, "tasks": ["a"]}}
+    with pytest.raises(ImproperlyConfigured) as refusal:
+        read_named_buckets({"enable_utc": False, "global_rate_buckets": entries})
+
+    assert str(refusal.value) == (
+        "global_rate_buckets, api: rate: a crontab needs one time zone for all workers: add 'timezone', as enable_utc "
+        "is False and the application has none"
+    )
+
+
 @pytest.mark.parametrize(
     ("conf", "fields", "zone"),
     [
         ({}, {}, ""),
+        ({"enable_utc": False}, {"timezone": "Europe/Berlin"}, "Europe/Berlin"),
+        ({"enable_utc": False, "timezone": "Europe/Berlin"}, {}, "Europe/Berlin"),
         ({"timezone": "Europe/Berlin"}, {}, "Europe/Berlin"),
         ({"timezone": ZoneInfo("Europe/Berlin")}, {}, "Europe/Berlin"),
         ({"timezone": "Europe/Berlin"}, {"timezone": "Asia/Tokyo"}, "Asia/Tokyo"),
