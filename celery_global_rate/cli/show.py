@@ -59,7 +59,7 @@ class Quota:
             begin_us, end_us, _ = limit.window.edges(now_us)
             return cls(limit, state.used.get(begin_us, 0), end_us)
         if isinstance(limit.window, Refills):
-            edges = limit.window.edges(now_us, limit.burst)
+            edges = limit.window.edges(now_us, limit.burst + limit.most_owed)
             left, edge_us, ahead = state.tokens or (limit.burst, now_us, 0)
             for us in edges.past:
                 if us > edge_us:

@@ -144,11 +144,22 @@ class Limit:
 
     @property
     def largest_cost(self) -> int:
-        """The most units that one start can take: those of ten years, and of a thousand periods of a sliding window."""
+        """The most units that one start can take: those of ten years.
+
+        Of a sliding window, those of a thousand periods; of a bucket that a crontab refills, a hundred refills beyond
+        its maximum.
+        """
         units = LONGEST_FILL_US * PS_PER_US // self.exact_ps
         if isinstance(self.window, Sliding):
             units = min(units, MOST_ENTRIES * self.burst)
+        if isinstance(self.window, Refills):
+            units = min(max(units, self.burst), self.burst + MOST_REFILLS * self.window.amount)
         return min(units, LARGEST_COST)
+
+    @property
+    def most_owed(self) -> int:
+        """The most units beyond its maximum that one start can take from a bucket that a crontab refills."""
+        return max(0, self.largest_cost - self.burst)
 
     def has_no_effect_beside(self, other: Limit) -> bool:
         """Whether it allows all that the other one does, counted in the same way: nothing ever waits for it."""

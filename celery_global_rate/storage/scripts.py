@@ -175,9 +175,9 @@ def reserve_lane_call(
         if isinstance(limit.window, Calendar):
             arguments += ["fixed", limit.burst, *limit.window.edges(now_us)]
         elif isinstance(limit.window, Refills):
-            edges = limit.window.edges(now_us, limit.burst)
-            past, ahead = (" ".join(map(str, it)) for it in (edges.past, (*edges.next_us, edges.full_us)))
-            arguments += ["crontab", limit.burst, limit.window.amount, past, ahead]
+            edges = limit.window.edges(now_us, limit.burst + (limit.most_owed if costs else 0))
+            ahead = " ".join(map(str, (*edges.next_us, edges.full_us, limit.whole_us)))
+            arguments += ["crontab", limit.burst, limit.window.amount, " ".join(map(str, edges.past)), ahead]
         elif limit.window:
             arguments += ["sliding", limit.burst, limit.span_us, limit.cell_us, grace_us]
         else:

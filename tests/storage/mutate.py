@@ -836,6 +836,9 @@ CRONTAB_MUTANTS = [
     Mutant(CRONTAB, "limit.born or seq), 'seq'", "seq), 'seq'", "born with each booking"),
     Mutant(CRONTAB, "  limit.born = limit.born or seq\n", "", "no expiry"),
     Mutant(CRONTAB, "limit.when_full_us +", "limit.edges_us[2] +", "expiry too early"),
+    Mutant(CRONTAB, "+ owed * limit.interval_us", "", "what is owed expires"),
+    Mutant(CRONTAB, "then keep_refills(limit) end", "then end", "refills of what is owed are forgotten"),
+    Mutant(CRONTAB, "and not limit.is_wrong then keep", "then keep", "whoever is wrong about now refills"),
     Mutant(CRONTAB, "or tonumber(born) > seq then", "then", "from before a loss"),
     Mutant(CRONTAB, "if edge_us == edge then", "if true then", "tokens of before a refill"),
     Mutant(

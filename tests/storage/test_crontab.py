@@ -13,6 +13,7 @@ import redis
 from celery.schedules import crontab
 
 from celery_global_rate.limits.bucket import Bucket
+from celery_global_rate.limits.costs import Costs
 from celery_global_rate.limits.lane_reservation import LaneReservation
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.refills import Refills
@@ -166,6 +167,48 @@ def test_what_costs_more_than_the_maximum_is_paid_over_time(lanes: Lanes) -> Non
     assert [take(lanes, NOW + k * MINUTE, FEW) for k in (2, 3, 4)] == [0, 0, 2]
 
 
+#: The most that one start can take of it: a hundred refills beyond the maximum.
+LARGEST = FEW.limit.largest_cost
+
+
+def test_what_costs_most_is_paid_while_others_ask(lanes: Lanes) -> None:
+    """A hundred refills bring nothing. Those that ask send no more edges than fill an empty bucket."""
+    assert lanes.spend(NOW, (FEW,), LARGEST).starts_us == [NOW]
+    found = [take(lanes, NOW + k * MINUTE, FEW) for k in range(1, 104)]
+
+    assert LARGEST == 5 + 100 * 2
+    assert found == [0] * 100 + [2] * 3
+
+
+@pytest.mark.parametrize(("rest", "tokens"), [(99, 0), (100, 0), (101, 2), (102, 4), (103, 5), (200, 5)])
+def test_what_costs_most_is_paid_while_nobody_asks(lanes: Lanes, rest: int, tokens: int) -> None:
+    lanes.spend(NOW, (FEW,), LARGEST)
+
+    assert lanes.spend(NOW + rest * MINUTE, (FEW,), *[1] * 9).count == tokens
+
+
+def test_what_is_owed_outlives_a_long_pause_between_refills(lanes: Lanes) -> None:
+    """Ten refills a day, in ten minutes: a hundred take ten days, and from the third one on so many more minutes."""
+    bucket = refilled(2, 5, hour=9, minute="0-9")
+    begin = int(datetime(2026, 6, 1, 9, 2, tzinfo=BERLIN).timestamp()) * SECOND
+    lanes.spend(begin, (bucket,), LARGEST)
+    lives_ms = lanes.client.pttl(bucket_key(PREFIX, "tokens", "crontab"))
+
+    assert lives_ms > 10 * 86_400_000
+    assert lanes.spend(begin + 10 * 24 * 60 * MINUTE, (bucket,), 1).count == 0
+    assert lanes.spend(begin + 10 * 24 * 60 * MINUTE + MINUTE, (bucket,), *[1] * 9).count == 2
+
+
+def test_what_is_owed_outlives_a_long_pause_if_an_operator_sets_less(lanes: Lanes) -> None:
+    """One token a refill in place of four: 400 refills, forty days, by a caller that pays no costs."""
+    bucket, less = refilled(4, 20, hour=9, minute="0-9"), refilled(1, 20, hour=9, minute="0-9")
+    begin = int(datetime(2026, 6, 1, 9, 2, tzinfo=BERLIN).timestamp()) * SECOND
+    assert lanes.spend(begin, (bucket,), 420).count == 1
+    take(lanes, begin, less)
+
+    assert lanes.client.pttl(bucket_key(PREFIX, "tokens", "crontab")) > 40 * 86_400_000
+
+
 def test_a_grant_is_at_most_twice_the_fair_share(lanes: Lanes) -> None:
     bucket = refilled(100, 100)
     take(lanes, NOW, bucket, 100)
@@ -220,19 +263,24 @@ def test_every_hour_in_berlin_when_clocks_change(lanes: Lanes, day: tuple[int, i
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_no_life_has_more_than_the_maximum_and_an_amount_for_each_refill(lanes: Lanes, seed: int) -> None:
+@pytest.mark.parametrize("beyond", [None, 0, 3, 8])
+def test_no_life_has_more_than_the_maximum_and_an_amount_for_each_refill(
+    lanes: Lanes, seed: int, beyond: int | None
+) -> None:
     """Random calls of several workers, some wrong about now, slots used late or given back: by brute force.
 
-    Between two refills no more than the maximum, and with n refills in between n amounts more.
+    Between two refills no more units than the maximum, or the largest cost; and with n refills in between n amounts
+    more. The largest cost is so many refills beyond the maximum; or each start takes one.
     """
     draw = random.Random(seed)
     amount = draw.choice([1, 3, 10])
     bucket = refilled(amount, draw.choice([amount, 2 * amount, 7 * amount]), minute=draw.choice(["*", "*/2", "0,1,30"]))
+    largest = 1 if beyond is None else bucket.limit.burst + beyond * amount
     window = bucket.limit.window
     assert isinstance(window, Refills)
     in_hand: list[LaneReservation] = []
-    now, starts = NOW, list[int]()
-    for _ in range(300):
+    now, times = NOW, Counter[int]()
+    for _ in range(600):
         now += draw.choice([0, 10 * MS, 300 * MS, 7 * SECOND, MINUTE, draw.randrange(5 * MINUTE)])
         if draw.random() < 0.2:  # to an edge
             now = window.edges(now, 1).next_us[0] - draw.choice([0, 1, GUARD_US, GUARD_US + 1, HORIZON_US])
@@ -241,13 +289,20 @@ def test_no_life_has_more_than_the_maximum_and_an_amount_for_each_refill(lanes: 
             continue
         error_us = draw.choice([0, 0, 0, draw.randrange(-(10**8), 10**8)])
         worker = draw.choice(["one", "two", "three"])
-        answer = lanes.reserve(now, (bucket,), draw.choice([1, 2, 30]), worker, seen_us=now + error_us)
+        costs = [draw.choice([1, 1, draw.randrange(1, largest + 1), largest]) for _ in range(draw.choice([1, 2, 30]))]
+        answer = lanes.reserve(
+            now,
+            (bucket,),
+            len(costs),
+            worker,
+            seen_us=now + error_us,
+            costs=Costs(tuple((cost,) for cost in costs)) if largest > 1 else None,
+        )
         answer.used = draw.randrange(answer.count + 1)
-        for start_us, until_us in zip(answer.starts_us[: answer.used], answer.untils_us):
-            starts.append(draw.choice([start_us, until_us]))
+        for start_us, until_us, cost in zip(answer.starts_us[: answer.used], answer.untils_us, costs):
+            times[window.edges(draw.choice([start_us, until_us]), 1).past[-1]] += cost if largest > 1 else 1
         if answer.left:
             in_hand.append(answer)
-    times = Counter(window.edges(us, 1).past[-1] for us in starts)
     edges = sorted(times)
     assert len(edges) > 10
     for first in range(len(edges)):
@@ -256,7 +311,7 @@ def test_no_life_has_more_than_the_maximum_and_an_amount_for_each_refill(lanes: 
             used += times[edges[last]]
             if last > first:
                 refills += between(window, edges[last - 1], edges[last])
-            assert used <= bucket.limit.burst + refills * amount
+            assert used <= max(bucket.limit.burst, largest) + refills * amount
 
 
 def between(window: Refills, begin_us: int, end_us: int) -> int:

@@ -2,7 +2,8 @@
 -- the sliding windows.
 --
 -- The crontab is the caller's, with its time zone. It sends the instants of refills ("edges") around the one that it takes
--- for now: those that fill an empty bucket, and one more, up to that instant; and the next two. If it is wrong about now,
+-- for now: those that fill a bucket, however much it owes, and one more, up to that instant; and the next two. A caller
+-- that pays no costs sends only as many as fill an empty one, so each call keeps the refills of a bucket that is not full. If it is wrong about now,
 -- nothing is granted; the answer has the clock, so the caller knows better at its next call.
 --
 -- The slot of a start is the edge before it, as a token of that time is taken. As in fixed windows, no start leaves its
@@ -27,9 +28,14 @@ local function refill(limit, edges)
   end
 end
 
+local function keep_refills(limit)
+  redis.call('HSET', limit.bucket, 'tokens', exact(limit.tokens), 'edge', exact(limit.edge_us), 'ahead', exact(limit.ahead))
+end
+
 function crontab.load(limit, now_us, horizon_us, most, amount, past, ahead)
-  local begin_us, end_us, next_end_us, full_us = string.match(past .. ' ' .. ahead, '(%d+) (%d+) (%d+) (%d+)$')
-  limit.most, limit.amount, limit.when_full_us = most, amount, tonumber(full_us)
+  local pattern = '(%d+) (%d+) (%d+) (%d+) (%d+)$'
+  local begin_us, end_us, next_end_us, full_us, interval_us = string.match(past .. ' ' .. ahead, pattern)
+  limit.most, limit.amount, limit.when_full_us, limit.interval_us = most, amount, tonumber(full_us), tonumber(interval_us)
   limit.edges_us = {tonumber(begin_us), tonumber(end_us), tonumber(next_end_us)}
   limit.age_us, limit.never_us = horizon_us, now_us + horizon_us + 1
   limit.is_wrong = now_us < limit.edges_us[1] or now_us >= limit.edges_us[2]
@@ -44,6 +50,7 @@ function crontab.load(limit, now_us, horizon_us, most, amount, past, ahead)
     end
     refill(limit, edges)
     limit.edge_us = limit.edges_us[1]
+    if born and limit.tokens < most and not limit.is_wrong then keep_refills(limit) end
   end
   limit.now_us = now_us
 end
@@ -97,15 +104,15 @@ function crontab.usable_until(limit, t_us, edge_us)
 end
 
 function crontab.store(limit, now_us, seq)
-  redis.call('HSET', limit.bucket, 'tokens', exact(limit.tokens), 'edge', exact(limit.edge_us),
-             'ahead', exact(limit.ahead), 'born', exact(limit.born or seq), 'seq', exact(seq))
+  keep_refills(limit)
+  redis.call('HSET', limit.bucket, 'born', exact(limit.born or seq), 'seq', exact(seq))
   limit.born = limit.born or seq
 end
 
 -- From when on a missing bucket is as good as this one; nil if it is missing.
 function crontab.full_us(limit)
-  local edges_us, owed = limit.edges_us, math.max(0, limit.ahead - limit.tokens - limit.most)
-  return limit.born and limit.when_full_us + math.ceil(owed / limit.amount) * (edges_us[3] - edges_us[1])
+  local owed = math.max(0, limit.ahead - limit.tokens - limit.most)
+  return limit.born and limit.when_full_us + owed * limit.interval_us
 end
 
 -- Tokens of a booking are there again, if no refill has come since; how many.

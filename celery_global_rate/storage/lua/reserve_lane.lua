@@ -31,8 +31,9 @@
 --                         of a crontab:
 --     maximum               integer >= 1, tokens in a full bucket
 --     amount                integer >= 1, tokens that come at each edge
---     past, epoch us        edges up to now, in order: as many as fill an empty bucket, and one more
---     ahead, epoch us       the next two, and when an empty bucket is full for certain
+--     past, epoch us        edges up to now, in order: as many as fill a bucket, and one more
+--     ahead, epoch us       the next two, when such a bucket is full for certain, and for what it owes beyond that the
+--                           longest time that a token can take, us
 --   name                  of the bucket, among the overrides
 --   override              that the caller's limit comes from, '' if it knows none
 -- then now, epoch us      tests only
