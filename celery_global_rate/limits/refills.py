@@ -116,7 +116,16 @@ class Refills:
         days = max((later - earlier).days for earlier, later in zip(dates, dates[1:]))
         between = days * DAY_MINUTES + minutes[0] - minutes[-1]
         within = max((later - earlier for earlier, later in zip(minutes, minutes[1:])), default=0)
-        return max(between, within) * UNITS_S["m"] + UNITS_S["h"] * bool(self.timezone)
+        return max(between, within) * UNITS_S["m"] + UNITS_S["h"] * self._stretches
+
+    @property
+    def _stretches(self) -> bool:
+        """Whether clocks that are put back make it longer: not if every hour has the same, and they change by hours."""
+        if not self.timezone:
+            return False
+        is_hourly = all(self._values(field) == WHOLE[field] for field in WHOLE if field != "minute")
+        months = (datetime(day.year, day.month, 1, tzinfo=self._zone) for day in self._dates[::28])
+        return not is_hourly or len({int(month.timestamp()) % UNITS_S["h"] for month in months}) > 1
 
     def __str__(self) -> str:
         return self.kind + (f", {self.timezone}" if self.timezone else "")

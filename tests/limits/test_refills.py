@@ -99,6 +99,28 @@ def test_the_last_ones_are_those_that_were_the_next_ones(fields: dict[str, Any])
         assert max(later - earlier for earlier, later in zip(edges.past, edges.past[1:])) <= refills.longest_s * 10**6
 
 
+@pytest.mark.parametrize(
+    ("fields", "zone", "longest_min"),
+    [
+        ({}, "Europe/Berlin", 1),
+        ({"minute": 0}, "Europe/Berlin", 60),
+        ({"minute": "0,10"}, "Asia/Kolkata", 50),
+        ({"minute": 0}, "Australia/Lord_Howe", 120),
+        ({"minute": 0, "hour": "*/6"}, "Europe/Berlin", 7 * 60),
+        ({"minute": 0, "hour": "*/6"}, "UTC", 6 * 60),
+        ({"minute": 0, "day_of_week": "mon-fri"}, "Europe/Berlin", 2 * 24 * 60 + 2 * 60),
+    ],
+    ids=str,
+)
+def test_how_long_it_is_between_two_at_the_most(fields: dict[str, Any], zone: str, longest_min: int) -> None:
+    """It is what a worker goes by while Redis is away. Lord Howe changes its clocks by half an hour."""
+    refills = Refills.of(crontab(**fields), 1, "" if zone == "UTC" else zone)
+    edges = refills.edges(1_830_000_000_000_000, 20_000 if len(fields) < 2 else 2_000).past
+
+    assert refills.longest_s == longest_min * 60
+    assert max(later - earlier for earlier, later in zip(edges, edges[1:])) <= longest_min * MINUTE_US
+
+
 def test_refills_are_looked_up_once_for_the_time_between_two() -> None:
     """A worker asks each minute or more often, and some years may be between a hundred of them."""
     refills = Refills.of(crontab(minute=0, hour=0, day_of_month=1), 1, "Europe/Berlin")
