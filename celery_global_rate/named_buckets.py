@@ -228,6 +228,10 @@ def _limits(name: str, rates: object, zone: str) -> Limits:
                 raise _error(
                     name, "rate", rates, f"{other} has no effect beside {limit}, which is never faster: leave it out"
                 )
+    quotas = {limit.window.key: limit for limit in limits if limit.window}
+    for limit in limits:
+        if limit.window and (other := quotas[limit.window.key]) is not limit:
+            raise _error(name, "rate", rates, f"{other} and {limit} are the same refills: keep one of them")
     return limits
 
 

@@ -544,6 +544,16 @@ def test_refills_that_cannot_be_meant(fields: dict[str, Any], text: str) -> None
     assert rejected(rate={**REFILLS, **fields}) == f"rate: {text}"
 
 
+def test_one_crontab_twice_is_refused() -> None:
+    """Neither is without effect, but they would share one state. Another crontab has its own."""
+    more = {**REFILLS, "amount": 20, "maximum": 200}
+    one, other = ("50/refill at 0 * * * *, at most 100", "20/refill at 0 * * * *, at most 200")
+
+    assert rejected(rate=[REFILLS, more]).endswith(f"{other} and {one} are the same refills: keep one of them")
+    conf = {"global_rate_buckets": {"api": {"rate": [REFILLS, {**more, "window": crontab()}], "tasks": ["a"]}}}
+    assert len(set(read_named_buckets(conf)["api"].windows)) == 2
+
+
 def test_a_crontab_in_the_time_zone_of_each_machine_is_refused() -> None:
     """That is where beat takes it then; but workers may be in several."""
     entries = {"api": {"rate": REFILLS, "tasks": ["a"]}}
