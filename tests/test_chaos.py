@@ -91,15 +91,15 @@ def test_rates_that_may_be_in_force() -> None:
 
 
 def test_the_limits_of_each_kind_of_message() -> None:
-    """A value of a key has its own limit; a task from a queue has those of the queue as well."""
+    """A value of a key has its own limit; a task from a queue has those of the queue as well; some cost more."""
     assert {(kind.task, kind.queue, kind.value): BUCKETS.limits(kind) for kind in BUCKETS.kinds} == {
-        ("api.fetch", "celery", ""): ["api"],
-        ("api.push", "celery", ""): ["api.push", "api"],
-        ("api.push", "mail", ""): ["api.push", "api", "mail (1)", "mail (2)"],
-        ("api.sync", "celery", "a"): ["api", "tenant a"],
-        ("api.sync", "mail", "a"): ["api", "tenant a", "mail (1)", "mail (2)"],
-        ("api.sync", "celery", "b"): ["api", "tenant b"],
-        ("notify", "mail", ""): ["mail (1)", "mail (2)"],
+        ("api.fetch", "celery", ""): [("api", 1)],
+        ("api.push", "celery", ""): [("api.push", 1), ("api", 1), ("bytes", 3)],
+        ("api.push", "mail", ""): [("api.push", 1), ("api", 1), ("mail (1)", 1), ("mail (2)", 1), ("bytes", 7)],
+        ("api.sync", "celery", "a"): [("api", 1), ("tenant a", 1)],
+        ("api.sync", "mail", "a"): [("api", 1), ("tenant a", 1), ("mail (1)", 1), ("mail (2)", 1)],
+        ("api.sync", "celery", "b"): [("api", 1), ("tenant b", 1)],
+        ("notify", "mail", ""): [("mail (1)", 1), ("mail (2)", 1), ("bytes", 1)],
     }
 
 

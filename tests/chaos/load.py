@@ -10,6 +10,8 @@ from typing import Any
 TASK_S = 0.02
 #: Messages of the kind that is always waiting for the limit that is watched for its use.
 BACKLOG = 1200
+#: The header with what a message costs.
+UNITS = "units"
 #: And of the others: of all together fewer than a worker may hold, or some would hold nothing else in the end.
 BESIDE, MAX_HELD = 30, 300
 
@@ -23,12 +25,14 @@ class Named:
         rates: what may be set, a rate a second for each limit; the last is declared.
         bursts: of its limits.
         values: of its key, one state for each; none if it has no key.
+        largest: the most units that a task takes of it.
     """
 
     name: str
     rates: Sequence[tuple[int, ...]]
     bursts: Sequence[int] = (1,)
     values: Sequence[str] = ()
+    largest: int = 1
 
     @property
     def limits(self) -> list[tuple[str, int]]:
@@ -48,6 +52,7 @@ class Kind:
         arguments: one after the other, again and again.
         queue: where they are sent.
         value: of the key of their limits.
+        units: that one takes of each limit with a cost.
         backlog: how many there are that have not ended.
     """
 
@@ -56,6 +61,7 @@ class Kind:
     arguments: Sequence[Sequence[Any]] = ((TASK_S,),)
     queue: str = "celery"
     value: str = ""
+    units: int = 1
     backlog: int = BESIDE
 
 
@@ -89,11 +95,16 @@ class Load:
     def queues(self) -> list[str]:
         return sorted({kind.queue for kind in self.kinds})
 
-    def limits(self, kind: Kind) -> list[str]:
-        """The limits that a message of a kind passes."""
+    def limits(self, kind: Kind) -> list[tuple[str, int]]:
+        """The limits that a message of a kind passes, and how many units it takes of each."""
         mine = [named for named in self.named if named.name in kind.names]
         assert len(mine) == len(kind.names)
-        return [limit for named in mine for limit, _ in named.limits if not named.values or f" {kind.value}" in limit]
+        return [
+            (limit, min(kind.units, named.largest))
+            for named in mine
+            for limit, _ in named.limits
+            if not named.values or f" {kind.value}" in limit
+        ]
 
 
 #: One task with a limit of its own.
@@ -116,6 +127,7 @@ ANYTHING = [
 ]
 
 #: Three tasks share a bucket; one of them has its own limit, one has a key, and some come from a queue with two limits.
+#: Some cost several units of a limit.
 #: So there are lanes of one limit to five, and each limit is passed by lanes that have others.
 BUCKETS = Load(
     named=[
@@ -123,15 +135,16 @@ BUCKETS = Load(
         Named("api", [(30,), (60,), (45,)]),
         Named("tenant", [(4,), (10,), (6,)], values=("a", "b")),
         Named("mail", [(30, 8), (20, 12), (25, 10)], bursts=(1, 4)),
+        Named("bytes", [(20,), (60,), (40,)], largest=7),
     ],
     kinds=[
         Kind("api.fetch", ["api"], ANYTHING, backlog=BACKLOG),
-        Kind("api.push", ["api.push", "api"], ANYTHING),
-        Kind("api.push", ["api.push", "api", "mail"], ANYTHING, queue="mail"),
+        Kind("api.push", ["api.push", "api", "bytes"], ANYTHING, units=3),
+        Kind("api.push", ["api.push", "api", "mail", "bytes"], ANYTHING, queue="mail", units=7),
         Kind("api.sync", ["api", "tenant"], ANYTHING, value="a"),
         Kind("api.sync", ["api", "tenant", "mail"], ANYTHING, queue="mail", value="a"),
         Kind("api.sync", ["api", "tenant"], ANYTHING, value="b"),
-        Kind("notify", ["mail"], ANYTHING, queue="mail"),
+        Kind("notify", ["mail", "bytes"], ANYTHING, queue="mail"),
     ],
     busy="api",
     rate="12/s",
@@ -140,6 +153,7 @@ BUCKETS = Load(
             "api": {"rate": "45/s", "tasks": ["api.*"]},
             "tenant": {"rate": "6/s", "tasks": ["api.sync"], "key": "headers.tenant"},
             "mail": {"rate": ["25/s", {"rate": "10/s", "burst": 4}], "queues": ["mail"]},
+            "bytes": {"rate": "40/s", "tasks": ["api.push", "notify"], "cost": f"headers.{UNITS}"},
         },
         "global_rate_max_held": MAX_HELD,
         # a retry is published by the pool's process, which may find the broker away

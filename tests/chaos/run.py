@@ -20,7 +20,7 @@ from ..cluster.events import GRACE_S as PARTING_S
 from ..cluster.events import VISIBILITY_S, Event, Fleet, Place, Strike, fleet_of
 from ..cluster.runs import History
 from .faults import FAULTS
-from .load import LOADS, Kind, Load, Named
+from .load import LOADS, UNITS, Kind, Load, Named
 from .promise import GRACE_S, UNCERTAINTY_S, Extra, Limits, RatesInForce, recovery_s, use, worst_window
 from .report import CHANGE, Report
 
@@ -57,7 +57,7 @@ class Chaos:
         #: By kind of message, those that the broker has confirmed.
         self._sent: list[set[str]] = [set() for _ in load.kinds]
         #: By task, the limits that it passes.
-        self._passes: dict[str, list[str]] = {}
+        self._passes: dict[str, list[tuple[str, int]]] = {}
         self._fed_at = 0.0
         self._uncertainty_s = UNCERTAINTY_S
 
@@ -90,7 +90,7 @@ class Chaos:
     def _send(self, kind: Kind, arguments: Sequence[Any]) -> str:
         task_id = str(uuid4())
         self._passes[task_id] = self._load.limits(kind)
-        headers = {VALUE: kind.value}
+        headers = {VALUE: kind.value, UNITS: kind.units}
         self._fleet.cluster.send(kind.task, args=arguments, queue=kind.queue, headers=headers, task_id=task_id)
         return task_id
 
@@ -145,21 +145,21 @@ class Chaos:
             lambda: fleet.ask("rate_limit", fleet.places[0], **free), 30, f"the limit of {named.name} was not lifted"
         )
 
-    def _limits(self) -> dict[str, tuple[Limits, int]]:
-        """By limit: its rate over the time, and its burst."""
+    def _limits(self) -> dict[str, tuple[Limits, int, int]]:
+        """By limit: its rate over the time, its burst, and the most units that a start takes."""
         return {
-            limit: (self._in_force[named.name].limits(index), named.bursts[index])
+            limit: (self._in_force[named.name].limits(index), named.bursts[index], named.largest)
             for named in self._load.named
             for limit, index in named.limits
         }
 
     def _releases(self, end: float) -> dict[str, list[float]]:
-        """By limit: when tasks were released that pass it, before the end of the watch."""
+        """By limit: the instant of each unit that releases took of it, before the end of the watch."""
         releases: dict[str, list[float]] = defaultdict(list)
         for record in self._fleet.cluster.records("release"):
             if record.instant < end:
-                for limit in self._passes[record.task_id]:
-                    releases[limit].append(record.instant)
+                for limit, units in self._passes[record.task_id]:
+                    releases[limit] += [record.instant] * units
         return releases
 
     def _judge(self, begin: float, end: float, history: History) -> Report:
@@ -168,10 +168,11 @@ class Chaos:
         until = list(zip(strikes, [*(strike.at for strike in strikes[1:]), end]))
         spells = [(it.until + RETURN_S, later) for it, later in until if later - it.until > 2 * RETURN_S]
         worst = {}
-        for limit, (rates, burst) in limits.items():
-            extras = [self._extra(strike, rates, burst) for strike in strikes]
-            worst[limit], _ = worst_window(releases[limit], rates, extras, burst, GRACE_S + self._uncertainty_s)
-        busy, (busy_rates, _) = releases[self._load.busy], limits[self._load.busy]
+        for limit, (rates, burst, largest) in limits.items():
+            extras = [self._extra(strike, rates, burst, largest) for strike in strikes]
+            most = max(burst, largest)
+            worst[limit], _ = worst_window(releases[limit], rates, extras, most, GRACE_S + self._uncertainty_s)
+        busy, (busy_rates, *_) = releases[self._load.busy], limits[self._load.busy]
         recovery = defaultdict(list)
         for strike, later in until:
             rate = min(busy_rates.rate(strike.at), busy_rates.rate(later))
@@ -199,15 +200,15 @@ class Chaos:
             recovery_s=dict(recovery),
         )
 
-    def _extra(self, strike: Strike, limits: Limits, burst: int) -> Extra:
+    def _extra(self, strike: Strike, limits: Limits, burst: int, largest: int) -> Extra:
         """What docs/guarantees allows for it."""
         fault, rate = FAULTS.get(strike.event), limits.rate(strike.at)
         starts = 0.0
         if fault is not None and fault.forgets:
-            starts += burst + HORIZON_S * rate
+            starts += max(burst, largest) + HORIZON_S * rate
         if fault is not None and fault.is_outage and self._policy == "share":
             count = len(self._fleet.places)
-            starts += count - 1 + rate * RETURN_S * (count - 1) / count
+            starts += (count - 1) * largest + rate * RETURN_S * (count - 1) / count
         return Extra(strike.at, strike.over + RETURN_S, starts)
 
 
