@@ -1,13 +1,11 @@
-"""An environment for each package, with the Celery and redis-py that are installed here."""
+"""What limits the rate, and the Python that it runs in."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import venv
 from dataclasses import dataclass
-from importlib.metadata import version
 
+from testbed.environments import environment
 from testbed.server import root
 
 #: Kept between runs, and in no commit.
@@ -54,17 +52,4 @@ def python(peer: Peer) -> str:
     Raises:
         RuntimeError: its package cannot be installed.
     """
-    if not peer.package:
-        return sys.executable
-    folder = FOLDER / peer.app
-    found = folder / "bin" / "python"
-    if (folder / "ready").exists():
-        return str(found)
-    venv.create(folder, with_pip=True, clear=True)
-    packages = [f"celery=={version('celery')}", f"redis=={version('redis')}", "packaging", peer.package]
-    command = [str(found), "-m", "pip", "install", "-q", *packages]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{peer.package} cannot be installed: {done.stderr.strip()[-300:]}")
-    (folder / "ready").touch()
-    return str(found)
+    return environment(FOLDER / peer.app, peer.package) if peer.package else sys.executable

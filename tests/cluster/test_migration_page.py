@@ -9,22 +9,20 @@ import subprocess
 import sys
 import textwrap
 import time
-import venv
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import celery
 import pytest
-import redis
 from celery import Celery, _state
 
 from celery_global_rate.activation import check
 from celery_global_rate.declared_limits import declared_limits
 from celery_global_rate.limits.limit import Limit, spelled
 from celery_global_rate.named_buckets import read_named_buckets
+from testbed.environments import environment
 from testbed.server import root
 from testbed.windows import excess, used
 
@@ -159,16 +157,12 @@ def run_ours(project: Project, title: str, count: int) -> float:
     return uncertainty_s
 
 
-def environment(folder: Path, title: str) -> str:
+def python_of(folder: Path, title: str) -> str:
     """The Python of an environment with the package of a pair; where it cannot be installed, the test is skipped."""
-    venv.create(folder / "env", with_pip=True)
-    python = str(folder / "env" / "bin" / "python")
-    packages = [f"celery=={celery.__version__}", f"redis=={redis.__version__}", "packaging", REQUIREMENTS[title]]
-    install = [python, "-m", "pip", "install", "-q", *packages]
-    done = subprocess.run(install, capture_output=True, text=True, timeout=300, check=False)
-    if done.returncode:
-        pytest.skip(f"{REQUIREMENTS[title]} cannot be installed: {done.stderr.strip()[-200:]}")
-    return python
+    try:
+        return environment(folder / "env", REQUIREMENTS[title])
+    except RuntimeError as exc:
+        pytest.skip(str(exc))
 
 
 def run_theirs(project: Project, title: str, count: int, figures: Figures) -> list[float]:
@@ -323,7 +317,7 @@ def test_a_divided_limit(project: Project, figures: Figures) -> None:
 @pytest.mark.parametrize(("title", "count"), [("limits", 150), ("throttled-py", 150), ("celery-heimdall", 150)])
 def test_a_package_as_before(project: Project, figures: Figures, title: str, count: int) -> None:
     """The old side, in an environment of its own: more tasks than may start at once, so some wait by a retry."""
-    project.python = environment(project.folder, title)
+    project.python = python_of(project.folder, title)
     run_theirs(project, title, count, figures)
 
     assert project.retries() >= 1
@@ -333,7 +327,7 @@ def test_a_package_as_before(project: Project, figures: Figures, title: str, cou
 def test_a_queue_of_tokens(project: Project, figures: Figures) -> None:
     """The old side: nothing starts before the first refill; a refill is sent by the test, in place of beat."""
     title = "django-celery-token-bucket"
-    project.python = environment(project.folder, title)
+    project.python = python_of(project.folder, title)
     settings = block(title, "before, settings.py")
     (project.folder / "settings.py").write_text(f"{settings}SECRET_KEY = 'unused'\nUSE_TZ = True\n")
     project.environment["DJANGO_SETTINGS_MODULE"] = "settings"

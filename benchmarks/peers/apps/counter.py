@@ -12,8 +12,9 @@ counters = Redis.from_url(LIMITER)
 @app.task(name="lab.limited", bind=True, max_retries=None)
 def limited(self: Any, number: int) -> None:
     key = f"limited:{int(time.time())}"
-    if counters.incr(key) == 1:
+    count = counters.incr(key)
+    if count == 1:
         counters.expire(key, 2)
-    elif int(counters.get(key) or 0) > 100:
+    if int(count) > 100:
         raise self.retry(countdown=1)
     work(number)
