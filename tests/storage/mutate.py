@@ -422,12 +422,12 @@ FIXED_MUTANTS = [
     # fixed.lua
     Mutant(FIXED, "local GUARD_US = 50000", "local GUARD_US = 0", "no guard"),
     Mutant(FIXED, "local GUARD_US = 50000", "local GUARD_US = 49000", "a guard of 49 ms"),
-    Mutant(FIXED, "local MOST_WINDOWS = 8", "local MOST_WINDOWS = 2", "windows are dropped too early"),
-    Mutant(FIXED, "local MOST_WINDOWS = 8", "local MOST_WINDOWS = 9", "one window too many"),
+    Mutant(FIXED, "local MOST_OVER = 7", "local MOST_OVER = 1", "windows are dropped too early"),
+    Mutant(FIXED, "local MOST_OVER = 7", "local MOST_OVER = 8", "one window too many"),
     Mutant(
         FIXED,
-        "    if limit.windows[index].begin_us < limit.edges_us[1] then\n",
-        "    if limit.windows[index].begin_us >= limit.edges_us[1] then\n",
+        "    if limit.windows[place].begin_us < limit.edges_us[1] then\n",
+        "    if limit.windows[place].begin_us >= limit.edges_us[1] then\n",
         "windows that are not over are dropped",
     ),
     Mutant(FIXED, "exact(windows[index].begin_us)", "windows[index].begin_us", "14 digits are kept of a begin"),

@@ -247,6 +247,16 @@ def test_eight_windows_are_known_those_that_were_booked_last_and_all_that_are_no
     assert NOW + 4 * LENGTH_US not in lanes.windows(FIVE)
 
 
+def test_a_window_is_known_after_a_second_step_back_whatever_lies_ahead(lanes: Lanes) -> None:
+    """Eight windows are ahead of a clock that has stepped back; then two more are booked, and it steps back by one."""
+    for k in range(20, 28):
+        lanes.reserve(NOW + k * LENGTH_US, (FIVE,), 9)
+    for k in (0, 1):
+        assert lanes.reserve(NOW + k * LENGTH_US, (FIVE,), 9).count == 5
+
+    assert lanes.reserve(NOW + SECOND, (FIVE,), 9).count == 0
+
+
 # giving back
 
 

@@ -19,7 +19,7 @@
 -- A missing bucket has used nothing. Windows that are over are kept for a while: the clock may step back.
 
 local GUARD_US = 50000
-local MOST_WINDOWS = 8  -- and those from that of now on
+local MOST_OVER = 7  -- windows that are kept, beside those from that of now on
 local SHORTEST_DAY_US = 23 * 3600 * 1000000
 local MOST_LOOKS = 8
 
@@ -118,12 +118,11 @@ end
 function fixed.book(limit, begin_us, cost)
   local window, index = find_window(limit.windows, begin_us)
   if window then table.remove(limit.windows, index) end
-  index = 1
-  while index <= #limit.windows and #limit.windows >= MOST_WINDOWS do
-    if limit.windows[index].begin_us < limit.edges_us[1] then
-      table.remove(limit.windows, index)
-    else
-      index = index + 1
+  local over = 0
+  for place = #limit.windows, 1, -1 do
+    if limit.windows[place].begin_us < limit.edges_us[1] then
+      over = over + 1
+      if over > MOST_OVER then table.remove(limit.windows, place) end
     end
   end
   limit.windows[#limit.windows + 1] = {begin_us = begin_us, used = (window and window.used or 0) + cost}
