@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from celery import Celery
+from celery import Celery, _state
 from click.testing import CliRunner, Result
 
 from celery_global_rate.cli.main import global_rate
@@ -24,8 +24,10 @@ def planned(app: Celery) -> Result:
 
 
 @pytest.fixture
-def app() -> Celery:
-    """One without Redis, and without a broker."""
+def app(monkeypatch: pytest.MonkeyPatch) -> Celery:
+    """One without Redis, without a broker, and without the tasks that a plug-in of pytest shares with all."""
+    own = {it for it in _state._on_app_finalizers if it.__module__ == "celery.app.builtins"}
+    monkeypatch.setattr(_state, "_on_app_finalizers", own)
     app = Celery("proj", set_as_current=False, broker="memory://")
     app.task(name="crm.sync", shared=False)(sync)
     app.task(name="crm.ping", shared=False, rate_limit="50/s")(ping)
