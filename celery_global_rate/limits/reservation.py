@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Optional, Protocol
 
 from .bucket import Bucket
 from .costs import Cost, Costs
@@ -167,20 +167,19 @@ class Reservation(SlotsInHand):
         return min(self.left, int((redis_us - self.due_us) / interval_us) + 1) if interval_us else self.left
 
 
+#: Takes the answer to a reserve call, once; None if there was none.
+Reply = Callable[[Optional[SlotsInHand]], None]
+
+
 class SlotSource(Protocol):
     """What the scheduler knows of the limiter. Neither verb waits."""
 
     clock: RedisClock
 
     def reserve(
-        self,
-        name: str,
-        buckets: tuple[Bucket, ...],
-        wanted: int,
-        reply: Callable[[SlotsInHand | None], None],
-        costs: Costs | None = None,
+        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Reply, costs: Costs | None = None
     ) -> None:
-        """Ask for up to `wanted` slots of each bucket; `reply` is called once, with None if there was no answer."""
+        """Ask for up to `wanted` slots of each bucket, which cost this."""
 
     def together(self) -> AbstractContextManager[None]:
         """What is asked for meanwhile goes out at the end, in one write."""

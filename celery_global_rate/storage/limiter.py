@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError, Timeou
 from ..limits.bucket import Bucket
 from ..limits.costs import Costs
 from ..limits.redis_clock import RedisClock
-from ..limits.reservation import SlotsInHand
+from ..limits.reservation import Reply, SlotsInHand
 from ..limits.timing import REPLY_TIMEOUT_S, SILENCE_S
 from .outage_policies import Policy
 from .scripts import Script, giving_back, read_reservation, reserving
@@ -105,12 +105,7 @@ class Limiter:
         self._try_at: dict[str, float] = {}
 
     def reserve(
-        self,
-        name: str,
-        buckets: tuple[Bucket, ...],
-        wanted: int,
-        reply: Callable[[SlotsInHand | None], None],
-        costs: Costs | None = None,
+        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Reply, costs: Costs | None = None
     ) -> None:
         """Ask for slots.
 
@@ -147,12 +142,7 @@ class Limiter:
             self._ask(name, buckets, 1, lambda it: self._give_back(buckets, it) if it and it.count else None)
 
     def _ask(
-        self,
-        name: str,
-        buckets: tuple[Bucket, ...],
-        wanted: int,
-        reply: Callable[[SlotsInHand | None], None],
-        costs: Costs | None = None,
+        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Reply, costs: Costs | None = None
     ) -> None:
         answered = partial(self._answered, name, buckets, reply)
         overrides = [self._overrides.text(bucket.name) for bucket in buckets]
@@ -167,7 +157,7 @@ class Limiter:
         self,
         name: str,
         buckets: tuple[Bucket, ...],
-        reply: Callable[[SlotsInHand | None], None],
+        reply: Reply,
         answer: object,
         sent: float,
         read: float,

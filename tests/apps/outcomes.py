@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 from typing import Any
 
 from celery import Task, chain, chord, group, signals
@@ -320,19 +319,14 @@ def afterwards(self: Task, run_time_s: float) -> None:
 if SETUP.get("extension"):
     from celery_global_rate.limits.bucket import Bucket
     from celery_global_rate.limits.costs import Costs
-    from celery_global_rate.limits.reservation import SlotsInHand
+    from celery_global_rate.limits.reservation import Reply, SlotsInHand
     from celery_global_rate.scheduling.lane import Lane
     from celery_global_rate.storage.limiter import Limiter
 
     _reserve, _give_back = Limiter.reserve, Limiter.give_back
 
     def reserve(
-        self: Limiter,
-        name: str,
-        buckets: tuple[Bucket, ...],
-        wanted: int,
-        reply: Callable[[SlotsInHand | None], None],
-        costs: Costs | None = None,
+        self: Limiter, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Reply, costs: Costs | None = None
     ) -> None:
         def counted(reservation: SlotsInHand | None) -> None:
             if reservation is not None and reservation.count:

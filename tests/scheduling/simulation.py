@@ -17,7 +17,7 @@ from celery_global_rate.limits.bucket import Bucket
 from celery_global_rate.limits.costs import Costs
 from celery_global_rate.limits.limit import PS_PER_US
 from celery_global_rate.limits.redis_clock import RedisClock
-from celery_global_rate.limits.reservation import Reservation, SlotsInHand
+from celery_global_rate.limits.reservation import Reply, Reservation, SlotsInHand
 from celery_global_rate.limits.timing import HORIZON_S, LONGEST_SLEEP_S, REPLY_TIMEOUT_S
 from celery_global_rate.scheduling.faults import Faults
 from celery_global_rate.scheduling.lane import Lane
@@ -225,12 +225,7 @@ class Worker:
     # the limiter
 
     def reserve(
-        self,
-        name: str,
-        buckets: tuple[Bucket, ...],
-        wanted: int,
-        reply: Callable[[SlotsInHand | None], None],
-        costs: Costs | None = None,
+        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Reply, costs: Costs | None = None
     ) -> None:
         self.world.calls += 1
         sent = self.monotonic()
