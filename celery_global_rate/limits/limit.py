@@ -238,20 +238,22 @@ class Limit:
         interval_ps = math.ceil(Fraction(window.longest_s * US_PER_S * PS_PER_US, window.amount))
         return cls(*divmod(interval_ps, PS_PER_US), maximum, window)
 
-    def with_amount(self, rate: object) -> Limit:
-        """The same, with another amount.
+    @classmethod
+    def of_amount(cls, rate: object, window: Refills, maximum: int) -> Limit:
+        """Refills at the same instants, with another amount.
 
         Args:
             rate: ``"30/refill"``.
+            window: when tokens come.
+            maximum: tokens of a full bucket.
 
         Raises:
             ValueError: it is invalid; the text names what, and what to write instead.
         """
-        assert isinstance(self.window, Refills)
         amount, _, unit = rate.partition("/") if isinstance(rate, str) else ("", "", "")
         if unit != REFILL or not amount.isdecimal() or int(amount) < 1:
             raise ValueError(f"rate {rate!r:.80} is not a number of tokens that come each time: use N/{REFILL}")
-        return self._refilled(replace(self.window, amount=int(amount)), self.burst)
+        return cls._refilled(replace(window, amount=int(amount)), maximum)
 
     @classmethod
     def _quota(cls, rate: object, window_of: Callable[[str], Window]) -> Limit:

@@ -242,21 +242,17 @@ class Kept:
     """What of a limit stays as it is declared when an operator sets another rate.
 
     Attributes:
-        burst: slots in a full bucket, or None for 1.
+        burst: slots in a full bucket, or None for 1. Not of fixed or sliding windows: their rate says it.
         window: the windows of a quota; None for a smooth limit.
-        refilled: the limit, if a crontab refills it: only the amount can be set.
     """
 
     burst: int | None = None
     window: Window | None = None
-    refilled: Limit | None = None
 
     @classmethod
     def of(cls, declared: Limit) -> Kept:
         """Of a declared limit."""
-        if isinstance(declared.window, Refills):
-            return cls(window=declared.window, refilled=declared)
-        return cls(None if declared.window else declared.burst, declared.window)
+        return cls(declared.burst, declared.window)
 
 
 def parse_rates(rates: object, kept: Sequence[Kept]) -> tuple[Limits, str]:
@@ -285,9 +281,8 @@ def _parse_kept(rate: object, kept: Kept) -> Limit | None:
     window = kept.window
     if window is None or _is_nothing(rate):
         return parse_rate(rate, kept.burst)[0]
-    if kept.refilled:
-        return kept.refilled.with_amount(rate)
-    assert not isinstance(window, Refills)
+    if isinstance(window, Refills):
+        return Limit.of_amount(rate, window, kept.burst or 1)
     limit = Limit.in_any(rate) if isinstance(window, Sliding) else Limit.in_windows(rate)
     if limit.window is None or limit.window.period != window.period:
         raise ValueError(

@@ -162,10 +162,11 @@ def test_a_crontab_that_hardly_ever_comes_is_refused() -> None:
 
 
 def test_an_operator_sets_the_amount() -> None:
+    refills = Refills.of(crontab(minute=0), 50, "Europe/Berlin")
     limit = Limit.refilled(crontab(minute=0), 50, 100, "Europe/Berlin")
 
     assert str(limit) == "50/refill at 0 * * * * Europe/Berlin, at most 100"
-    assert str(limit.with_amount("30/refill")) == "30/refill at 0 * * * * Europe/Berlin, at most 100"
+    assert str(Limit.of_amount("30/refill", refills, 100)) == "30/refill at 0 * * * * Europe/Berlin, at most 100"
     for rate in ("30/s", "0/refill", "101/refill", 30):
         with pytest.raises(ValueError, match="use"):
-            limit.with_amount(rate)
+            Limit.of_amount(rate, refills, 100)
