@@ -52,6 +52,7 @@ class Refills:
     what would be in it comes as much later.
 
     Attributes:
+        kind, has_edges: as those of fixed windows.
         crontab: minutes, hours, days of the month, months and days of the week (0 for Sunday), with a space between
             them: each is `*`, or numbers with commas between them.
         timezone: an IANA name; empty for UTC.
@@ -59,6 +60,7 @@ class Refills:
     """
 
     kind: ClassVar[str] = "crontab"
+    has_edges: ClassVar[bool] = True
 
     crontab: str
     timezone: str = ""

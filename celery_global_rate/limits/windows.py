@@ -33,6 +33,8 @@ class Calendar:
     Those of days and months begin at midnight of a time zone, so a day may have 23 or 25 hours.
 
     Attributes:
+        kind: of windows.
+        has_edges: whether all slots come at once where one begins, and no start may leave it.
         seconds: the length of a window; 0 if it is months. In a time zone it is whole days.
         months: its length in months; 0 if it is seconds.
         offset_s: how much later each window begins.
@@ -40,6 +42,7 @@ class Calendar:
     """
 
     kind: ClassVar[str] = "fixed"
+    has_edges: ClassVar[bool] = True
 
     seconds: int
     months: int = 0
@@ -156,10 +159,12 @@ class Sliding:
     """Every period of a length, whenever it begins.
 
     Attributes:
+        kind, has_edges: as above.
         seconds: the length.
     """
 
     kind: ClassVar[str] = "sliding"
+    has_edges: ClassVar[bool] = False
 
     seconds: int
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..limits.bucket import Bucket
-from ..limits.refills import Refills
 from ..limits.timing import HORIZON_S
-from ..limits.windows import Calendar
 from .agenda import Agenda
 from .lane import Lane
 from .ordered import Ordered
@@ -37,7 +35,8 @@ class Gate:
         Those of a fixed window come all at once, and so do refills.
         """
         limit = self.bucket.limit
-        expected = limit.burst if isinstance(limit.window, (Calendar, Refills)) else 2 * HORIZON_S / limit.interval_s
+        has_edges = limit.window and limit.window.has_edges
+        expected = limit.burst if has_edges else 2 * HORIZON_S / limit.interval_s
         return max(1, int(expected / self.workers))
 
 

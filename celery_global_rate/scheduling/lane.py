@@ -13,10 +13,8 @@ from ..limits.costs import Cost, Costs
 from ..limits.duration import US_PER_S
 from ..limits.limit import Limits
 from ..limits.redis_clock import RedisClock
-from ..limits.refills import Refills
 from ..limits.reservation import SlotsInHand
 from ..limits.timing import GUARD_S, HORIZON_S, LONGEST_SLEEP_S, REPLY_TIMEOUT_S
-from ..limits.windows import Calendar
 from .faults import Retry
 from .held_queue import HeldQueue, same_rank
 
@@ -123,7 +121,7 @@ class Lane:
         self.usable_s = min((bucket.limit.usable_s for bucket in buckets), default=float("inf"))
         self.waits_at = tuple(bucket for bucket in buckets if bucket.is_crossed)
         self.has_quota = any(bucket.limit.window for bucket in buckets)
-        self.has_edges = any(isinstance(bucket.limit.window, (Calendar, Refills)) for bucket in buckets)
+        self.has_edges = any(bucket.limit.window and bucket.limit.window.has_edges for bucket in buckets)
         self.most_wanted = sys.maxsize
 
     @property
@@ -371,10 +369,10 @@ class Lane:
             self._spare_since = now
         self.has_spare = reservation.has_spare
         interval_s = self.limit.interval_s
-        is_far = self.next_us > reservation.now_us + AHEAD_S * US_PER_S  # somebody has begun to pay a large cost
-        is_quick = interval_s < HORIZON_S and not is_far
+        # Whatever the rate, the next slot is far if somebody has begun to pay a large cost.
+        is_quick = interval_s < HORIZON_S and self.next_us <= reservation.now_us + AHEAD_S * US_PER_S
         if self.limit.window:  # it may have all its slots at once, or none for long, whatever the rate that it comes to
-            is_quick = self.next_us <= reservation.now_us or is_quick
+            is_quick = is_quick or self.next_us <= reservation.now_us
         if is_quick:
             if self.is_far and call.wanted >= MANY:
                 self.ask_at = call.sent + FAR_PAUSE_S
