@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from kombu.utils.url import url_to_parts
 
 from .storage.redis_url import SCHEMES, SENTINEL, scheme, split
+from .storage.source import Source
 
 #: Celery's transport options for Sentinel, and what redis-py calls them.
 SENTINEL_OPTIONS = {
@@ -22,25 +22,6 @@ BROKER = ("broker_user", "broker_password", "", "broker_port", "broker_vhost")
 BACKEND = ("redis_username", "redis_password", "redis_host", "redis_port", "")
 #: Signs that a user or a password in a URL may have as they are.
 UNQUOTED = "!$&'()*+,;="
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the URL of the Redis comes from.
-
-    Attributes:
-        setting: the setting or the option that has the URL.
-        url: its value.
-        options: arguments for redis-py that come with it.
-        tls: the setting that has the options for TLS.
-        transport: the setting that has the options for Sentinel.
-    """
-
-    setting: str
-    url: object = field(repr=False)
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    tls: str = ""
-    transport: str = ""
 
 
 def inherited(conf: Any) -> Source | None:

@@ -18,9 +18,9 @@ MODULES = {
 LIBRARIES = {"amqp", "billiard", "celery", "click", "kombu", "redis", "vine"}
 #: What each room may import of them.
 OUTSIDE: dict[str, set[str]] = {
-    "storage": {"celery", "kombu", "redis"},
+    "storage": {"redis"},
     "broker": {"celery", "kombu"},
-    "settings": {"celery", "kombu", "redis"},
+    "settings": {"celery", "kombu"},
     "worker": {"billiard", "celery", "kombu", "redis"},
     "face": {"celery"},
     "cli": {"celery", "click", "kombu", "redis"},

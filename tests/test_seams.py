@@ -528,11 +528,11 @@ def test_a_hub_calls_readers_until_they_are_removed_or_it_is_reset(hub: Hub) -> 
             writer.send(b"x")
             hub.run_once()
             forget(reader.fileno())
-            seam(
-                reader.fileno() not in hub.readers, "remove, reset", "worker/loop.py Waker", "kombu/asynchronous/hub.py"
-            )
+            seam(reader.fileno() not in hub.readers, "remove, reset", "storage/waker.py", "kombu/asynchronous/hub.py")
             hub._loop = None
-    seam(heard == [b"x", b"x"], "add_reader", "worker/loop.py, storage/hub_connection.py", "kombu/asynchronous/hub.py")
+    seam(
+        heard == [b"x", b"x"], "add_reader", "storage/waker.py, storage/hub_connection.py", "kombu/asynchronous/hub.py"
+    )
 
 
 def test_timers_are_a_heap_on_the_monotonic_clock_and_ten_fire_in_a_turn(hub: Hub) -> None:

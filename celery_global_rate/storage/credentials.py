@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pkgutil import resolve_name
 from typing import Any
 
-from kombu.utils.imports import symbol_by_name
 from redis.credentials import CredentialProvider
 
 
@@ -19,7 +19,7 @@ class NamedProvider(CredentialProvider):
     """
 
     def __init__(self, name: str) -> None:
-        self._make = symbol_by_name(name)
+        self._make = resolve_name(name) if isinstance(name, str) else name
         if not callable(self._make):
             raise TypeError(f"{name} is not a class")
         self._provider: Any = None

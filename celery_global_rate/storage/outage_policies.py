@@ -159,3 +159,17 @@ POLICIES: dict[str, Callable[[WorkerCount, RedisClock, Callable[[], float]], Pol
     HOLD: lambda worker_count, clock, chance: Hold(),
     OPEN: lambda worker_count, clock, chance: Open(clock),
 }
+
+
+def read_policy(setting: str, policy: object) -> str:
+    """The name of a policy.
+
+    Raises:
+        ValueError: there is none of that name; the text says what each is.
+    """
+    if not isinstance(policy, str) or policy not in POLICIES:
+        raise ValueError(
+            f"{setting} = {policy!r:.80}: use {SHARE!r}, where each worker continues at its share of each "
+            f"limit, {HOLD!r}, where nothing with a limit starts, or {OPEN!r}, where everything does"
+        )
+    return policy

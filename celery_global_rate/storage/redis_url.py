@@ -6,8 +6,6 @@ import re
 from collections.abc import Collection, Sequence
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
-from celery.exceptions import ImproperlyConfigured
-
 #: How URLs of Redis are spelled in Celery's world, and what redis-py calls them.
 SCHEMES = {
     "redis": "redis",
@@ -44,18 +42,18 @@ def spelled(url: object, setting: str) -> str:
         setting: its name, for errors.
 
     Raises:
-        ImproperlyConfigured: it names no server that can be used.
+        ValueError: it names no server that can be used.
     """
     text = url if isinstance(url, str) else ""
     urls = split(text)
     if not urls or not all("://" in part for part in urls):
-        raise ImproperlyConfigured(f"{setting} is not a URL: write it like {EXAMPLE}")
+        raise ValueError(f"{setting} is not a URL: write it like {EXAMPLE}")
     for part in urls:
         _require_known(part, setting)
     _require_one_kind(urls, setting)
     plain = ";".join(map(_in_redis_py, urls))
     if not all(map(_is_readable, split(plain))):
-        raise ImproperlyConfigured(
+        raise ValueError(
             f"{setting} = {redacted(plain)}: check its host, port and database, each of the two a number, "
             f"as in {EXAMPLE}"
         )
@@ -66,18 +64,16 @@ def _require_known(url: str, setting: str) -> None:
     name, rest = scheme(url), url.split("://", 1)[1]
     known = (*SCHEMES, SENTINEL, *CLUSTERS)
     if name not in known:
-        raise ImproperlyConfigured(f"{setting} = {name}://...: use one of {', '.join(known)}")
+        raise ValueError(f"{setting} = {name}://...: use one of {', '.join(known)}")
     if set(rest.rpartition("@")[0]) & set("/?#@"):
-        raise ImproperlyConfigured(
-            f"{setting}: its password has one of / ? # @ in it: write %2F, %3F, %23 or %40 instead"
-        )
+        raise ValueError(f"{setting}: its password has one of / ? # @ in it: write %2F, %3F, %23 or %40 instead")
 
 
 def _require_one_kind(urls: Sequence[str], setting: str) -> None:
     hosts = [url.split("://", 1)[1].rpartition("@")[2].partition("/")[0] for url in urls]
     are_of_one_kind = len(urls) == 1 or {*map(scheme, urls)} in ({SENTINEL}, {CLUSTER}, {CLUSTER_TLS})
     if not are_of_one_kind or any(";" in host for host in hosts):
-        raise ImproperlyConfigured(
+        raise ValueError(
             f"{setting} = {redacted(';'.join(urls))}: name one Redis, or several Sentinels, each as "
             f"sentinel://host:port, or several nodes of a Cluster, each as {CLUSTER}://host:port"
         )

@@ -22,6 +22,7 @@ from ..limits.redis_clock import RedisClock
 from ..limits.timing import REPLY_TIMEOUT_S
 from ..named_buckets import NamedBucket
 from ..scheduling.capacity import WorkerPool
+from ..scheduling.chores import Chores
 from ..scheduling.faults import FIRST_PAUSE_S, Faults
 from ..scheduling.lane import Lane
 from ..scheduling.scheduler import Scheduler
@@ -33,16 +34,16 @@ from ..storage.hub_connection import REOPEN_LATE_S, HubConnection
 from ..storage.limiter import Limiter
 from ..storage.outage import Outage
 from ..storage.outage_policies import POLICIES
+from ..storage.override_feed import OverrideFeed
+from ..storage.overrides import Overrides
 from ..storage.scripts import news_channel
+from ..storage.waker import Waker
 from ..version import __version__
-from .chores import Chores
 from .costs import RequestCosts
 from .dismissals import Dismissals
 from .keys import key_value
 from .lanes import Lanes
-from .loop import Alarm, Waker
-from .override_feed import OverrideFeed
-from .overrides import Overrides
+from .loop import Alarm
 
 logger = logging.getLogger(__name__)
 

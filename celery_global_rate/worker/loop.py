@@ -1,18 +1,17 @@
-"""The worker's event loop: how to be woken by it in time, and how to wake it."""
+"""The worker's event loop: how to be woken by it in time, and one of our own."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from kombu.asynchronous import Hub
+
+from ..storage.waker import Waker, logged
 
 logger = logging.getLogger(__name__)
 
@@ -20,67 +19,6 @@ logger = logging.getLogger(__name__)
 STOP_S = 2.0
 #: A loop that has not turned for this long, in seconds, was blocked: it sleeps for a second at the most.
 BLOCKED_S = 5.0
-
-
-def logged(action: Callable[[], None]) -> None:
-    """Run an action; its error goes to the log."""
-    try:
-        action()
-    except Exception:
-        logger.exception("global-rate: an action in the event loop failed")
-
-
-class Waker:
-    """Runs callbacks in the loop, at once, from any thread.
-
-    kombu before 5.6 lets a callback from another thread wait up to a second; a socket pair wakes every version.
-
-    Args:
-        guard: runs what comes into the loop from outside, and decides which errors may leave it.
-    """
-
-    def __init__(self, guard: Callable[[Callable[[], None]], None] = logged) -> None:
-        self.guard = guard
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
-        self._callbacks: deque[Callable[[], None]] = deque()
-        #: Whether the loop has been woken for callbacks and has not begun to run them.
-        self._is_awaited = False
-
-    def attach(self, hub: Any) -> None:
-        """Let the loop listen. A hub forgets its readers when it is reset, so this is repeated after each."""
-        hub.add_reader(self._reader.fileno(), self._on_readable)
-
-    def detach(self, hub: Any) -> None:
-        """Take the callbacks out of the loop; what is still waiting is dropped."""
-        hub.remove(self._reader.fileno())
-        self._callbacks.clear()
-        self._is_awaited = False
-
-    def close(self) -> None:
-        """Close the sockets."""
-        self._reader.close()
-        self._writer.close()
-
-    def call(self, callback: Callable[[], None]) -> None:
-        """Run `callback` in the next turn of the loop."""
-        self._callbacks.append(callback)
-        if not self._is_awaited:  # tasks that end together, in threads or greenlets, wake the loop once
-            self._is_awaited = True
-            self.wake()
-
-    def wake(self) -> None:
-        """End the loop's sleep."""
-        with contextlib.suppress(OSError):  # full of wake-ups already, or closed
-            self._writer.send(b"\0")
-
-    def _on_readable(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._reader.recv(4096)
-        self._is_awaited = False  # before the count: what is added from here on wakes the loop again
-        for _ in range(len(self._callbacks)):
-            self.guard(self._callbacks.popleft())
 
 
 def fire_timers(hub: Any, fire: Callable[..., float], **options: Any) -> float:

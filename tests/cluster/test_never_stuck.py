@@ -18,7 +18,7 @@ OF_A_BUCKET = [
     *(
         "storage.limiter.Limiter.reserve",
         "storage.limiter.Limiter.give_back",
-        "worker.overrides.Overrides.text",
+        "storage.overrides.Overrides.text",
         "storage.outage.Outage.replied",
     ),
     *("worker.pool.CeleryPool.start", "worker.pool.CeleryPool.is_gone", "limits.reservation.SlotsInHand.miss"),
@@ -33,12 +33,12 @@ BESIDE = [
     ),
     *(
         "scheduling.sweep.Sweep.keep_up",
-        "worker.overrides.Overrides.keep_up",
+        "storage.overrides.Overrides.keep_up",
         "storage.outage.Outage.keep_up",
         "storage.heartbeat.Heartbeat.keep_up",
     ),
     *(
-        "worker.override_feed.OverrideFeed.keep_up",
+        "storage.override_feed.OverrideFeed.keep_up",
         "worker.pool.CeleryPool.show",
         "worker.pool.CeleryPool.line_up",
         "scheduling.scheduler.Scheduler.ended",

@@ -17,9 +17,9 @@ from celery_global_rate.storage.heartbeat import Heartbeat
 from celery_global_rate.storage.limiter import Limiter
 from celery_global_rate.storage.outage import Outage
 from celery_global_rate.storage.outage_policies import Hold
+from celery_global_rate.storage.override_feed import OverrideFeed
+from celery_global_rate.storage.overrides import Overrides
 from celery_global_rate.storage.scripts import news_channel
-from celery_global_rate.worker.override_feed import OverrideFeed
-from celery_global_rate.worker.overrides import Overrides
 
 from ..conftest import Server
 from ..storage.wire import Wire

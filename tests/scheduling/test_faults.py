@@ -11,9 +11,9 @@ import pytest
 
 from celery_global_rate.limits.bucket import Bucket, own
 from celery_global_rate.limits.limit import Limit
+from celery_global_rate.scheduling.chores import Chores
 from celery_global_rate.scheduling.faults import FIRST_PAUSE_S, LOGGED_AGAIN_S, LONGEST_PAUSE_S, Faults, Retry
 from celery_global_rate.scheduling.lane import Lane
-from celery_global_rate.worker.chores import Chores
 from testbed.windows import excess, since, used
 
 from .simulation import Worker, World, fill, model_world

@@ -12,9 +12,9 @@ import redis
 
 from celery_global_rate.limits.redis_clock import RedisClock
 from celery_global_rate.storage.heartbeat import BEAT_S, FIRST_S, LIFE_S, MEMORY_S, Heartbeat
+from celery_global_rate.storage.override_feed import OverrideFeed
+from celery_global_rate.storage.overrides import Overrides
 from celery_global_rate.storage.scripts import members_key, news_channel
-from celery_global_rate.worker.override_feed import OverrideFeed
-from celery_global_rate.worker.overrides import Overrides
 
 from ..conftest import Figures, Server
 from .replay import CHANNEL, NOW, PREFIX, Bucket

@@ -19,8 +19,8 @@ from celery_global_rate.storage.hub_connection import REOPEN_LATE_S
 from celery_global_rate.storage.limiter import Limiter
 from celery_global_rate.storage.outage import Outage
 from celery_global_rate.storage.outage_policies import Hold
+from celery_global_rate.storage.overrides import Overrides
 from celery_global_rate.storage.scripts import bucket_key, waiting_key
-from celery_global_rate.worker.overrides import Overrides
 from testbed.proxy import Proxy
 from testbed.server import Redis
 

@@ -14,7 +14,7 @@ from kombu.asynchronous import Hub
 
 from celery_global_rate.settings import Settings
 from celery_global_rate.storage.hub_connection import HubConnection
-from celery_global_rate.worker.loop import Waker
+from celery_global_rate.storage.waker import Waker
 
 TICK_S = 0.005
 #: What a busy machine may add to a single wake-up, in seconds. Waits that must not be take 0.2 s or more.

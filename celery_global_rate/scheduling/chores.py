@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ..scheduling.faults import Faults, Retry
+from .faults import Faults, Retry
 
 #: Takes the monotonic instant of now, does what is due, and returns the instant of what is due next, both in seconds.
 Chore = Callable[[float], float]

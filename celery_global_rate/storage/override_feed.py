@@ -11,11 +11,11 @@ from typing import Any
 from redis.exceptions import ConnectionError, TimeoutError
 
 from ..limits.timing import SILENCE_S
-from ..storage.heartbeat import Heartbeat
-from ..storage.hub_connection import HubConnection
-from ..storage.scripts import SYNC_OVERRIDES, era_key, sync_overrides_call
-from .loop import Waker
+from .heartbeat import Heartbeat
+from .hub_connection import HubConnection
 from .overrides import Overrides
+from .scripts import SYNC_OVERRIDES, era_key, sync_overrides_call
+from .waker import Waker
 
 #: Between two looks at the era, in seconds: an override whose announcement was lost is learnt this late.
 LOOK_S = 5.0
