@@ -21,7 +21,7 @@ OUTSIDE: dict[str, set[str]] = {
     "storage": {"redis"},
     "broker": {"celery", "kombu"},
     "settings": {"celery", "kombu"},
-    "worker": {"billiard", "celery", "kombu", "redis"},
+    "worker": {"billiard", "celery", "kombu"},
     "face": {"celery"},
     "cli": {"celery", "click", "kombu", "redis"},
 }
