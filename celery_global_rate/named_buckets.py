@@ -4,40 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
 from celery.exceptions import ImproperlyConfigured
-from celery.schedules import crontab
 
 from .limits.limit import AS_BUCKET, Limit, Limits, spelled
-from .limits.refills import Refills
+from .limits.rates import NAME, invalid, listed, read_rates, refuse_unknown, window_keys
 from .settings import BUCKETS as SETTING
 from .task_routes import queue_rates
 
 FIELDS = ("rate", "tasks", "queues", "key", "cost")
-RATE_FIELDS = ("rate", "burst", "window", "offset", "timezone", "amount", "maximum")
-#: How starts are counted against a rate: spread out, the default; from one edge of a calendar to the next; or in any
-#: period of that length. Or a crontab: so many at each of its instants.
-SMOOTH, FIXED, SLIDING = WINDOWS = "smooth", "fixed", "sliding"
-CRONTAB = Refills.kind
-#: Where those belong that stand beside a rate, and not in it.
-_REFILLS = "'window': crontab(minute=0), 'amount': 1000, 'maximum': 1000"
-_FIXED_RATE = "'rate': '10000/d', 'window': 'fixed'"
-RATE_EXAMPLES = {
-    "burst": "'rate': '10/s', 'burst': 20",
-    "window": _FIXED_RATE,
-    "offset": f"{_FIXED_RATE}, 'offset': '9h'",
-    "timezone": f"{_FIXED_RATE}, 'timezone': 'America/Los_Angeles'",
-    "amount": _REFILLS,
-    "maximum": _REFILLS,
-}
-#: The most limits of one named bucket, and of all that one request may have to pass.
-MOST_LIMITS, MOST_PASSED = 4, 6
+#: The most limits that one request may have to pass.
+MOST_PASSED = 6
 
 #: What a key or a cost begins with that is the name of a header, and not of an argument.
 HEADERS = "headers."
@@ -49,8 +30,6 @@ CELERYS_HEADERS = (
     *("parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers"),
     *("stamps", "compression"),
 )
-
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -79,20 +58,8 @@ class NamedBucket:
 
     @property
     def windows(self) -> tuple[str, ...]:
-        """The part of the key of each limit, in their order: a quota by its windows, the others by their interval.
-
-        The shortest interval comes first. A rate may then move within the list, or change a little, and keeps its
-        state.
-        """
-        by_interval = sorted((it for it in self.limits if it.window is None), key=lambda limit: limit.exact_ps)
-
-        def window(limit: Limit) -> str:
-            if limit.window is not None:
-                return limit.window.key
-            place = by_interval.index(limit) + 1
-            return f"{SMOOTH}{place if place > 1 else ''}"
-
-        return tuple(map(window, self.limits))
+        """The part of the key of each limit, in their order."""
+        return window_keys(self.limits)
 
     def covers(self, task: str, queue: str | None) -> bool:
         """Whether it is for a task that came from a queue (None if that is not known): either one matches."""
@@ -141,7 +108,10 @@ def read_named_buckets(conf: Any) -> dict[str, NamedBucket]:
         )
     # Without one, beat takes UTC, or that of its machine.
     zone = str(conf.get("timezone") or ("UTC" if conf.get("enable_utc", True) else ""))
-    named = {name: _read(name, entry, zone) for name, entry in entries.items()}
+    try:
+        named = {name: _read(name, entry, zone) for name, entry in entries.items()}
+    except ValueError as exc:
+        raise ImproperlyConfigured(str(exc)) from None
     for queue, rate in queue_rates(conf).items():
         if bucket := _routed(queue, rate):
             if queue in named:
@@ -157,7 +127,7 @@ def _routed(queue: str, rate: object) -> NamedBucket | None:
     """The bucket for the `rate_limit` of a queue in `task_routes`; None if it means no limit."""
     try:
         limit = Limit.parse(rate, spelling=AS_BUCKET)
-        if limit and not _NAME.fullmatch(queue):
+        if limit and not NAME.fullmatch(queue):
             raise ValueError(f"its bucket cannot have that name: use a bucket of {SETTING} for it")
     except ValueError as exc:
         raise ImproperlyConfigured(f"task_routes: rate_limit of queue {queue!r:.80}: {exc}") from None
@@ -199,96 +169,18 @@ def check_against_tasks(
 
 
 def _read(name: object, entry: object, zone: str) -> NamedBucket:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ImproperlyConfigured(
-            f"{SETTING}: {name!r:.80} cannot be a name: use 1 to 64 letters, digits and any of _ . -"
-        )
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ValueError(f"{SETTING}: {name!r:.80} cannot be a name: use 1 to 64 letters, digits and any of _ . -")
     if not isinstance(entry, Mapping):
-        raise ImproperlyConfigured(
-            f"{SETTING}, {name}: {entry!r:.80} is not a dictionary: use one with {_listed(FIELDS)}"
-        )
-    _refuse_unknown(name, entry, FIELDS)
-    limits = _limits(name, entry.get("rate"), zone)
+        raise ValueError(f"{SETTING}, {name}: {entry!r:.80} is not a dictionary: use one with {listed(FIELDS)}")
+    refuse_unknown(_place(name), entry, FIELDS)
+    limits = read_rates(_place(name), entry.get("rate"), zone)
     tasks, queues = (_names(name, field, entry.get(field)) for field in ("tasks", "queues"))
     if not tasks and not queues:
         raise _error(name, "tasks", entry.get("tasks"), "name the tasks, or the queues, that it is for")
     return NamedBucket(
         name, limits, tasks, queues, _key(name, entry.get("key")), _cost(name, entry.get("cost"), limits)
     )
-
-
-def _limits(name: str, rates: object, zone: str) -> Limits:
-    listed = list(rates) if isinstance(rates, (list, tuple)) else [rates]
-    if not listed or len(listed) > MOST_LIMITS:
-        raise _error(name, "rate", rates, f"use one rate, or a list of up to {MOST_LIMITS}")
-    limits = tuple(_limit(name, rate, zone) for rate in listed)
-    for place, limit in enumerate(limits):
-        for other in limits[:place] + limits[place + 1 :]:
-            if other.has_no_effect_beside(limit):
-                raise _error(
-                    name, "rate", rates, f"{other} has no effect beside {limit}, which is never faster: leave it out"
-                )
-    quotas = {limit.window.key: limit for limit in limits if limit.window}
-    for limit in limits:
-        if limit.window and (other := quotas[limit.window.key]) is not limit:
-            raise _error(name, "rate", rates, f"{other} and {limit} are the same refills: keep one of them")
-    return limits
-
-
-def _limit(name: str, rate: object, zone: str) -> Limit:
-    """One rate. Crontabs are meant in the application's time zone, as beat does."""
-    fields = rate if isinstance(rate, Mapping) else {"rate": rate}
-    _refuse_unknown(name, fields, RATE_FIELDS, "rate")
-    window = _window(name, fields)
-    written = fields.get("rate")
-    if window != FIXED and isinstance(written, str) and written.endswith("month"):
-        raise _error(name, "rate", written, "months differ in length: add 'window': 'fixed', or use N/d")
-    try:
-        if window == CRONTAB:
-            meant_in = fields.get("timezone") or zone
-            if not meant_in:
-                raise ValueError(
-                    "a crontab needs one time zone for all workers: add 'timezone', as enable_utc is False and the "
-                    "application has none"
-                )
-            return Limit.refilled(fields["window"], fields.get("amount"), fields.get("maximum"), meant_in)
-        if window == FIXED and written is not None:
-            return Limit.in_windows(written, fields.get("offset"), fields.get("timezone"))
-        if window == SLIDING and written is not None:
-            return Limit.in_any(written)
-        limit = Limit.parse(written, fields.get("burst"), AS_BUCKET)
-    except ValueError as exc:
-        raise ImproperlyConfigured(f"{SETTING}, {name}: rate: {exc}") from None
-    if limit is None:
-        raise _error(name, "rate", rate, "a bucket without a limit has no effect: use N/s, N/m, N/h, N/d or N/30s")
-    return limit
-
-
-def _window(name: str, fields: Mapping[Any, Any]) -> str:
-    """How starts are counted against a rate, after a check that its other fields are for such a window."""
-    window = fields.get("window")
-    if isinstance(window, crontab):
-        window = CRONTAB
-    elif window is not None and window not in WINDOWS:
-        close = get_close_matches(str(window), WINDOWS, 1)
-        remedy = f"did you mean {close[0]!r}?" if close else f"use {_listed(WINDOWS, ' or ')}, or a crontab"
-        raise _error(name, "rate: window", window, remedy)
-    window = window or SMOOTH
-    misplaced = {}
-    if window != SMOOTH:
-        misplaced["burst"] = f"all N of a {window} window may start at once: leave it out"
-    if window != FIXED:
-        misplaced["offset"] = misplaced["timezone"] = "it is for fixed windows: add 'window': 'fixed'"
-    if window == CRONTAB:
-        misplaced["burst"] = "what comes by a crontab may start at once, up to the maximum: leave it out"
-        misplaced["rate"] = "a crontab has an amount and a maximum instead: leave it out"
-        del misplaced["timezone"]
-    else:
-        misplaced["amount"] = misplaced["maximum"] = f"it is for refills by a crontab: {{{_REFILLS}}}"
-    for field, remedy in misplaced.items():
-        if fields.get(field) is not None:
-            raise _error(name, "rate" if field == "rate" else f"rate: {field}", fields[field], remedy)
-    return str(window)
 
 
 def _names(name: str, field: str, names: object) -> tuple[str, ...]:
@@ -336,20 +228,9 @@ def _refuse_celerys(name: str, field: str, text: str) -> None:
         raise _error(name, field, text, "that header is Celery's own: use one that the application sets")
 
 
-def _refuse_unknown(name: str, entry: Mapping[Any, Any], fields: Iterable[str], within: str = "") -> None:
-    for field in entry:
-        if field not in fields:
-            close = get_close_matches(str(field), fields, 1)
-            remedy = f"did you mean {close[0]!r}?" if close else f"use {_listed(fields)}"
-            if field in RATE_EXAMPLES:
-                remedy = f"it belongs to a rate, as in 'rate': {{{RATE_EXAMPLES[field]}}}"
-            place = f"{within}: " if within else ""
-            raise ImproperlyConfigured(f"{SETTING}, {name}: {place}{field!r:.80} is not a field of it: {remedy}")
+def _error(name: str, field: str, value: object, remedy: str) -> ValueError:
+    return invalid(_place(name), field, value, remedy)
 
 
-def _listed(fields: Iterable[str], separator: str = ", ") -> str:
-    return separator.join(map(repr, fields))
-
-
-def _error(name: str, field: str, value: object, remedy: str) -> ImproperlyConfigured:
-    return ImproperlyConfigured(f"{SETTING}, {name}: {field} = {value!r:.80}: {remedy}")
+def _place(name: str) -> str:
+    return f"{SETTING}, {name}"

@@ -66,6 +66,11 @@ class Refills:
     timezone: str = ""
     amount: int = 1
 
+    @staticmethod
+    def is_crontab(found: object) -> bool:
+        """Whether it is a crontab as Celery has it. That is not imported here: what has all its fields is one."""
+        return all(isinstance(getattr(found, name, None), (set, frozenset)) for name in WHOLE)
+
     @classmethod
     def of(cls, crontab: Any, amount: int, timezone: str = "") -> Refills:
         """Those of Celery's crontab.
