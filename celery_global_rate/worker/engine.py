@@ -18,8 +18,6 @@ from ..broker.held_request import HeldRequest
 from ..broker.prefetch import Credit, Renew
 from ..limits.limit import Limits
 from ..limits.override import Override
-from ..limits.redis_clock import RedisClock
-from ..limits.timing import REPLY_TIMEOUT_S
 from ..named_buckets import NamedBucket
 from ..scheduling.capacity import WorkerPool
 from ..scheduling.chores import Chores
@@ -29,14 +27,7 @@ from ..scheduling.scheduler import Scheduler
 from ..scheduling.sweep import SWEEP_S, Sweep
 from ..settings import Settings
 from ..storage.blocking_store import ERRORS, BlockingStore
-from ..storage.heartbeat import Heartbeat
-from ..storage.hub_connection import REOPEN_LATE_S, HubConnection
-from ..storage.limiter import Limiter
-from ..storage.outage import Outage
-from ..storage.outage_policies import POLICIES
-from ..storage.override_feed import OverrideFeed
-from ..storage.overrides import Overrides
-from ..storage.scripts import news_channel
+from ..storage.session import Session
 from ..storage.waker import Waker
 from ..version import __version__
 from .costs import RequestCosts
@@ -88,32 +79,30 @@ class Engine:
         self._ack_deadline = ack_deadline
         self._faults = Faults(passing=recoverable)
         self._thread: int | None = None
-        self._database = settings.database
         self._waker = Waker(self._guarded)
         self._alarm = Alarm(self.pump, self._waker)
-        self._connection = HubConnection(
-            settings.connection, self._waker, self._changed, in_one_turn=lambda: self.scheduler.in_one_turn()
+        self.session = Session(
+            settings,
+            settings.on_outage,
+            worker,
+            self._waker,
+            self._alarm.set,
+            lambda: self.scheduler.in_one_turn(),
+            lambda: self.scheduler.held,
+            self._recovered,
+            on_override,
         )
-        clock, prefix = RedisClock(), settings.key_prefix
-        channel = news_channel(prefix, self._database)
-        self._heartbeat = Heartbeat(self._connection, prefix, worker, channel, self._alarm.set)
-        policy = POLICIES[settings.on_outage](self._heartbeat, clock, random.random)
-        self._outage = Outage(settings.address, policy, self._recovered)
-        self.overrides = Overrides(clock, on_override)
+        self.limiter, self.overrides = self.session.limiter, self.session.overrides
         self.lanes = Lanes(named, tasks, self.overrides, lambda *in_force: self.scheduler.configure(*in_force))
         self._costs = RequestCosts(named)
         #: Of requests that cost nothing, if nobody waits before them.
         self._free = Lane("what costs nothing", (), attrgetter("rank"))
-        self.limiter = Limiter(self._connection, prefix, worker, clock, self._outage, policy, self.overrides)
-        self._feed = OverrideFeed(
-            settings.connection, self._waker, self._connection, prefix, channel, self.overrides, self._heartbeat
-        )
         self.aside = Aside(
             settings.max_held,
             queues,
             lambda: self.scheduler.held,
             lambda: self.scheduler.busy,
-            clock,
+            self.session.clock,
             time.monotonic,
         )
         self._credit = Credit(settings.max_held, self.aside.room, renewal)
@@ -130,10 +119,7 @@ class Engine:
                 "keeping held messages": self._keep_held,
                 "looking for revoked tasks": sweep.keep_up,
                 "dismissing revoked tasks": dismissals.keep_up,
-                "looking for news": self._feed.keep_up,
-                "counting workers": self._heartbeat.keep_up,
-                "watching Redis": self._watch,
-                "keeping overrides": self.overrides.keep_up,
+                **self.session.chores,
             },
             self._faults,
         )
@@ -154,8 +140,7 @@ class Engine:
         self._thread = threading.get_ident()
         self._waker.attach(hub)
         self._alarm.attach(hub)
-        self._connection.attach(hub)
-        self._feed.attach(hub)
+        self.session.attach(hub)
         self.aside.begin()
         self.dropped = []
         self._ack_deadline.until = time.monotonic()  # another broker, perhaps
@@ -165,9 +150,7 @@ class Engine:
         """Give slots back and let go of the loop. Called in it."""
         self._clear()
         self._alarm.detach()
-        self._heartbeat.leave()
-        self._feed.detach()
-        self._connection.detach()
+        self.session.detach()
         self._waker.detach(hub)
         self._thread = None
 
@@ -224,18 +207,17 @@ class Engine:
 
     def info(self) -> dict[str, Any]:
         """What `celery inspect stats` shows, and `check` compares. It also looks after an idle connection."""
-        clock, outage, silent_s = self.limiter.clock, self._outage.reason, self._connection.silent_s
-        if outage is None and silent_s > REPLY_TIMEOUT_S:
-            outage = f"silent for {silent_s:.1f} s"
-        self._run(self._inquire)
+        session, clock = self.session, self.session.clock
+        outage = session.trouble
+        self._run(session.inquire)
         return {
             "version": __version__,
             "redis": self.settings.address,
-            "run_id": self._outage.server.run_id,
-            "database": self._database,
+            "run_id": session.outage.server.run_id,
+            "database": self.settings.database,
             "outage": outage,
             "on_outage": self.settings.on_outage,
-            "workers": self._heartbeat.most,
+            "workers": session.heartbeat.most,
             "prefix": self.settings.key_prefix,
             "buckets": {name: bucket.digest for name, bucket in self.lanes.named.items()},
             "held": self.scheduler.held,
@@ -246,21 +228,10 @@ class Engine:
             "widest_clock_uncertainty_ms": round(clock.widest_s * 1000, 3) if clock.widest_s else None,
         }
 
-    def _changed(self, error: Exception | None) -> None:
-        self._outage.connected(error)
-        self._alarm.set(time.monotonic() + REOPEN_LATE_S)
-        if error is None:
-            self._inquire()
-            self._feed.look()
-            self._heartbeat.beat(time.monotonic())
-
     def _recovered(self) -> None:
         """Redis is back: slots that the policy has given out are void."""
         self.scheduler.let_go()
         self._alarm.set(time.monotonic())
-
-    def _inquire(self) -> None:
-        self._connection.send(("INFO",), self._outage.introduced)
 
     def _run(self, action: Callable[..., None], *args: Any) -> None:
         """Run an action: at once in our loop or if there is none; soon from another thread."""
@@ -308,13 +279,6 @@ class Engine:
             self._forget()
             self.scheduler.pump()
         return self._ack_deadline.until
-
-    def _watch(self, now: float) -> float:
-        next_check = self._outage.keep_up(now, self.scheduler.held)
-        if self._outage.reason is None:
-            return next_check
-        self._connection.open()  # nobody else does while nothing is held
-        return min(next_check, now + REOPEN_LATE_S)
 
     def _clear(self) -> None:
         self.dropped += self.scheduler.requests

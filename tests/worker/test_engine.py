@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -72,21 +73,21 @@ def test_a_held_request_is_found_by_celerys_commands_and_hidden_when_it_is_dropp
 def test_an_error_before_a_request_is_held_does_not_lose_it(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, part: str
 ) -> None:
-    owner, method = part.split(".")
-    monkeypatch.setattr(getattr(worker.engine, owner), method, fail)
+    owner, method = part.rsplit(".", 1)
+    monkeypatch.setattr(attrgetter(owner)(worker.engine), method, fail)
     hold(worker)
 
     assert (worker.released, worker.engine.scheduler.held) == (["m0"], 2)
     assert "planted" in caplog.text
 
 
-@pytest.mark.parametrize("part", ["_ack_deadline.keep_up", "_outage.keep_up"])
+@pytest.mark.parametrize("part", ["_ack_deadline.keep_up", "session.outage.keep_up"])
 def test_a_chore_that_fails_keeps_no_other_from_its_turn(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, part: str
 ) -> None:
     """A request that was revoked is noticed all the same, within the second in which all are looked at."""
-    owner, method = part.split(".")
-    monkeypatch.setattr(getattr(worker.engine, owner), method, fail)
+    owner, method = part.rsplit(".", 1)
+    monkeypatch.setattr(attrgetter(owner)(worker.engine), method, fail)
     worker.engine._ack_deadline.until = time.monotonic()
     _, revoked, _ = hold(worker)
     state.revoked.add(revoked.id)

@@ -1,0 +1,118 @@
+"""All that one process has to do with its Redis while it shares limits with others, assembled."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from ..limits.redis_clock import RedisClock
+from ..limits.timing import REPLY_TIMEOUT_S
+from .heartbeat import Heartbeat
+from .hub_connection import REOPEN_LATE_S, HubConnection
+from .limiter import Limiter
+from .location import Location
+from .outage import Outage
+from .outage_policies import POLICIES
+from .override_feed import OverrideFeed
+from .overrides import Overrides
+from .scripts import news_channel
+from .waker import Waker
+
+
+class Session:
+    """The connection, and what is known by it: the clock, operators' overrides, how many others there are, outages.
+
+    Args:
+        location: of the Redis.
+        on_outage: the name of a policy.
+        worker: a name that is unique to this process.
+        waker: of the loop that this lives in.
+        wake: asks for a turn of the chores at a monotonic instant.
+        in_one_turn: a context in which answers that have arrived together are given.
+        held: how many wait for slots.
+        recovered: called when Redis is back: slots that the policy has given out are void.
+        on_override: called with the name of a bucket that has a new override.
+
+    Attributes:
+        clock: this process's view of the Redis clock.
+        overrides: what operators have set.
+        limiter: where slots come from.
+        outage: whether there is one.
+        heartbeat: how many processes share the limits.
+    """
+
+    def __init__(
+        self,
+        location: Location,
+        on_outage: str,
+        worker: str,
+        waker: Waker,
+        wake: Callable[[float], None],
+        in_one_turn: Callable[[], AbstractContextManager[None]],
+        held: Callable[[], int],
+        recovered: Callable[[], None],
+        on_override: Callable[[str], None],
+    ) -> None:
+        self._wake, self._held = wake, held
+        self._connection = HubConnection(location.connection, waker, self._changed, in_one_turn=in_one_turn)
+        self.clock, prefix = RedisClock(), location.key_prefix
+        channel = news_channel(prefix, location.database)
+        self.heartbeat = Heartbeat(self._connection, prefix, worker, channel, wake)
+        policy = POLICIES[on_outage](self.heartbeat, self.clock, random.random)
+        self.outage = Outage(location.address, policy, recovered)
+        self.overrides = Overrides(self.clock, on_override)
+        self.limiter = Limiter(self._connection, prefix, worker, self.clock, self.outage, policy, self.overrides)
+        self._feed = OverrideFeed(
+            location.connection, waker, self._connection, prefix, channel, self.overrides, self.heartbeat
+        )
+
+    @property
+    def chores(self) -> Mapping[str, Callable[[float], float]]:
+        """What is to be done from time to time, by what it does."""
+        return {
+            "looking for news": self._feed.keep_up,
+            "counting workers": self.heartbeat.keep_up,
+            "watching Redis": self._watch,
+            "keeping overrides": self.overrides.keep_up,
+        }
+
+    @property
+    def trouble(self) -> str | None:
+        """Why there are no slots now, as far as it is known; None if there are."""
+        silent_s = self._connection.silent_s
+        if self.outage.reason is None and silent_s > REPLY_TIMEOUT_S:
+            return f"silent for {silent_s:.1f} s"
+        return self.outage.reason
+
+    def attach(self, hub: Any) -> None:
+        """Move into this loop."""
+        self._connection.attach(hub)
+        self._feed.attach(hub)
+
+    def detach(self) -> None:
+        """Let go of the loop."""
+        self.heartbeat.leave()
+        self._feed.detach()
+        self._connection.detach()
+
+    def inquire(self) -> None:
+        """Ask Redis what it is."""
+        self._connection.send(("INFO",), self.outage.introduced)
+
+    def _changed(self, error: Exception | None) -> None:
+        self.outage.connected(error)
+        self._wake(time.monotonic() + REOPEN_LATE_S)
+        if error is None:
+            self.inquire()
+            self._feed.look()
+            self.heartbeat.beat(time.monotonic())
+
+    def _watch(self, now: float) -> float:
+        next_check = self.outage.keep_up(now, self._held())
+        if self.outage.reason is None:
+            return next_check
+        self._connection.open()  # nobody else does while nothing is held
+        return min(next_check, now + REOPEN_LATE_S)
