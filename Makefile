@@ -26,7 +26,8 @@ demo: venv
 	@$(BIN)/python -m examples.demo
 
 # What needs no worker, while one edits: a quarter of a minute on two cores. Folders of tests and single files.
-QUICK = broker cli limits $(addprefix worker/test_,control.py costs.py dismissals.py engine.py failures.py pidbox.py pool_queue.py step.py) \
+QUICK = broker cli limits $(addprefix feedback/test_,answer.py rate_limited.py) \
+	$(addprefix worker/test_,control.py costs.py dismissals.py engine.py failures.py pidbox.py pool_queue.py step.py) \
 	$(addprefix scheduling/test_,faults.py gates.py held_queue.py run_times.py scheduler.py sweep.py) \
 	$(addprefix storage/test_,bookings.py outage_policies.py override_scripts.py scripts.py server_info.py) \
 	$(addprefix test_,declared_limits.py imports.py named_buckets.py settings.py soak.py task_routes.py)
@@ -118,4 +119,4 @@ dist: venv
 check-all: lint types test long chaos soak celery-suite integration matrix packages docs bench
 
 clean:
-	rm -rf .venv .tox docs/_build build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv .tox .environments docs/_build build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .feedback.rate_limited import RateLimited
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .worker.step import GlobalRateLimit
 
-__all__ = ["GlobalRateLimit"]
+__all__ = ["GlobalRateLimit", "RateLimited"]
 
 
 def __getattr__(name: str) -> Any:

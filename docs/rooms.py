@@ -19,10 +19,11 @@ ROOMS: dict[str, set[str]] = {
     "limits": set(),
     "scheduling": {"limits"},
     "storage": {"limits"},
+    "feedback": {"limits"},
     "broker": {"limits", "scheduling"},
     "settings": {"limits", "storage"},
     "worker": {"limits", "scheduling", "storage", "broker", "settings"},
-    "face": {"limits", "settings", "worker"},
+    "face": {"limits", "feedback", "settings", "worker"},
     "cli": {"limits", "storage", "settings", "worker", "face"},
 }
 
@@ -31,6 +32,7 @@ PURPOSE = {
     "limits": "values: limit, slots, time, override",
     "scheduling": "when a held task starts",
     "storage": "what Redis keeps, and how it is reached",
+    "feedback": "what an API answers",
     "broker": "what held messages need",
     "settings": "what the application says",
     "worker": "the seam with Celery's worker",

@@ -1,0 +1,1 @@
+"""What an API answers to a task: that it wants fewer requests."""
