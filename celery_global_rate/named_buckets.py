@@ -11,12 +11,13 @@ from typing import Any
 
 from celery.exceptions import ImproperlyConfigured
 
+from .feedback.longest import read_longest_s
 from .limits.limit import AS_BUCKET, Limit, Limits, spelled
 from .limits.rates import NAME, invalid, listed, read_rates, refuse_unknown, window_keys
 from .settings import BUCKETS as SETTING
 from .task_routes import queue_rates
 
-FIELDS = ("rate", "tasks", "queues", "key", "cost")
+FIELDS = ("rate", "tasks", "queues", "key", "cost", "backoff")
 #: The most limits that one request may have to pass.
 MOST_PASSED = 6
 
@@ -45,6 +46,8 @@ class NamedBucket:
             None if all requests share one.
         cost: units that each start takes of each limit: a number, an argument by its name, or `headers.` and the name
             of a header. None if it is one, whatever a message says.
+        backoff_s: the longest pause that an API may ask for by an answer to its tasks, in seconds; 0 if none may. None
+            if it is as the setting for all says.
         is_route: whether it is a queue's `rate_limit` in `task_routes`.
     """
 
@@ -54,6 +57,7 @@ class NamedBucket:
     queues: tuple[str, ...]
     key: str | None = None
     cost: int | str | None = None
+    backoff_s: float | None = None
     is_route: bool = False
 
     @property
@@ -69,9 +73,10 @@ class NamedBucket:
     def digest(self) -> str:
         """A short text that is equal in two workers if they have the same configuration of it."""
         limits = [(limit.exact_ps, limit.burst, *([limit.window.key] if limit.window else ())) for limit in self.limits]
-        text = json.dumps(
-            [limits, sorted(self.tasks), sorted(self.queues), self.key, *([] if self.cost is None else [self.cost])]
-        )
+        said = [limits, sorted(self.tasks), sorted(self.queues), self.key]
+        if self.cost is not None or self.backoff_s is not None:
+            said += [self.cost] if self.backoff_s is None else [self.cost, self.backoff_s]
+        text = json.dumps(said)
         return hashlib.sha1(text.encode()).hexdigest()[:12]
 
     def __str__(self) -> str:
@@ -178,9 +183,9 @@ def _read(name: object, entry: object, zone: str) -> NamedBucket:
     tasks, queues = (_names(name, field, entry.get(field)) for field in ("tasks", "queues"))
     if not tasks and not queues:
         raise _error(name, "tasks", entry.get("tasks"), "name the tasks, or the queues, that it is for")
-    return NamedBucket(
-        name, limits, tasks, queues, _key(name, entry.get("key")), _cost(name, entry.get("cost"), limits)
-    )
+    key, cost = _key(name, entry.get("key")), _cost(name, entry.get("cost"), limits)
+    backoff_s = read_longest_s(f"{_place(name)}: backoff", entry.get("backoff"))
+    return NamedBucket(name, limits, tasks, queues, key, cost, backoff_s)
 
 
 def _names(name: str, field: str, names: object) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 
+from .feedback.longest import read_longest_s
 from .redis_discovery import inherited
 from .storage.location import Location
 from .storage.outage_policies import SHARE, read_policy
@@ -18,8 +19,8 @@ OPTION = "--global-rate-url"
 URL, OPTIONS = "global_rate_url", "global_rate_redis_options"
 PREFIX, MAX_HELD = "global_rate_key_prefix", "global_rate_max_held"
 CONSUMER_TIMEOUT, ON_OUTAGE = "global_rate_consumer_timeout", "global_rate_on_outage"
-BUCKETS = "global_rate_buckets"
-KNOWN = (URL, OPTIONS, PREFIX, MAX_HELD, CONSUMER_TIMEOUT, ON_OUTAGE, BUCKETS)
+BUCKETS, BACKOFF = "global_rate_buckets", "global_rate_backoff"
+KNOWN = (URL, OPTIONS, PREFIX, MAX_HELD, CONSUMER_TIMEOUT, ON_OUTAGE, BUCKETS, BACKOFF)
 
 DEFAULT_PREFIX = "global-rate:v1:"
 DEFAULT_MAX_HELD = 100
@@ -34,12 +35,14 @@ class Settings(Location):
     Attributes:
         max_held: prefetch slots that are lent for held messages at the most.
         on_outage: what limited tasks do while Redis is away: `share`, `hold` or `open`.
+        backoff_s: the longest pause that an API may ask for, in seconds; 0 if none may.
         consumer_timeout_s: how long RabbitMQ waits for an acknowledgement, in seconds; 0 for forever.
     """
 
     max_held: int
     consumer_timeout_s: float = DEFAULT_CONSUMER_TIMEOUT_S
     on_outage: str = SHARE
+    backoff_s: float = 0.0
 
     @classmethod
     def from_app(cls, app: Celery, url: str | None = None) -> Settings:
@@ -67,7 +70,8 @@ class Settings(Location):
             options = read_options(OPTIONS, conf.get(OPTIONS, {}))
             prefix = read_prefix(PREFIX, conf.get(PREFIX, DEFAULT_PREFIX + (app.main or "celery")))
             on_outage = read_policy(ON_OUTAGE, conf.get(ON_OUTAGE, SHARE))
-            settings = cls(*source.server(options), prefix, max_held, consumer_timeout_s, on_outage)
+            backoff_s = read_longest_s(BACKOFF, conf.get(BACKOFF)) or 0.0
+            settings = cls(*source.server(options), prefix, max_held, consumer_timeout_s, on_outage, backoff_s)
             source.try_out(settings)
         except ValueError as exc:
             raise ImproperlyConfigured(str(exc)) from None

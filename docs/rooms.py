@@ -21,8 +21,8 @@ ROOMS: dict[str, set[str]] = {
     "storage": {"limits"},
     "feedback": {"limits"},
     "broker": {"limits", "scheduling"},
-    "settings": {"limits", "storage"},
-    "worker": {"limits", "scheduling", "storage", "broker", "settings"},
+    "settings": {"limits", "storage", "feedback"},
+    "worker": {"limits", "scheduling", "storage", "feedback", "broker", "settings"},
     "face": {"limits", "feedback", "settings", "worker"},
     "cli": {"limits", "storage", "settings", "worker", "face"},
 }

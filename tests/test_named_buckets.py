@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from fractions import Fraction
 from itertools import permutations
 from math import ceil
@@ -281,9 +283,8 @@ def test_a_name_of_letters_digits_and_marks(name: str) -> None:
 def test_an_entry_that_is_no_dictionary(entry: Any) -> None:
     text = refusal({"api": entry})
 
-    assert (
-        text == f"{SETTING}, api: {entry!r} is not a dictionary: use one with 'rate', 'tasks', 'queues', 'key', 'cost'"
-    )
+    fields = "'rate', 'tasks', 'queues', 'key', 'cost', 'backoff'"
+    assert text == f"{SETTING}, api: {entry!r} is not a dictionary: use one with {fields}"
 
 
 @pytest.mark.parametrize(
@@ -302,8 +303,8 @@ def test_an_entry_that_is_no_dictionary(entry: Any) -> None:
             "'timezone' is not a field of it: it belongs to a rate, as in 'rate': "
             "{'rate': '10000/d', 'window': 'fixed', 'timezone': 'America/Los_Angeles'}",
         ),
-        ({"x" * 200: 1}, f"'{'x' * 79} is not a field of it: use 'rate', 'tasks', 'queues', 'key', 'cost'"),
-        ({5: 1}, "5 is not a field of it: use 'rate', 'tasks', 'queues', 'key', 'cost'"),
+        ({"x" * 200: 1}, f"'{'x' * 79} is not a field of it: use 'rate', 'tasks', 'queues', 'key', 'cost', 'backoff'"),
+        ({5: 1}, "5 is not a field of it: use 'rate', 'tasks', 'queues', 'key', 'cost', 'backoff'"),
         (
             {"burst": 20},
             "'burst' is not a field of it: it belongs to a rate, as in 'rate': {'rate': '10/s', 'burst': 20}",
@@ -392,6 +393,25 @@ def test_a_cost_that_is_never_paid(rate: Any, most: int) -> None:
     (limit,) = read_one(rate=rate, tasks=["a"], cost=most).limits
 
     assert rejected(rate=rate, cost=most + 1) == (f"cost = {most + 1}: {limit} has at most {most} units for one start")
+
+
+@pytest.mark.parametrize(
+    ("backoff", "longest_s"),
+    [(None, None), (False, 0), (True, 3600), (90, 90), (0.5, 0.5), ("1h30m", 5400), (timedelta(minutes=2), 120)],
+)
+def test_the_longest_pause_that_an_api_may_ask_for(backoff: Any, longest_s: float | None) -> None:
+    bucket = read_one(rate="500/s", tasks=["crm.*"], backoff=backoff)
+    others = [read_one(rate="500/s", tasks=["crm.*"], backoff=it, cost=cost) for it in (None, 7) for cost in (None, 1)]
+
+    assert bucket.backoff_s == longest_s
+    assert str(bucket) == "api at 500/s (tasks crm.*)"
+    assert sum(other.digest == bucket.digest for other in others) == (backoff is None)
+
+
+@pytest.mark.parametrize("backoff", [0, -1, "", "soon", "0", math.nan, math.inf, [60], timedelta(0), 10**10])
+def test_a_longest_pause_that_cannot_be_meant(backoff: object) -> None:
+    remedy = "use True, False, or the longest pause, such as 60 (seconds) or '15m'"
+    assert rejected(backoff=backoff) == f"backoff = {backoff!r}: {remedy}"
 
 
 @pytest.mark.parametrize("rate", [None, 0, "", "0/s", {"burst": 5}, {"rate": None}, ["10/s", None], [0]])
@@ -760,6 +780,7 @@ MISTAKES: dict[str, list[Any]] = {
     "key": ["", "headers.", "headers.id", 5, ["tenant"], True],
     "window": ["fixed"],
     "cost": ["", "headers.", "headers.eta", "headers.global_rate_cost", 0, -1, 2.0, True, [5], 10**9 + 1],
+    "backoff": ["", "soon", 0, -1, [60], float("nan")],
     "costs": [5],
     "burts": [5],
 }
@@ -896,6 +917,8 @@ def an_entry(chance: random.Random) -> tuple[dict[str, Any], Meant]:
         entry["key"] = chance.choice(["tenant", "headers.tenant", None])
     if chance.random() < 0.3:
         entry["cost"] = chance.choice([1, 7, "tokens", "headers.tokens", None])
+    if chance.random() < 0.2:
+        entry["backoff"] = chance.choice([True, False, 60, "5m", None])
     return entry, Meant(limits, tasks, queues)
 
 

@@ -294,6 +294,10 @@ def test_a_setting_in_capitals_without_a_namespace_is_refused_or_obeyed() -> Non
             ({"global_rate_consumer_timeout": value}, [f"{value!r}", "seconds"])
             for value in (-1, "5", float("inf"), float("nan"), True, None)
         ),
+        *(
+            ({"global_rate_backoff": value}, [f"global_rate_backoff = {value!r}: use True, False, or the longest"])
+            for value in (0, -1, "soon", "", float("inf"), [True])
+        ),
         *(({"global_rate_max_held": value}, [f"{value!r}", "whole number"]) for value in (-1, "5", 1.5, True, None)),
         *(({"global_rate_redis_options": value}, [type(value).__name__, "dictionary"]) for value in NO_DICTIONARIES),
         (

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..declared_limits import NOT_LIMITED, declared_limits, has_own_strategy, kept_of
-from ..limits.bucket import OWN
+from ..limits.bucket import OWN, window_of
 from ..limits.limit import Limits
 from ..limits.override import Kept
 from ..named_buckets import read_named_buckets
@@ -63,7 +63,7 @@ class Context:
     def windows(self, name: str, value: str | None) -> list[str]:
         """The windows of the limits that a task or a named bucket has or may be given, for a value of its key."""
         windows = self.named[name].windows if name in self.named else (OWN,)
-        return [window if value is None else f"{window}:{value}" for window in windows]
+        return [window_of(window, value) for window in windows]
 
     def is_unlimited(self, name: str) -> bool:
         """Whether a task has its own strategy, so that no limit applies to it."""

@@ -34,14 +34,24 @@ class Bucket:
         return self.name, self.window
 
     @property
-    def value(self) -> str | None:
-        """The value of its key; None if it has none."""
+    def key_value(self) -> str | None:
+        """The value of its key, as a part of a Redis key; None if it has none."""
         _, has_value, value = self.window.partition(":")
-        return unquote(value) if has_value else None
+        return value if has_value else None
+
+    @property
+    def value(self) -> str | None:
+        """The same for people."""
+        return None if self.key_value is None else unquote(self.key_value)
 
     def of(self, value: str | None) -> Bucket:
         """The bucket for a value of the key, as a part of a Redis key; itself without one."""
-        return self if value is None else replace(self, window=f"{self.window}:{value}")
+        return self if value is None else replace(self, window=window_of(self.window, value))
+
+
+def window_of(window: str, value: str | None) -> str:
+    """A limit of a named bucket, for a value of its key, if it has one."""
+    return window if value is None else f"{window}:{value}"
 
 
 def own(name: str, limit: Limit | None) -> tuple[Bucket, ...]:

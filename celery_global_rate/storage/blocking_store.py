@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,9 @@ from ..limits.override import Override
 from ..limits.redis_clock import RedisClock
 from .location import Location
 from .scripts import (
+    BACK_OFF,
     SET_OVERRIDE,
+    back_off_call,
     bucket_key,
     history_key,
     log_key,
@@ -43,6 +45,7 @@ class State:
         log: of sliding windows: instants (epoch us) and how many slots were booked there, the oldest first.
         tokens: of refills by a crontab: how many are left since which of them (epoch us), and how many are taken of the
             next one; None if all are left.
+        off_us: until when an API has asked for a pause (epoch us); 0 if none has, or it is over.
     """
 
     last_us: int | None
@@ -51,6 +54,7 @@ class State:
     used: Mapping[int, int] = field(default_factory=dict)
     log: Sequence[tuple[int, int]] = ()
     tokens: tuple[int, int, int] | None = None
+    off_us: int = 0
 
 
 class BlockingStore:
@@ -138,19 +142,38 @@ class BlockingStore:
         found: dict[str, list[State]] = {name: [] for name in windows}
         buckets = [(name, window) for name in windows for window in windows[name]]
         for bucket in buckets:
-            fields = "slot", "given", "windows", "shift", "tokens", "edge", "ahead"
+            fields = "slot", "given", "off", "off_length", "windows", "shift", "tokens", "edge", "ahead"
             self._connection.send_command("HMGET", bucket_key(self._prefix, *bucket), *fields)
             self._connection.send_command("ZCOUNT", waiting_key(self._prefix, *bucket), now_us, "+inf")
             self._connection.send_command("LRANGE", log_key(self._prefix, *bucket), 0, -1)
         for name, _ in buckets:
-            slot, given, used, shift, *refilled = self._connection.read_response()
+            slot, given, off, length, used, shift, *refilled = self._connection.read_response()
             waiting, log = self._connection.read_response(), self._connection.read_response()
             last_us = int(slot) if slot else None
+            off_us = min(int(off), now_us + int(length)) if off else 0
+            off_us = off_us if off_us > now_us else 0
             tokens, edge_us, ahead = (int(text or 0) for text in refilled)
             left = (tokens, edge_us, ahead) if edge_us else None
-            state = State(last_us, int(given or 0), waiting, read_windows(used), read_log(log, shift), left)
+            booked = read_windows(used), read_log(log, shift)
+            state = State(last_us, int(given or 0), waiting, *booked, left, off_us)
             found[name].append(state)
         return found
+
+    def back_off(self, name: str, windows: Iterable[str], length_us: int, note: str) -> tuple[int, bool]:
+        """An API asks for a pause of all limits of a bucket.
+
+        Args:
+            name: of the bucket.
+            windows: of its limits.
+            length_us: of the pause, in microseconds, from now on; of several the one that ends last counts.
+            note: announced to all workers.
+
+        Returns:
+            Until when (Redis clock, epoch us), and whether that is later than before.
+        """
+        call = back_off_call(self._prefix, name, windows, length_us, self._channel, note)
+        _, until_us, is_later = self._call("EVAL", BACK_OFF.source, *call)
+        return until_us, bool(is_later)
 
     def now_us(self) -> int:
         """The Redis clock, epoch us."""

@@ -69,6 +69,13 @@ class KnownOverrides(Protocol):
         """Take in the higher one that Redis knows."""
 
 
+class KnownBackOffs(Protocol):
+    """What the limiter knows of pauses that APIs have asked for."""
+
+    def floor_us(self, name: str, value: str | None) -> int:
+        """Before when a bucket has no slot (Redis clock, epoch us); 0 if it does not back off."""
+
+
 class Limiter:
     """Reserves slots and gives them back.
 
@@ -80,6 +87,7 @@ class Limiter:
         outage: whether there is one.
         policy: gives out slots during an outage.
         overrides: what operators have set, as far as this worker knows.
+        back_offs: the pauses that APIs have asked for, as far as it knows.
 
     Attributes:
         clock: as above.
@@ -94,6 +102,7 @@ class Limiter:
         outage: OutageWatch,
         policy: Policy,
         overrides: KnownOverrides,
+        back_offs: KnownBackOffs,
     ) -> None:
         self.clock = clock
         self._connection = connection
@@ -102,6 +111,7 @@ class Limiter:
         self._outage = outage
         self._policy = policy
         self._overrides = overrides
+        self._back_offs = back_offs
         self._try_at: dict[str, float] = {}
 
     def reserve(
@@ -122,13 +132,19 @@ class Limiter:
             self._connection.lose(TimeoutError(f"no answer for {silent_s:.1f} s"))
         if self._outage.counts(name):
             self._try(name, buckets)
-            now_us = self.clock.now_us(time.monotonic())
-            is_open = all(self._overrides.is_open(bucket.name, now_us) for bucket in buckets)
-            reply(self._policy.reserve(buckets, wanted, costs) if is_open else None)
+            reply(self._policy.reserve(buckets, wanted, costs) if self._are_open(buckets) else None)
         elif silent_s > REPLY_TIMEOUT_S:
             reply(None)
         else:
             self._ask(name, buckets, wanted, reply, costs)
+
+    def _are_open(self, buckets: tuple[Bucket, ...]) -> bool:
+        """Whether none of some buckets is paused, by an operator or an API."""
+        now_us = self.clock.now_us(time.monotonic())
+        return all(
+            self._overrides.is_open(it.name, now_us) and now_us >= self._back_offs.floor_us(it.name, it.key_value)
+            for it in buckets
+        )
 
     def together(self) -> AbstractContextManager[None]:
         """What is asked for meanwhile goes out at the end, in one write."""

@@ -1,4 +1,4 @@
-"""How a worker learns of new overrides and new workers, and that none was missed or lost."""
+"""How a worker learns of new overrides, of pauses that APIs have asked for, and of new workers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 from redis.exceptions import ConnectionError, TimeoutError
 
 from ..limits.timing import SILENCE_S
+from .back_offs import NEWS as PAUSE
+from .back_offs import BackOffs
 from .heartbeat import Heartbeat
 from .hub_connection import HubConnection
 from .overrides import Overrides
@@ -19,12 +21,12 @@ from .waker import Waker
 
 #: Between two looks at the era, in seconds: an override whose announcement was lost is learnt this late.
 LOOK_S = 5.0
-#: News of another worker, with how many there are. All other news is of a bucket.
+#: News of another worker, with how many there are. News that is neither this nor a pause is an override.
 NEW_WORKER = re.compile(rb"workers\n(\d{1,9})")
 
 
 class OverrideFeed:
-    """A second connection on which new overrides and workers are announced, and looks for what it has missed.
+    """A second connection on which news is announced, and looks for overrides that it has missed.
 
     Args:
         make: makes a connection of redis-py that is not open yet.
@@ -34,6 +36,8 @@ class OverrideFeed:
         channel: on which news is published.
         overrides: what is known, and learns.
         heartbeat: counts the workers.
+        back_offs: hears of pauses that APIs have asked for.
+        wake: asks for a turn of the chores at a monotonic instant.
     """
 
     def __init__(
@@ -45,12 +49,16 @@ class OverrideFeed:
         channel: str,
         overrides: Overrides,
         heartbeat: Heartbeat,
+        back_offs: BackOffs,
+        wake: Callable[[float], None],
     ) -> None:
         self._connection = connection
         self._prefix = prefix
         self._channel_name = channel
         self._overrides = overrides
         self._heartbeat = heartbeat
+        self._back_offs = back_offs
+        self._wake = wake
         self._channel = HubConnection(make, waker, self._changed, self._heard)
         self._era: tuple[Any, ...] = (None, None)
         self._look_at = 0.0
@@ -114,6 +122,10 @@ class OverrideFeed:
     def _heard(self, message: Any) -> None:
         if joined := NEW_WORKER.fullmatch(message[2]):
             self._heartbeat.hear(time.monotonic(), int(joined[1]))
+            return
+        if pause := PAUSE.fullmatch(message[2]):
+            self._back_offs.hear(int(pause[1]), int(pause[2]), pause[3])
+            self._wake(time.monotonic())  # the chores learn when it ends
             return
         override, _, name = message[2].partition(b"\n")
         self._overrides.learn(name.decode(errors="replace"), override)

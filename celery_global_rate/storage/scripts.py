@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -46,6 +46,7 @@ GIVE_BACK_LANE = Script("give_back_lane", FOR_LANES)
 SET_OVERRIDE = Script("set_override")
 SYNC_OVERRIDES = Script("sync_overrides")
 HEARTBEAT = Script("heartbeat")
+BACK_OFF = Script("back_off")
 
 
 def bucket_key(prefix: str, name: str, window: str = OWN) -> str:
@@ -79,7 +80,8 @@ def history_key(prefix: str, name: str) -> str:
 
 
 def news_channel(prefix: str, database: int) -> str:
-    """The channel that announces new overrides, as ``override\\nname``, and new workers, as ``workers\\ncount``.
+    """The channel that announces overrides (``override\\nname``), new workers (``workers\\ncount``) and pauses that an
+    API has asked for (``off\\nuntil length\\nnote``).
 
     Redis channels do not belong to a database: the name contains it, to keep databases apart.
     """
@@ -230,6 +232,12 @@ def set_override_call(
 def heartbeat_call(prefix: str, worker: str, life_s: float, channel: str) -> list[str | int]:
     """Keys and arguments of heartbeat.lua, after the script itself."""
     return [1, members_key(prefix), worker, int(life_s * 1e6), channel]
+
+
+def back_off_call(prefix: str, name: str, windows: Iterable[str], length_us: int, channel: str, note: str) -> list[Any]:
+    """Keys and arguments of back_off.lua, after the script itself; for all limits of a name, by their windows."""
+    keys = [bucket_key(prefix, name, window) for window in windows]
+    return [len(keys), *keys, length_us, channel, note]
 
 
 def sync_overrides_call(prefix: str, era: str, overrides: Mapping[str, str]) -> list[str | int]:

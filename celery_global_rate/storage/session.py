@@ -10,6 +10,7 @@ from typing import Any
 
 from ..limits.redis_clock import RedisClock
 from ..limits.timing import REPLY_TIMEOUT_S
+from .back_offs import BackOffs
 from .heartbeat import Heartbeat
 from .hub_connection import REOPEN_LATE_S, HubConnection
 from .limiter import Limiter
@@ -35,10 +36,12 @@ class Session:
         held: how many wait for slots.
         recovered: called when Redis is back: slots that the policy has given out are void.
         on_override: called with the name of a bucket that has a new override.
+        on_back_off: called with the name of a bucket that backs off, for longer than before or no longer.
 
     Attributes:
         clock: this process's view of the Redis clock.
         overrides: what operators have set.
+        back_offs: the pauses that APIs have asked for.
         limiter: where slots come from.
         outage: whether there is one.
         heartbeat: how many processes share the limits.
@@ -55,6 +58,7 @@ class Session:
         held: Callable[[], int],
         recovered: Callable[[], None],
         on_override: Callable[[str], None],
+        on_back_off: Callable[[str], None],
     ) -> None:
         self._wake, self._held = wake, held
         self._connection = HubConnection(location.connection, waker, self._changed, in_one_turn=in_one_turn)
@@ -64,9 +68,20 @@ class Session:
         policy = POLICIES[on_outage](self.heartbeat, self.clock, random.random)
         self.outage = Outage(location.address, policy, recovered)
         self.overrides = Overrides(self.clock, on_override)
-        self.limiter = Limiter(self._connection, prefix, worker, self.clock, self.outage, policy, self.overrides)
+        self.back_offs = BackOffs(self.clock, on_back_off)
+        self.limiter = Limiter(
+            self._connection, prefix, worker, self.clock, self.outage, policy, self.overrides, self.back_offs
+        )
         self._feed = OverrideFeed(
-            location.connection, waker, self._connection, prefix, channel, self.overrides, self.heartbeat
+            location.connection,
+            waker,
+            self._connection,
+            prefix,
+            channel,
+            self.overrides,
+            self.heartbeat,
+            self.back_offs,
+            wake,
         )
 
     @property
@@ -77,6 +92,7 @@ class Session:
             "counting workers": self.heartbeat.keep_up,
             "watching Redis": self._watch,
             "keeping overrides": self.overrides.keep_up,
+            "backing off": self.back_offs.keep_up,
         }
 
     @property

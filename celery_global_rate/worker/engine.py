@@ -16,6 +16,7 @@ from ..broker.ack_deadline import AckDeadline
 from ..broker.aside import Aside, ConsumedQueues
 from ..broker.held_request import HeldRequest
 from ..broker.prefetch import Credit, Renew
+from ..limits.bucket import Bucket
 from ..limits.limit import Limits
 from ..limits.override import Override
 from ..named_buckets import NamedBucket
@@ -57,6 +58,7 @@ class Engine:
         named: the named buckets of the application.
         tasks: the names of all tasks.
         on_override: called with the name of a bucket that has a new override.
+        mark: notes at Celery's request which buckets it passes.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Engine:
         named: Mapping[str, NamedBucket],
         tasks: Callable[[], Iterable[str]],
         on_override: Callable[[str], None],
+        mark: Callable[[Any, tuple[Bucket, ...]], None],
     ) -> None:
         self.settings = settings
         self._pool = pool
@@ -91,9 +94,17 @@ class Engine:
             lambda: self.scheduler.held,
             self._recovered,
             on_override,
+            self.refresh,
         )
         self.limiter, self.overrides = self.session.limiter, self.session.overrides
-        self.lanes = Lanes(named, tasks, self.overrides, lambda *in_force: self.scheduler.configure(*in_force))
+        self.lanes = Lanes(
+            named,
+            tasks,
+            self.overrides,
+            self.session.back_offs,
+            lambda *in_force: self.scheduler.configure(*in_force),
+        )
+        self._mark = mark
         self._costs = RequestCosts(named)
         #: Of requests that cost nothing, if nobody waits before them.
         self._free = Lane("what costs nothing", (), attrgetter("rank"))
@@ -249,6 +260,7 @@ class Engine:
         """Let a request wait in its lane, or fail if it says something of its cost that cannot be meant."""
         task, queue = request.task_name, request.queue_name
         lane = self.lanes.lane(task, queue, partial(key_value, request.request))
+        self._faults.guard("noting what an answer would back off", self._mark, request.request, lane.buckets)
         try:
             request.costs = self._costs.read(request.request, self.lanes.names(task, queue))
         except ValueError as exc:

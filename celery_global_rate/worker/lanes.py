@@ -37,6 +37,13 @@ class LimitsInForce(Protocol):
         """The limits of a name, and its floor on the Redis clock (epoch us)."""
 
 
+class Pauses(Protocol):
+    """What lanes know of pauses that APIs have asked for."""
+
+    def floor_us(self, name: str, value: str | None) -> int:
+        """Before when a bucket has no slot (Redis clock, epoch us); 0 if it does not back off."""
+
+
 class Lanes:
     """The lanes of a worker. Requests that pass the same limits wait in one.
 
@@ -48,6 +55,7 @@ class Lanes:
         named: the named buckets of the application.
         tasks: the names of all tasks of this worker.
         overrides: what operators have set.
+        back_offs: the pauses that APIs have asked for.
         put_in_force: gives a lane its buckets and its floor.
 
     Attributes:
@@ -60,12 +68,14 @@ class Lanes:
         named: Mapping[str, NamedBucket],
         tasks: Callable[[], Iterable[str]],
         overrides: LimitsInForce,
+        back_offs: Pauses,
         put_in_force: Callable[[Lane, tuple[Bucket, ...], int], None],
     ) -> None:
         self.named = named
         self.declared: dict[str, Limits] = {name: bucket.limits for name, bucket in named.items()}
         self._tasks = tasks
         self._overrides = overrides
+        self._back_offs = back_offs
         self._put_in_force = put_in_force
         self._queues = frozenset(queue for bucket in named.values() for queue in bucket.queues)
         self._costly = frozenset(name for name, bucket in named.items() if bucket.cost is not None)
@@ -142,7 +152,7 @@ class Lanes:
         latest_floor_us = 0
         for place, (name, value) in enumerate(zip_longest(*identity)):
             limits, floor_us = self._overrides.in_force(name, self.declared[name])
-            latest_floor_us = max(latest_floor_us, floor_us)
+            latest_floor_us = max(latest_floor_us, floor_us, self._back_offs.floor_us(name, value))
             windows = self.named[name].windows if name in self.named else (OWN,)
             buckets += (Bucket(name, *it, name in (self._crossed or ())).of(value) for it in zip(windows, limits))
             paid += [(place, limit.largest_cost) for limit in limits]

@@ -37,6 +37,7 @@ from .gc_freeze import leave_to_fork, replaces_processes
 from .loop import HubThread
 from .pidbox import Broadcast
 from .pool import CeleryPool
+from .reports import Reports
 from .status import announce, announce_named, announce_routes
 from .task_bucket import TaskBucket
 
@@ -86,6 +87,8 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
 
     def _build_engine(self, consumer: Any) -> Engine:
         settings = Settings.from_app(consumer.app, self._url)
+        self._reports = Reports(settings, self.named)
+        self._reports.begin()
         self._ack_deadline = AckDeadline(consumer, settings.consumer_timeout_s)
         self._pool = CeleryPool(consumer)
         return Engine(
@@ -100,6 +103,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
             self.named,
             lambda: self._app.tasks,
             self._on_override,
+            self._reports.mark,
         )
 
     def _await_soft_shutdown(self, consumer: Any) -> None:
@@ -190,6 +194,7 @@ class GlobalRateLimit(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
     def shutdown(self, consumer: Any) -> None:
         """The worker ends."""
         self.engine.close()
+        self._reports.end()
         self._declared.restore_all()
 
     def info(self, consumer: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from celery_global_rate.limits.override import set_limits
 from celery_global_rate.limits.redis_clock import RedisClock
 from celery_global_rate.limits.reservation import SlotsInHand
 from celery_global_rate.settings import Settings
+from celery_global_rate.storage.back_offs import BackOffs
 from celery_global_rate.storage.blocking_store import BlockingStore
 from celery_global_rate.storage.heartbeat import Heartbeat
 from celery_global_rate.storage.limiter import Limiter
@@ -95,10 +96,23 @@ def failures(url: str, admin: redis.Redis) -> list[str]:
         wire.settings = Settings(url, {}, PREFIX, 100)
         clock = RedisClock()
         overrides = Overrides(clock, lambda name: None)
-        limiter = Limiter(wire.connection, PREFIX, "w", clock, Outage(url, Hold(), lambda: None), Hold(), overrides)
+        offs = BackOffs(clock, lambda name: None)
+        limiter = Limiter(
+            wire.connection, PREFIX, "w", clock, Outage(url, Hold(), lambda: None), Hold(), overrides, offs
+        )
         channel = news_channel(PREFIX, 1)
         members = Heartbeat(wire.connection, PREFIX, "w", channel, lambda at: None)
-        news = OverrideFeed(wire.settings.connection, wire.waker, wire.connection, PREFIX, channel, overrides, members)
+        news = OverrideFeed(
+            wire.settings.connection,
+            wire.waker,
+            wire.connection,
+            PREFIX,
+            channel,
+            overrides,
+            members,
+            offs,
+            lambda at: None,
+        )
         try:
             wire.open()
         except AssertionError:

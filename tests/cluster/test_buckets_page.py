@@ -79,6 +79,9 @@ class Declared:
     def in_force(self, name: str, declared: Limits) -> tuple[Limits, int]:
         return declared, 0
 
+    def floor_us(self, name: str, value: str | None) -> int:
+        return 0
+
 
 def limits_of(app: Celery, named: dict[str, NamedBucket]) -> Callable[[str, str], Limits]:
     """What a task from a queue has to pass."""
@@ -86,7 +89,7 @@ def limits_of(app: Celery, named: dict[str, NamedBucket]) -> Callable[[str, str]
     def bind(lane: Lane, buckets: tuple[Bucket, ...], floor_us: int) -> None:
         lane.bind(buckets)
 
-    lanes = Lanes(named, lambda: app.tasks, Declared(), bind)
+    lanes = Lanes(named, lambda: app.tasks, Declared(), Declared(), bind)
     for name, task in app.tasks.items():
         if limit := Limit.parse(task.rate_limit):
             lanes.declare(name, (limit,))
@@ -125,7 +128,9 @@ def test_each_tenant_has_a_bucket(project: Celery) -> None:
     """The block and its task: two tenants have each their own limit, and share the other one."""
     named = configured(project, "Per tenant")
     task = project.tasks["crm.sync"]
-    lanes = Lanes(named, lambda: project.tasks, Declared(), lambda lane, buckets, floor_us: lane.bind(buckets))
+    lanes = Lanes(
+        named, lambda: project.tasks, Declared(), Declared(), lambda lane, buckets, floor_us: lane.bind(buckets)
+    )
 
     def places(*args: Any, **kwargs: Any) -> list[tuple[str, str]]:
         request = SimpleNamespace(task=task, args=args, kwargs=kwargs)

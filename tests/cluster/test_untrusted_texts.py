@@ -12,6 +12,7 @@ from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.override import LONGEST, LONGEST_REASON, Override, parse_rate, set_limits
 from celery_global_rate.limits.redis_clock import RedisClock
 from celery_global_rate.settings import Settings
+from celery_global_rate.storage.back_offs import BackOffs
 from celery_global_rate.storage.blocking_store import BlockingStore
 from celery_global_rate.storage.heartbeat import Heartbeat
 from celery_global_rate.storage.limiter import Limiter
@@ -37,10 +38,23 @@ def test_a_name_is_one_key_and_one_field(redis_server: Server, redis_client: red
     with Wire(f"{redis_server.url}/9") as wire:
         wire.settings = Settings(f"{redis_server.url}/9", {}, PREFIX, 100)
         overrides = Overrides(clock := RedisClock(), heard.append)
-        limiter = Limiter(wire.connection, PREFIX, "w", clock, Outage("", Hold(), lambda: None), Hold(), overrides)
+        offs = BackOffs(clock, lambda name: None)
+        limiter = Limiter(
+            wire.connection, PREFIX, "w", clock, Outage("", Hold(), lambda: None), Hold(), overrides, offs
+        )
         channel = news_channel(PREFIX, 9)
         members = Heartbeat(wire.connection, PREFIX, "w", channel, lambda at: None)
-        news = OverrideFeed(wire.settings.connection, wire.waker, wire.connection, PREFIX, channel, overrides, members)
+        news = OverrideFeed(
+            wire.settings.connection,
+            wire.waker,
+            wire.connection,
+            PREFIX,
+            channel,
+            overrides,
+            members,
+            offs,
+            lambda at: None,
+        )
         wire.open()
         news.attach(wire.loop.hub)
         wire.loop.run_for(0.1)

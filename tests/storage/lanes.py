@@ -20,10 +20,12 @@ from celery_global_rate.limits.redis_clock import LAST_US
 from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.limits.windows import Calendar, Sliding
 from celery_global_rate.storage.scripts import (
+    BACK_OFF,
     GIVE_BACK,
     GIVE_BACK_LANE,
     RESERVE,
     RESERVE_LANE,
+    back_off_call,
     bucket_key,
     give_back_call,
     give_back_lane_call,
@@ -33,13 +35,14 @@ from celery_global_rate.storage.scripts import (
     waiting_key,
 )
 
-from .replay import HORIZON_US, NOW, PREFIX, slots
+from .replay import CHANNEL, HORIZON_US, NOW, PREFIX, slots
 
 LANE_SOURCES = {
     "reserve_lane": RESERVE_LANE.source,
     "give_back_lane": GIVE_BACK_LANE.source,
     "reserve": RESERVE.source,
     "give_back": GIVE_BACK.source,
+    "back_off": BACK_OFF.source,
 }
 #: A start is usable for no less than this share of D.
 LEAST_USE = 0.7
@@ -109,6 +112,13 @@ class Lanes:
 
     def give_back_plain(self, now_us: int, bucket: Bucket, reservation: Reservation) -> bool:
         return bool(self._run("give_back", give_back_call(PREFIX, (bucket,), reservation), now_us))
+
+    def back_off(self, now_us: int, length_us: int, *buckets: Bucket, note: str = "") -> tuple[int, bool]:
+        """An API asks for a pause of some limits of one name; until when, and whether that is later than before."""
+        windows = [bucket.window for bucket in buckets]
+        call = back_off_call(PREFIX, buckets[0].name, windows, length_us, CHANNEL, note)
+        _, until_us, is_later = self._run("back_off", call, now_us)
+        return until_us, bool(is_later)
 
     def lose(self, *buckets: Bucket) -> None:
         """Lose the state of limits."""
@@ -376,6 +386,7 @@ class Life:
         fixed: how often a limit is one of fixed windows.
         sliding: how often one of the others is one of sliding windows.
         costs: how often slots do not cost one unit each.
+        backs_off: how often an API asks for a pause; 24 is as often as slots are reserved.
 
     Attributes:
         used: starts so far.
@@ -383,10 +394,18 @@ class Life:
         spare: how many starts more there could have been in the fullest window of any fixed or sliding limit.
     """
 
-    def __init__(self, lanes: Lanes, seed: int, fixed: float = 0, sliding: float = 0, costs: float = 0) -> None:
+    def __init__(
+        self,
+        lanes: Lanes,
+        seed: int,
+        fixed: float = 0,
+        sliding: float = 0,
+        costs: float = 0,
+        backs_off: float = 0,
+    ) -> None:
         self._lanes = lanes
         self._draw = draw = random.Random(seed)
-        self._fixed, self._sliding, self._costs = fixed, sliding, costs
+        self._fixed, self._sliding, self._costs, self._backs_off = fixed, sliding, costs, backs_off
         self._buckets = [self._bucket(number) for number in range(draw.randrange(1, 5))]
         self._paths = [self._path() for _ in range(draw.randrange(1, 5))]
         self._slower = [*self._buckets]  # what a deploy makes of them
@@ -397,6 +416,7 @@ class Life:
         #: Of each fixed limit, the latest instant from which it knows the windows.
         self._latest_us = dict.fromkeys((bucket.name for bucket in self._buckets), NOW)
         self._versions: dict[str, tuple[int, int]] = {}  # version and floor
+        self._offs: dict[str, tuple[int, int]] = {}  # until when a limit backs off, and for how long
         self._witnesses: dict[str, Witness] = {}
         self._quotas: dict[str, FixedWitness | SlidingWitness] = {}
         self._in_hand: list[InHand] = []
@@ -442,6 +462,11 @@ class Life:
         numbers = range(len(self._buckets))
         return sorted(self._draw.sample(numbers, self._draw.randrange(1, len(self._buckets) + 1)))
 
+    def _floor_us(self, bucket: Bucket) -> int:
+        """By an operator's pause, or one that an API has asked for: that lasts no longer than it was to."""
+        off_us, length_us = self._offs.get(bucket.name, (0, 0))
+        return max(self._versions.get(bucket.name, (0, 0))[1], min(off_us, self._now + length_us))
+
     def _override(self, bucket: Bucket) -> str:
         version, floor_us = self._versions.get(bucket.name, (0, 0))
         return f"{version}:a:{floor_us}:{{}}" if version else ""
@@ -463,6 +488,9 @@ class Life:
             weights.append(5)
         if len(quotas) == len(self._buckets):
             weights[2:4] = 0, 0
+        if self._backs_off:
+            verbs.append(self._back_off)
+            weights.append(self._backs_off)
         for _ in range(length):
             gaps = [0, draw.randrange(1000), draw.randrange(60_000), draw.randrange(400_000), draw.randrange(4_000_000)]
             self._now += draw.choices(gaps, [4, 4, 8, 3, 0.3] if self._is_busy else [2, 2, 4, 6, 3])[0]
@@ -516,7 +544,7 @@ class Life:
         costs = self._cost(lane, wanted) if self._costs and draw.random() < self._costs else None
         self._seen_us = now + error_us
         answer = self._lanes.reserve(now, lane, wanted, worker, overrides, awake_us, self._seen_us, costs)
-        floors_us = [max(now - awake_us, self._versions.get(bucket.name, (0, 0))[1]) for bucket in lane]
+        floors_us = [max(now - awake_us, self._floor_us(bucket)) for bucket in lane]
         self._check_slots(lane, answer, wanted, floors_us)
         self._check_states(lane, answer)
         self._check_windows(lane, answer)
@@ -702,6 +730,8 @@ class Life:
         lose(*lost)
         for bucket in lost:
             self._count_anew(bucket, self._now)
+            if lose != self._lanes.lose_log:
+                self._offs.pop(bucket.name, None)
         for held in self._in_hand:
             held.is_lost = held.is_lost or any(bucket.name in held.names for bucket in lost)
         self._in_hand = [held for held in self._in_hand if not held.is_lost or held.reservation.seq <= self._now]
@@ -723,7 +753,7 @@ class Life:
     def _go_to_a_slot(self, bucket: Bucket) -> None:
         """Time passes until shortly before the oldest entry of a log leaves it, or just then."""
         (state,), (log,) = self._lanes.fields(bucket), self._lanes.logs(bucket)
-        if state and log:
+        if "shift" in state and log:
             leaves_us = log[0][0] + bucket.limit.span_us - int(state["shift"])
             self._now = max(self._now, leaves_us - self._draw.choice([-1000, -1, 0, 1, HORIZON_US, HORIZON_US + 1]))
 
@@ -751,7 +781,7 @@ class Life:
                 continue
             witness = self._witnesses.get(bucket.name, Witness())
             witness.starts_us = [start_us for start_us in witness.starts_us if start_us <= before]
-            if state and int(state["slot"]) - self._now > int(state["lead"]):
+            if "slot" in state and int(state["slot"]) - self._now > int(state["lead"]):
                 self._judge(bucket.name)
 
     def _pause(self) -> None:
@@ -759,15 +789,31 @@ class Life:
         version, _ = self._versions.get(name, (0, 0))
         self._versions[name] = version + 1, max(0, self._now + self._draw.randrange(-300_000, 300_000))
 
+    def _back_off(self) -> None:
+        bucket = self._draw.choice(self._buckets)
+        length_us = self._draw.choice([1, 30_000, self._draw.randrange(1, 1_000_000)])
+        off_us, is_later = self._lanes.back_off(self._now, length_us, bucket)
+        before_us, before_length_us = self._offs.get(bucket.name, (0, 0))
+        before_us = min(before_us, self._now + before_length_us)
+        assert (off_us, is_later) == (max(before_us, self._now + length_us), before_us < self._now + length_us)
+        if is_later:
+            self._offs[bucket.name] = off_us, length_us
+
 
 def live_all(
-    lanes: Lanes, seeds: range, *, fixed: float = 0, sliding: float = 0.0, costs: float = 0
+    lanes: Lanes,
+    seeds: range,
+    *,
+    fixed: float = 0,
+    sliding: float = 0.0,
+    costs: float = 0,
+    backs_off: float = 0,
 ) -> tuple[int, int]:
     """How many starts there were in some lives, and in how many of these a window had exactly N."""
     starts = full = 0
     for seed in seeds:
         lanes.client.flushdb()
-        life = Life(lanes, seed, fixed=fixed, sliding=sliding, costs=costs)
+        life = Life(lanes, seed, fixed=fixed, sliding=sliding, costs=costs, backs_off=backs_off)
         life.live(80)
         starts += life.used
         full += life.spare == 0

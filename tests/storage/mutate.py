@@ -25,8 +25,9 @@ FILES = (
     "fixed.lua",
     "sliding.lua",
     "crontab.lua",
+    "back_off.lua",
 )
-VERBS = ("reserve", "give_back", "set_override", "sync_overrides", "heartbeat")
+VERBS = ("reserve", "give_back", "set_override", "sync_overrides", "heartbeat", "back_off")
 LANE_VERBS = ("reserve_lane", "give_back_lane")
 
 
@@ -79,7 +80,7 @@ def complaint(tests: Iterable[Callable[[Any], None]], lanes: Any) -> str | None:
 
 
 SLOTS, OVERRIDES, RESERVE, GIVE_BACK, SET, SYNC, HEARTBEAT, COSTS, HOLES = FILES[:9]
-RESERVE_LANE, GIVE_BACK_LANE, FIXED, SLIDING, CRONTAB = FILES[9:]
+RESERVE_LANE, GIVE_BACK_LANE, FIXED, SLIDING, CRONTAB, BACK_OFF = FILES[9:]
 MUTANTS = [
     # slots.lua
     Mutant(SLOTS, "local PS_PER_US = 1000000", "local PS_PER_US = 1000", "picoseconds taken for nanoseconds"),
@@ -106,11 +107,16 @@ MUTANTS = [
     Mutant(SLOTS, "tonumber(us), tonumber(ps)", "tonumber(us), 0", "the remainder of S is not read"),
     Mutant(SLOTS, "after(now_us, 0, 1 - limit.burst, limit)", "after(now_us, 0, -limit.burst, limit)", "burst + 1"),
     Mutant(SLOTS, "1 - limit.burst", "2 - limit.burst", "burst - 1: the first slot of a full bucket is late"),
-    Mutant(SLOTS, "if not us then return full_us, full_ps end", "if not us then return now_us, 0 end", "no burst"),
+    Mutant(
+        SLOTS,
+        "if not us then return full_us, full_ps, floor_us end",
+        "if not us then return now_us, 0, floor_us end",
+        "no burst",
+    ),
     Mutant(SLOTS, "us, ps = after(us, ps, 1, limit)", "us, ps = after(us, ps, 0, limit)", "a slot given out twice"),
     Mutant(
         SLOTS,
-        "if is_later(full_us, full_ps, us, ps) then return full_us, full_ps end",
+        "if is_later(full_us, full_ps, us, ps) then return full_us, full_ps, floor_us end",
         "",
         "max() against a full bucket is dropped",
     ),
@@ -533,7 +539,7 @@ FIXED_MUTANTS = [
         "    if limit.window == smooth then limit.window.store(limit, now_us, seq) end\n",
         "a fixed limit is not stored",
     ),
-    Mutant(RESERVE_LANE, "  t_us = math.max(t_us, floor_us)\n", "", "a start before a floor"),
+    Mutant(RESERVE_LANE, "  t_us = math.max(t_us, limit.floor_us)\n", "", "a start before a floor"),
     Mutant(GIVE_BACK_LANE, "WINDOWS[ARGV[2 + 2 * index]]", "smooth", "no fixed limit takes back"),
     Mutant(GIVE_BACK_LANE, "WINDOWS[ARGV[2 + 2 * index]]", "fixed", "no smooth limit takes back"),
 ]
@@ -849,4 +855,34 @@ CRONTAB_MUTANTS = [
     ),
     Mutant(CRONTAB, "ahead, taken = ahead - units, taken + units", "taken = taken + units", "none of those ahead"),
     Mutant(CRONTAB, "free = math.max(0, limit.tokens) end", "free = 0 end", "none are free to share"),
+]
+
+BACK_OFF_MUTANTS = [
+    Mutant(SLOTS, "math.min(tonumber(off), now_us + tonumber(off_length)) or 0", "tonumber(off) or 0", "a step back"),
+    Mutant(SLOTS, "return off and math.min(", "return off and math.max(", "it lasts as long again"),
+    Mutant(
+        SLOTS, "if not us then return nil, nil, off_us end", "if not us then return nil, nil, 0 end", "a full bucket"
+    ),
+    Mutant(SLOTS, "return tonumber(us), tonumber(ps), off_us", "return tonumber(us), tonumber(ps), 0", "one in use"),
+    Mutant(SLOTS, "floor_us = math.max(floor_us, off_us)", "floor_us = off_us", "no other floor"),
+    Mutant(SLOTS, "floor_us = math.max(floor_us, off_us)", "", "a plain limit has none"),
+    Mutant(HOLES, "limit.floor_us = math.max(limit.floor_us, off_us)", "", "a crossed limit has none"),
+    Mutant(FIXED, "limit.floor_us = math.max(limit.floor_us, end_of_back_off(now_us, off, off_length))", "", "fixed"),
+    Mutant(
+        CRONTAB, "limit.floor_us = math.max(limit.floor_us, end_of_back_off(now_us, off, off_length))", "", "crontab"
+    ),
+    Mutant(SLIDING, "limit.floor_us = math.max(limit.floor_us, limit.log.off_us)", "", "sliding"),
+    Mutant(RESERVE_LANE, "t_us = math.max(t_us, limit.floor_us)", "t_us = math.max(t_us, floor_us)", "a lane"),
+    Mutant(BACK_OFF, "now_us + tonumber(ARGV[1])", "tonumber(ARGV[1])", "an instant, not a length"),
+    Mutant(BACK_OFF, "off_us = math.max(off_us, before_us[index])", "", "the last one counts"),
+    Mutant(BACK_OFF, "off_us - now_us, 0\n", "tonumber(ARGV[1]), 0\n", "the length of the shorter one"),
+    Mutant(BACK_OFF, "if off_us > before_us[index] then", "if index == 1 then", "one limit of several"),
+    Mutant(BACK_OFF, "if off_us > before_us[index] then", "if true then", "told again and again"),
+    Mutant(BACK_OFF, "    is_later = 1\n", "", "nobody is told"),
+    Mutant(BACK_OFF, "(length_us + SLACK_US)", "SLACK_US", "it expires early"),
+    Mutant(BACK_OFF, "local SLACK_US = 60 * 1000000", "local SLACK_US = 0", "it expires with the pause"),
+    Mutant(BACK_OFF, "if redis.call('PTTL', bucket) < idle_ms then", "if true then", "the state expires early"),
+    Mutant(
+        BACK_OFF, "exact(off_us) .. ' ' .. exact(length_us)", "exact(length_us) .. ' ' .. exact(off_us)", "mixed up"
+    ),
 ]

@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from celery_global_rate.limits.redis_clock import RedisClock
+from celery_global_rate.storage.back_offs import BackOffs
 from celery_global_rate.storage.heartbeat import BEAT_S, FIRST_S, LIFE_S, MEMORY_S, Heartbeat
 from celery_global_rate.storage.override_feed import OverrideFeed
 from celery_global_rate.storage.overrides import Overrides
@@ -152,10 +153,9 @@ class Fleet:
         members = Heartbeat(wire.connection, PREFIX, f"w{len(self.members)}", channel, lambda at: None)
         self.members.append(members)
         if self._hears:
-            overrides = Overrides(RedisClock(), lambda name: None)
-            news = OverrideFeed(
-                wire.settings.connection, wire.waker, wire.connection, PREFIX, channel, overrides, members
-            )
+            overrides, offs = Overrides(RedisClock(), lambda name: None), BackOffs(RedisClock(), lambda name: None)
+            feed = wire.settings.connection, wire.waker, wire.connection, PREFIX, channel
+            news = OverrideFeed(*feed, overrides, members, offs, lambda at: None)
             news.attach(wire.loop.hub)
             self._stack.callback(news.detach)
         members.keep_up(time.monotonic())

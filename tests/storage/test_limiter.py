@@ -15,6 +15,7 @@ from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.redis_clock import RedisClock
 from celery_global_rate.limits.reservation import Reservation, SlotsInHand
 from celery_global_rate.limits.timing import REPLY_TIMEOUT_S, SILENCE_S
+from celery_global_rate.storage.back_offs import BackOffs
 from celery_global_rate.storage.hub_connection import REOPEN_LATE_S
 from celery_global_rate.storage.limiter import Limiter
 from celery_global_rate.storage.outage import Outage
@@ -60,7 +61,8 @@ class Client(Wire):
         self.heard: list[str] = []
         clock = RedisClock()
         self.overrides = Overrides(clock, self.heard.append)
-        self.limiter = Limiter(self.connection, PREFIX, "worker", clock, self.outage, Hold(), self.overrides)
+        known = self.overrides, BackOffs(clock, self.heard.append)
+        self.limiter = Limiter(self.connection, PREFIX, "worker", clock, self.outage, Hold(), *known)
 
     def reserve(self, wanted: int = 1, limit: Limit = LIMIT) -> Reservation | None:
         """Ask for slots and wait for the reply."""

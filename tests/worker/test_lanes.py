@@ -31,9 +31,13 @@ class Orders:
     def __init__(self) -> None:
         self.limits: dict[str, Limits] = {}
         self.floors: dict[str, int] = {}
+        self.back_offs: dict[tuple[str, str | None], int] = {}
 
     def in_force(self, name: str, declared: Limits) -> tuple[Limits, int]:
         return self.limits.get(name, declared), self.floors.get(name, 0)
+
+    def floor_us(self, name: str, value: str | None) -> int:
+        return self.back_offs.get((name, value), 0)
 
 
 class World:
@@ -42,7 +46,8 @@ class World:
     def __init__(self, named: tuple[NamedBucket, ...] = (), declared: Mapping[str, Limits] | None = None) -> None:
         self.orders = Orders()
         self.floors: dict[str, int] = {}
-        self.lanes = Lanes({bucket.name: bucket for bucket in named}, lambda: TASKS, self.orders, self._put_in_force)
+        by_name = {bucket.name: bucket for bucket in named}
+        self.lanes = Lanes(by_name, lambda: TASKS, self.orders, self.orders, self._put_in_force)
         for task, limits in (declared or {}).items():
             self.lanes.declare(task, limits)
 
@@ -167,7 +172,7 @@ def test_a_thousand_limited_tasks_beside_named_buckets_are_declared_within_secon
     """
     named = [NamedBucket(f"b{n}", (ONE,), (f"app{n}.*",), (f"q{n}", f"r{n}")) for n in range(5)]
     tasks = [f"app{n % 5}.task{n}" for n in range(1000)]
-    lanes = Lanes({it.name: it for it in named}, lambda: tasks, Orders(), lambda lane, buckets, floor: None)
+    lanes = Lanes({it.name: it for it in named}, lambda: tasks, Orders(), Orders(), lambda lane, buckets, floor: None)
     begin = time.process_time()
     for task in tasks:
         lanes.declare(task, (ONE,))

@@ -39,7 +39,9 @@ function crontab.load(limit, now_us, horizon_us, most, amount, past, ahead)
   limit.edges_us = {tonumber(begin_us), tonumber(end_us), tonumber(next_end_us)}
   limit.age_us, limit.never_us = horizon_us, now_us + horizon_us + 1
   limit.is_wrong = now_us < limit.edges_us[1] or now_us >= limit.edges_us[2]
-  local tokens, edge, taken, born, seq = unpack(redis.call('HMGET', limit.bucket, 'tokens', 'edge', 'ahead', 'born', 'seq'))
+  local tokens, edge, taken, born, seq, off, off_length =
+    unpack(redis.call('HMGET', limit.bucket, 'tokens', 'edge', 'ahead', 'born', 'seq', 'off', 'off_length'))
+  limit.floor_us = math.max(limit.floor_us, end_of_back_off(now_us, off, off_length))
   limit.seq, limit.born = tonumber(seq) or 0, tonumber(born)
   limit.tokens, limit.ahead = tonumber(tokens) or most, tonumber(taken) or 0
   limit.edge_us = tonumber(edge) or limit.edges_us[1]

@@ -61,7 +61,9 @@ function fixed.load(limit, now_us, horizon_us, most, ...)
   limit.most, limit.edges_us, limit.now_us = most, {...}, now_us
   -- A later start costs the limit nothing. But nobody waits longer than this to spare the others a slot.
   limit.age_us, limit.never_us = horizon_us, now_us + horizon_us + 1
-  local seq, text, owed = unpack(redis.call('HMGET', limit.bucket, 'seq', 'windows', 'owed'))
+  local seq, text, owed, off, off_length =
+    unpack(redis.call('HMGET', limit.bucket, 'seq', 'windows', 'owed', 'off', 'off_length'))
+  limit.floor_us = math.max(limit.floor_us, end_of_back_off(now_us, off, off_length))
   limit.seq = tonumber(seq) or 0
   limit.windows, limit.born = parse_windows(text)
   limit.owed = parse_owed(owed)

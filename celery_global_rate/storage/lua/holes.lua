@@ -53,7 +53,8 @@ function smooth.load(limit, now_us, horizon_us, interval_us, burst, grace_us, is
   limit.interval_us, limit.grace_us, limit.is_crossed = interval_us, grace_us, is_crossed == 1
   limit.reach_us, limit.age_us = (burst - 1) * interval_us, math.floor(OLDEST * grace_us)
   limit.oldest_us = now_us - limit.reach_us - limit.age_us
-  local us, ps = last_slot(limit.bucket, now_us)
+  local us, ps, off_us = last_slot(limit.bucket, now_us)
+  limit.floor_us = math.max(limit.floor_us, off_us)
   if us then
     local seq, text, largest = unpack(redis.call('HMGET', limit.bucket, 'seq', 'holes', 'largest'))
     limit.largest = tonumber(largest)

@@ -33,7 +33,8 @@ if override then
   if override ~= ARGV[9] then return {now_us, now_us, 0, limit.us, limit.ps, 0, 0, 1, override} end
   floor_us = math.max(floor_us, (select(3, parse_rank(override))))
 end
-local first_us, first_ps = next_slot(bucket, now_us, limit, floor_us)
+local first_us, first_ps
+first_us, first_ps, floor_us = next_slot(bucket, now_us, limit, floor_us)
 
 -- How many slots lie before the horizon. The division may be off by one either way, hence + 2 and the walk back.
 local free = 0

@@ -78,7 +78,7 @@ for index = 1, size do
   end
   limit.window.load(limit, now_us, horizon_us, number(a), number(b), number(c), number(d))
   limits[index] = limit
-  t_us = math.max(t_us, floor_us)
+  t_us = math.max(t_us, limit.floor_us)
 end
 
 -- How much later a start may be at no cost to the others: the least A of these.

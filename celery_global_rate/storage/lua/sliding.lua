@@ -42,8 +42,9 @@ end
 -- The log of a bucket without the entries that have left it: `first` is the place of the oldest that is left.
 local function load_log(bucket, key, now_us, span_us)
   local log = {bucket = bucket, key = key, entries = {}, first = 1, used = 0, shift_us = 0}
-  local used, last, lead, shift, born, seq =
-    unpack(redis.call('HMGET', bucket, 'used', 'last', 'lead', 'shift', 'born', 'seq'))
+  local used, last, lead, shift, born, seq, off, off_length =
+    unpack(redis.call('HMGET', bucket, 'used', 'last', 'lead', 'shift', 'born', 'seq', 'off', 'off_length'))
+  log.off_us = end_of_back_off(now_us, off, off_length)
   log.seq = tonumber(seq) or 0
   log.is_missing = not born or (tonumber(used) > 0 and not entry_at(log, 1))
   if log.is_missing then return log end
@@ -69,6 +70,7 @@ function sliding.load(limit, now_us, horizon_us, most, span_us, cell_us, grace_u
   limit.most, limit.span_us, limit.cell_us, limit.grace_us = most, span_us, cell_us, grace_us
   limit.age_us = math.floor(OLDEST * grace_us)
   limit.log = load_log(limit.bucket, limit.log_key, now_us, span_us)
+  limit.floor_us = math.max(limit.floor_us, limit.log.off_us)
   limit.seq, limit.booked = limit.log.seq, {}
   limit.count = 0  -- slots booked in this call
   limit.place, limit.left = limit.log.first - 1, 0  -- with that entry, so many units will have left the log

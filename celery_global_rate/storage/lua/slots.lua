@@ -13,6 +13,8 @@
 --   seq            the serial of the last booking: grows with each, and never below the clock in us
 --   given          slots given out so far, without those that came back
 --   holes          free slots before S (holes.lua), where lanes of several limits share it
+--   off            before this there is no slot, epoch us, and none is saved: an API has asked for a pause (back_off.lua)
+--   off_length     how far ahead of the clock that was when it was written, us
 -- A missing bucket is a full one.
 
 local PS_PER_US = 1000000
@@ -37,18 +39,26 @@ local function is_later(us, ps, than_us, than_ps)
   return us > than_us or (us == than_us and ps > than_ps)
 end
 
--- S as it stands at now_us; nothing if the bucket is full. S - now can only shrink while the clock moves
+-- Until when a bucket backs off; 0 if it does not. It lasts no longer than was asked, on a clock that has stepped back
+-- since as well.
+local function end_of_back_off(now_us, off, off_length)
+  return off and math.min(tonumber(off), now_us + tonumber(off_length)) or 0
+end
+
+-- S as it stands at now_us, and until when the bucket backs off; no S if the bucket is full. S - now can only shrink while the clock moves
 -- forward, so a lead larger than the one written means that the clock stepped back: S then keeps its lead. That is
 -- written at once, by a refused call too: time must pass from the new S. The holes are instants of the clock as it was,
 -- and what is booked from now on would overlap them.
 local function last_slot(bucket, now_us)
-  local us, ps, lead = unpack(redis.call('HMGET', bucket, 'slot', 'slot_ps', 'lead'))
-  if not us then return nil end
+  local us, ps, lead, off, off_length =
+    unpack(redis.call('HMGET', bucket, 'slot', 'slot_ps', 'lead', 'off', 'off_length'))
+  local off_us = end_of_back_off(now_us, off, off_length)
+  if not us then return nil, nil, off_us end
   if us - now_us > tonumber(lead) then
     us = now_us + lead
     redis.call('HSET', bucket, 'slot', exact(us), 'holes', '')
   end
-  return tonumber(us), tonumber(ps)
+  return tonumber(us), tonumber(ps), off_us
 end
 
 -- Of a sorted set, worker -> epoch us until which it counts, forget workers that have not come back in time, or that
@@ -58,15 +68,17 @@ local function forget(workers, now_us, longest_us)
   redis.call('ZREMRANGEBYSCORE', workers, '(' .. exact(now_us + longest_us), '+inf')
 end
 
--- The next slot that the limit allows: S + T, or as far back as its burst reaches, or the floor.
+-- The next slot that the limit allows: S + T, or as far back as its burst reaches, or the floor; and that floor, with
+-- the end of a back-off.
 local function next_slot(bucket, now_us, limit, floor_us)
   local full_us, full_ps = after(now_us, 0, 1 - limit.burst, limit)
+  local us, ps, off_us = last_slot(bucket, now_us)
+  floor_us = math.max(floor_us, off_us)
   if floor_us > full_us then full_us, full_ps = floor_us, 0 end
-  local us, ps = last_slot(bucket, now_us)
-  if not us then return full_us, full_ps end
+  if not us then return full_us, full_ps, floor_us end
   us, ps = after(us, ps, 1, limit)
-  if is_later(full_us, full_ps, us, ps) then return full_us, full_ps end
-  return us, ps
+  if is_later(full_us, full_ps, us, ps) then return full_us, full_ps, floor_us end
+  return us, ps, floor_us
 end
 
 local function write(bucket, now_us, us, ps, seq, ...)
