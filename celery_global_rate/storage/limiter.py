@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,7 +13,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError, Timeou
 
 from ..limits.bucket import Bucket
 from ..limits.costs import Costs
-from ..limits.redis_clock import RedisClock
+from ..limits.redis_clock import LAST_US, RedisClock
 from ..limits.reservation import Reply, SlotsInHand
 from ..limits.timing import REPLY_TIMEOUT_S, SILENCE_S
 from .outage_policies import Policy
@@ -115,7 +116,13 @@ class Limiter:
         self._try_at: dict[str, float] = {}
 
     def reserve(
-        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Reply, costs: Costs | None = None
+        self,
+        name: str,
+        buckets: tuple[Bucket, ...],
+        wanted: int,
+        reply: Reply,
+        costs: Costs | None = None,
+        within_s: float = math.inf,
     ) -> None:
         """Ask for slots.
 
@@ -125,6 +132,7 @@ class Limiter:
             wanted: how many slots the caller could use before the horizon, at least 1.
             reply: called once with the reservation, or with None if Redis gave no answer.
             costs: of these slots, in units of each bucket; None for one of each.
+            within_s: how far ahead a slot is of use, in seconds; 0 for a caller that does not wait for one.
         """
         if self._connection.silent_s > REPLY_TIMEOUT_S:
             self._connection.receive()  # it may be this worker that has been silent
@@ -136,7 +144,7 @@ class Limiter:
         elif silent_s > REPLY_TIMEOUT_S:
             reply(None)
         else:
-            self._ask(name, buckets, wanted, reply, costs)
+            self._ask(name, buckets, wanted, reply, costs, within_s)
 
     def _are_open(self, buckets: tuple[Bucket, ...]) -> bool:
         """Whether none of some buckets is paused, by an operator or an API."""
@@ -158,7 +166,13 @@ class Limiter:
             self._ask(name, buckets, 1, lambda it: self._give_back(buckets, it) if it and it.count else None)
 
     def _ask(
-        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Reply, costs: Costs | None = None
+        self,
+        name: str,
+        buckets: tuple[Bucket, ...],
+        wanted: int,
+        reply: Reply,
+        costs: Costs | None = None,
+        within_s: float = math.inf,
     ) -> None:
         answered = partial(self._answered, name, buckets, reply)
         overrides = [self._overrides.text(bucket.name) for bucket in buckets]
@@ -166,7 +180,8 @@ class Limiter:
         if now_us < 0:  # not known yet: the answer will tell
             now_us = time.time() * 1e6
         awake_us = self._outage.awake_us
-        call = reserving(self._prefix, buckets, wanted, self._worker, overrides, awake_us, now_us, costs)
+        latest_us, worker = int(min(1e6 * within_s, LAST_US)), self._worker if within_s else ""
+        call = reserving(self._prefix, buckets, wanted, worker, overrides, awake_us, now_us, costs, latest_us)
         ReserveCall(self._connection, *call, len(buckets), answered).send()
 
     def _answered(

@@ -12,6 +12,7 @@ from ..limits.bucket import OWN, Bucket
 from ..limits.costs import Costs, spelled
 from ..limits.lane_reservation import LaneReservation
 from ..limits.limit import LONGEST_FILL_US
+from ..limits.redis_clock import LAST_US
 from ..limits.refills import Refills
 from ..limits.reservation import Reservation, SlotsInHand
 from ..limits.timing import HORIZON_S, LONGEST_SLEEP_S
@@ -102,15 +103,18 @@ def reserving(
     awake_us: int,
     now_us: float,
     costs: Costs | None = None,
+    latest_us: int = LAST_US,
 ) -> tuple[Script, list[str | int]]:
     """The script for a lane, with its keys and arguments.
 
-    It is reserve.lua for one smooth limit that no lane crosses, and of which each start takes one slot.
+    It is reserve.lua for one smooth limit that no lane crosses, and of which each start takes one slot. Without the
+    name of a worker, the caller is not counted among those that wait.
     """
     is_plain = len(buckets) == 1 and not buckets[0].is_crossed and not buckets[0].limit.window
     if is_plain and costs is None:
-        return RESERVE, reserve_call(prefix, buckets, wanted, worker, overrides, awake_us)
-    return RESERVE_LANE, reserve_lane_call(prefix, buckets, wanted, worker, overrides, awake_us, now_us, costs)
+        return RESERVE, reserve_call(prefix, buckets, wanted, worker, overrides, awake_us, latest_us)
+    call = reserve_lane_call(prefix, buckets, wanted, worker, overrides, awake_us, now_us, costs, latest_us)
+    return RESERVE_LANE, call
 
 
 def read_reservation(script: Script, answer: Sequence[Any], limits: int) -> SlotsInHand:
@@ -137,6 +141,7 @@ def reserve_call(
     worker: str,
     overrides: Sequence[str],
     awake_us: int = LONGEST_FILL_US,
+    latest_us: int = LAST_US,
 ) -> list[str | int]:
     """Keys and arguments of reserve.lua, after the script itself; for one bucket and its override, or an empty text."""
     (bucket,), (override,) = buckets, overrides
@@ -144,7 +149,7 @@ def reserve_call(
     keys = bucket_key(prefix, name, window), waiting_key(prefix, name, window), overrides_key(prefix), era_key(prefix)
     times = int(HORIZON_S * 1e6), int(LONGEST_SLEEP_S * 1e6)
     numbers = limit.interval_us, limit.interval_ps, limit.burst, wanted, *times
-    return [len(keys), *keys, *numbers, worker, name, override, awake_us]
+    return [len(keys), *keys, *numbers, worker, name, override, awake_us, latest_us]
 
 
 def give_back_call(prefix: str, buckets: Sequence[Bucket], reservation: Reservation) -> list[str | int]:
@@ -163,6 +168,7 @@ def reserve_lane_call(
     awake_us: int = LONGEST_FILL_US,
     now_us: float = 0,
     costs: Costs | None = None,
+    latest_us: int = LAST_US,
 ) -> list[str | int]:
     """Keys and arguments of reserve_lane.lua, after the script itself; an override, or an empty text, per bucket.
 
@@ -170,7 +176,8 @@ def reserve_lane_call(
     """
     keys = [overrides_key(prefix), era_key(prefix)]
     slots, after_us = (spelled(costs.of_each), costs.after_us) if costs else (wanted, 0)
-    arguments: list[str | int] = [slots, int(HORIZON_S * 1e6), int(LONGEST_SLEEP_S * 1e6), worker, awake_us, after_us]
+    times = int(HORIZON_S * 1e6), int(LONGEST_SLEEP_S * 1e6)
+    arguments: list[str | int] = [slots, *times, worker, awake_us, after_us, latest_us]
     for bucket, override in zip(buckets, overrides):
         limit, grace_us = bucket.limit, int(bucket.limit.grace_s * 1e6)
         keys += [bucket_key(prefix, bucket.name, bucket.window), waiting_key(prefix, bucket.name, bucket.window)]

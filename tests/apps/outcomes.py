@@ -5,6 +5,7 @@ To be included beside `testbed.app`. With the extension on, the slots of each li
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -326,14 +327,20 @@ if SETUP.get("extension"):
     _reserve, _give_back = Limiter.reserve, Limiter.give_back
 
     def reserve(
-        self: Limiter, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Reply, costs: Costs | None = None
+        self: Limiter,
+        name: str,
+        buckets: tuple[Bucket, ...],
+        wanted: int,
+        reply: Reply,
+        costs: Costs | None = None,
+        within_s: float = math.inf,
     ) -> None:
         def counted(reservation: SlotsInHand | None) -> None:
             if reservation is not None and reservation.count:
                 record("granted", name, str(reservation.count))
             reply(reservation)
 
-        _reserve(self, name, buckets, wanted, counted, costs)
+        _reserve(self, name, buckets, wanted, counted, costs, within_s)
 
     def give_back(self: Limiter, buckets: tuple[Bucket, ...], reservation: SlotsInHand) -> None:
         record("returned", buckets[0].name, str(reservation.left))

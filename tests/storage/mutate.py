@@ -128,7 +128,7 @@ MUTANTS = [
     # reserve.lua
     Mutant(RESERVE, "local SLOTS_PER_CALL = 1000", "local SLOTS_PER_CALL = 1001", "over a thousand slots a call"),
     Mutant(RESERVE, "local SLACK_US = 60 * 1000000", "local SLACK_US = 60 * 1000", "60 ms of slack"),
-    Mutant(RESERVE, "local end_us = now_us + horizon_us", "local end_us = now_us", "nothing is reserved ahead"),
+    Mutant(RESERVE, "math.min(horizon_us, tonumber(ARGV[11]))", "0", "nothing is reserved ahead"),
     Mutant(RESERVE, "if first_us <= end_us then", "if first_us < end_us then", "no slot exactly at the horizon"),
     Mutant(RESERVE, "limit.us + limit.ps / PS_PER_US", "limit.us + 1", "the interval is rounded up"),
     Mutant(RESERVE, "/ interval_us) + 2)", "/ interval_us) + 1)", "a quotient just below a whole number"),

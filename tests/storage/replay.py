@@ -68,7 +68,7 @@ class Bucket:
         awake_us: int = NOW,
     ) -> Reservation:
         count, *call = reserve_call(PREFIX, own(NAME, limit), wanted, worker, [override], awake_us)
-        call[-6:-4] = self.horizon_us, self.patience_us
+        call[-7:-5] = self.horizon_us, self.patience_us
         keys, args = call[: int(count)], call[int(count) :]
         return Reservation(*self._reserve(keys, args if now_us is None else [*args, now_us]))
 

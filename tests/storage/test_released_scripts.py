@@ -37,11 +37,13 @@ class Side:
     def __init__(self, client: redis.Redis, prefix: str, reserve: str, give_back: str) -> None:
         self.client = client
         self._prefix = prefix
+        #: Those of reserve.lua: in that version, all but the last.
+        self._arguments = None if reserve == RESERVE.source else -1
         self._reserve, self._give_back = client.script_load(reserve), client.script_load(give_back)
 
     def reserve(self, name: str, limit: Limit, wanted: int, worker: str, awake_us: int, *now_us: int) -> list[Any]:
         call = reserve_call(self._prefix, own(name, limit), wanted, worker, [""], awake_us)
-        answer: list[Any] = self.client.evalsha(self._reserve, *call, *now_us)  # type: ignore[arg-type]
+        answer: list[Any] = self.client.evalsha(self._reserve, *call[: self._arguments], *now_us)  # type: ignore[arg-type]
         return answer
 
     def give_back(self, name: str, limit: Limit, reservation: Reservation, now_us: int) -> int:

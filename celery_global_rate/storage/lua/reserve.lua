@@ -10,11 +10,12 @@
 -- ARGV[4]  wanted             integer >= 1, slots the caller could use before the horizon
 -- ARGV[5]  horizon, us        how far ahead of the clock slots are given out
 -- ARGV[6]  patience, us       how long a worker sleeps on this bucket at the most
--- ARGV[7]  worker             a name that is unique to the calling process
+-- ARGV[7]  worker             a name that is unique to the calling process; '' for a caller that does not wait
 -- ARGV[8]  name               of the bucket, among the overrides
 -- ARGV[9]  override           that the caller's limit comes from, '' if it knows none
 -- ARGV[10] awake, us          how long the caller has been in touch: no slot is saved from before
--- ARGV[11] now, epoch us      tests only
+-- ARGV[11] latest, us         how far ahead of the clock the caller can use a slot
+-- ARGV[12] now, epoch us      tests only
 -- Returns {now us, slot us, slot ps, interval us, interval ps, count, seq, waiting, override}: `count` slots, the first
 -- at `slot`, each an interval after the one before. If count is 0, `slot` is the next one that will be free.
 -- `override` is '' unless a higher one is stored than the caller knows: then nothing is granted until it knows it.
@@ -25,8 +26,8 @@ local SLACK_US = 60 * 1000000
 local bucket, waiters = KEYS[1], KEYS[2]
 local limit = {us = tonumber(ARGV[1]), ps = tonumber(ARGV[2]), burst = tonumber(ARGV[3])}
 local wanted, horizon_us, patience_us = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local now_us = clock(ARGV[11])
-local end_us = now_us + horizon_us
+local now_us = clock(ARGV[12])
+local end_us = now_us + math.min(horizon_us, tonumber(ARGV[11]))
 
 local floor_us, override = now_us - tonumber(ARGV[10]), keep(KEYS[3], KEYS[4], ARGV[8], ARGV[9])
 if override then
@@ -36,7 +37,7 @@ end
 local first_us, first_ps
 first_us, first_ps, floor_us = next_slot(bucket, now_us, limit, floor_us)
 
--- How many slots lie before the horizon. The division may be off by one either way, hence + 2 and the walk back.
+-- How many slots lie before that. The division may be off by one either way, hence + 2 and the walk back.
 local free = 0
 if first_us <= end_us then
   local interval_us = limit.us + limit.ps / PS_PER_US
@@ -75,6 +76,8 @@ end
 -- The caller comes back when the next slot enters the horizon, or when its patience ends.
 local next_us = after(us, ps, 1, limit)
 local return_us = math.max(now_us, math.min(next_us - horizon_us, now_us + patience_us)) + 2 * horizon_us
-redis.call('ZADD', waiters, exact(return_us), ARGV[7])
-redis.call('PEXPIRE', waiters, exact(math.ceil(longest_us / 1000)))
+if ARGV[7] ~= '' then
+  redis.call('ZADD', waiters, exact(return_us), ARGV[7])
+  redis.call('PEXPIRE', waiters, exact(math.ceil(longest_us / 1000)))
+end
 return {now_us, first_us, first_ps, limit.us, limit.ps, count, seq, waiting, ''}

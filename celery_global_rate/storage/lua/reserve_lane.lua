@@ -11,9 +11,10 @@
 -- ARGV[1]  wanted         slots the caller could use before the horizon, and what they cost (costs.lua)
 -- ARGV[2]  horizon, us    how far ahead of the clock slots are given out
 -- ARGV[3]  patience, us   how long a worker sleeps on this lane at the most
--- ARGV[4]  worker         a name that is unique to the calling process
+-- ARGV[4]  worker         a name that is unique to the calling process; '' for a caller that does not wait
 -- ARGV[5]  awake, us      how long the caller has been in touch: no slot is saved from before
 -- ARGV[6]  after, epoch us no slot is before this: the last one that the caller has in hand, or 0
+-- ARGV[7]  latest, us     how far ahead of the clock the caller can use a start
 -- then of each limit:
 --   window                smooth, fixed, sliding or crontab, and four values. Of a smooth one:
 --     interval, us          integer >= 1, the emission interval T, rounded up
@@ -46,17 +47,18 @@
 
 local SLOTS_PER_CALL = 100
 local SLACK_US = 60 * 1000000
-local FIELDS = 7  -- arguments of a limit
+local HEAD, FIELDS = 7, 7  -- arguments before those of the limits, and of each limit
 local LAST_US = 2 ^ 53  -- of what costs nothing
 local MOST_ROUNDS = 100  -- of a handful, until the limits agree on a start: nothing may stop the server
 local WINDOWS = {smooth = smooth, fixed = fixed, sliding = sliding, crontab = crontab}
 
 local horizon_us, patience_us, worker = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
-local size = math.floor((#ARGV - 6) / FIELDS)
+local size = math.floor((#ARGV - HEAD) / FIELDS)
 local wanted, costs = parse_costs(ARGV[1], size)
 wanted = math.min(wanted, SLOTS_PER_CALL)
-local now_us = clock(ARGV[7 + FIELDS * size])
-local end_us = now_us + horizon_us
+local now_us = clock(ARGV[1 + HEAD + FIELDS * size])
+local last_us = now_us + tonumber(ARGV[7])
+local end_us = math.min(now_us + horizon_us, last_us)
 
 local function number(text)  -- of an argument that may be several
   return tonumber(text) or text
@@ -65,7 +67,7 @@ end
 local limits, next_log = {}, 3 + 2 * size
 local t_us = math.max(now_us, tonumber(ARGV[6]))  -- a start
 for index = 1, size do
-  local window, a, b, c, d, name, known = unpack(ARGV, 7 + FIELDS * (index - 1), 6 + FIELDS * index)
+  local window, a, b, c, d, name, known = unpack(ARGV, 1 + HEAD + FIELDS * (index - 1), HEAD + FIELDS * index)
   local floor_us, override = now_us - tonumber(ARGV[5]), keep(KEYS[1], KEYS[2], name, known)
   if override then
     if override ~= known then return {now_us, 0, 0, 1, index, now_us, index, override} end
@@ -133,6 +135,7 @@ local count, again_us, slots, binds = 0, nil, nil, nil
 while true do
   local cost = costs[math.min(count + 1, #costs)]
   t_us, again_us, slots, binds = next_of_lane(t_us, cost)
+  if count < wanted and t_us > last_us then again_us = t_us end  -- of a costly one, which could be granted before
   if count == wanted or again_us > end_us then break end
   -- At most twice the fair share, so that no worker takes the whole horizon from the others.
   local limit = limits[binds]
@@ -184,7 +187,9 @@ end
 local limit = limits[binds]
 local waiting = count_waiting(limit)
 local return_us = math.max(now_us, math.min(again_us - horizon_us, now_us + patience_us)) + 2 * horizon_us
-redis.call('ZADD', limit.waiters, exact(return_us), worker)
-redis.call('PEXPIRE', limit.waiters, exact(math.ceil(longest_us / 1000)))
+if worker ~= '' then
+  redis.call('ZADD', limit.waiters, exact(return_us), worker)
+  redis.call('PEXPIRE', limit.waiters, exact(math.ceil(longest_us / 1000)))
+end
 answer[2], answer[3], answer[4], answer[5], answer[6] = count, seq, waiting, binds, again_us
 return answer
