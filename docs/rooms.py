@@ -23,7 +23,8 @@ ROOMS: dict[str, set[str]] = {
     "broker": {"limits", "scheduling"},
     "settings": {"limits", "storage", "feedback"},
     "worker": {"limits", "scheduling", "storage", "feedback", "broker", "settings"},
-    "face": {"limits", "feedback", "settings", "worker"},
+    "client": {"limits", "scheduling", "storage", "settings"},
+    "face": {"limits", "feedback", "settings", "worker", "client"},
     "cli": {"limits", "storage", "settings", "worker", "face"},
 }
 
@@ -36,6 +37,7 @@ PURPOSE = {
     "broker": "what held messages need",
     "settings": "what the application says",
     "worker": "the seam with Celery's worker",
+    "client": "the same limits outside a worker",
     "face": "what people import",
     "cli": "what people type",
 }

@@ -22,6 +22,7 @@ OUTSIDE: dict[str, set[str]] = {
     "broker": {"celery", "kombu"},
     "settings": {"celery", "kombu"},
     "worker": {"billiard", "celery", "kombu"},
+    "client": {"celery"},  # for types
     "face": {"celery"},
     "cli": {"celery", "click", "kombu", "redis"},
 }

@@ -12,11 +12,11 @@ from celery.exceptions import ImproperlyConfigured
 
 from ..declared_limits import NOT_LIMITED
 from ..limits import duration
+from ..limits.key_values import as_value
 from ..limits.limit import spelled
 from ..limits.override import DECLARED, LONGEST_REASON, RESUME, Override, parse_rates, pause, reset, set_limits
 from ..storage.blocking_store import ERRORS, BlockingStore
 from ..storage.cause import cause
-from ..worker.keys import as_value
 from ..worker.status import describe
 from . import show
 from .context import Context

@@ -177,9 +177,15 @@ class SlotSource(Protocol):
     clock: RedisClock
 
     def reserve(
-        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Reply, costs: Costs | None = None
+        self,
+        name: str,
+        buckets: tuple[Bucket, ...],
+        wanted: int,
+        reply: Reply,
+        costs: Costs | None = None,
+        within_s: float = ...,
     ) -> None:
-        """Ask for up to `wanted` slots of each bucket, which cost this."""
+        """Ask for up to `wanted` slots of each bucket that cost this, and are of use if no further ahead than that."""
 
     def together(self) -> AbstractContextManager[None]:
         """What is asked for meanwhile goes out at the end, in one write."""

@@ -69,10 +69,13 @@ class HeldQueue:
     def remove(self, requests: Iterable[Any]) -> None:
         """Take these out, wherever they are."""
         gone = {id(request) for request in requests}
-        kept = [request for request in self if id(request) not in gone]
-        self.clear()
-        for request in kept:
-            self.append(request)
+        for rank in [*self._ranks]:
+            kept = deque(request for request in self._queues[rank] if id(request) not in gone)
+            self._count += len(kept) - len(self._queues[rank])
+            self._queues[rank] = kept
+            if not kept:
+                del self._queues[rank]
+                self._ranks.remove(rank)
 
     def clear(self) -> None:
         """Take all of them out."""

@@ -34,7 +34,8 @@ TOGETHER_S = 0.25
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A reserve call under way: what it asked for, when (monotonic seconds), and of which buckets.
+    """A reserve call under way: what it asked for, when (monotonic seconds), of which buckets, and how far ahead a slot
+    is of use (seconds).
 
     Its identity is its generation.
     """
@@ -43,6 +44,7 @@ class Call:
     sent: float
     buckets: tuple[Bucket, ...]
     costs: Costs | None = None
+    within_s: float = float("inf")
 
     @property
     def expires(self) -> float:
@@ -219,8 +221,11 @@ class Lane:
         R adds to the bound of the others, but no release may leave a fixed window of Redis. Its guard has room for
         half its length of R; if R is longer, releases end so much earlier.
         """
-        reservation = self.reservation
-        assert reservation is not None
+        assert self.reservation is not None
+        return self.usable_s_of(self.reservation, clock)
+
+    def usable_s_of(self, reservation: SlotsInHand, clock: RedisClock) -> float:
+        """The same for the next slot of a reservation."""
         is_in_window = self.has_edges and reservation.seq
         beyond_guard_s = max(0.0, clock.uncertainty_s - GUARD_S / 2) if is_in_window else 0.0
         return reservation.usable_s(self.usable_s) - beyond_guard_s
@@ -237,7 +242,7 @@ class Lane:
         """A call for so many slots begins."""
         self.asked_at = now
         self._paced_at = max(self._paced_at, now - SHORTEST_PAUSE_S) + SHORTEST_PAUSE_S
-        self.call = Call(wanted, now, self.buckets, self._costs(wanted))
+        self.call = Call(wanted, now, self.buckets, self._costs(wanted), self._within_s(wanted, now))
         self.most_wanted = sys.maxsize
         return self.call
 
@@ -248,6 +253,10 @@ class Lane:
         in_hand = self.in_hand
         costs = map(self.cost_of, islice(self.held, in_hand, in_hand + wanted))
         return Costs(tuple(costs), self.reservations[-1].end_us if in_hand else 0)
+
+    def _within_s(self, wanted: int, now: float) -> float:
+        """How far ahead a slot is of use to one of the next held requests without a slot, in seconds."""
+        return float("inf")
 
     def has_slot_of(self, request: Any) -> bool:
         """Whether the next slot in hand is for a request of that cost."""

@@ -149,6 +149,11 @@ class Scheduler:
                 taken += meant
         return taken
 
+    def withdraw(self, lane: Lane, requests: Collection[Any]) -> None:
+        """Forget held requests of a lane. Their slots are for others that it holds, or go back."""
+        lane.held.remove(requests)
+        self._touch(lane)
+
     def let_go(self) -> None:
         """Give all slots in hand back."""
         for lane in self.busy:
@@ -458,7 +463,8 @@ class Scheduler:
             self._calls += 1
             self._room.asked(lane, now)
             call = lane.asks(wanted, now)
-            self._limiter.reserve(lane.name, call.buckets, wanted, partial(self._reply, lane, call), call.costs)
+            reply = partial(self._reply, lane, call)
+            self._limiter.reserve(lane.name, call.buckets, wanted, reply, call.costs, call.within_s)
         self._settle(lane)
 
     def _reply(self, lane: Lane, call: Call, reservation: SlotsInHand | None) -> None:

@@ -24,6 +24,12 @@ class NamedProvider(CredentialProvider):
             raise TypeError(f"{name} is not a class")
         self._provider: Any = None
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NamedProvider) and self._make == other._make
+
+    def __hash__(self) -> int:
+        return hash(self._make)
+
     def get_credentials(self) -> Any:
         """The password, or user and password."""
         if self._provider is None:

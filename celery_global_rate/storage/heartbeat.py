@@ -34,11 +34,19 @@ class Heartbeat:
         worker: a name that is unique to this process.
         channel: on which a new worker is announced.
         wake: called with the monotonic instant of the next beat when it is earlier than it was.
+        is_active: whether this process needs a share of the limits; without a need it does not beat.
     """
 
     def __init__(
-        self, connection: Connection, prefix: str, worker: str, channel: str, wake: Callable[[float], None]
+        self,
+        connection: Connection,
+        prefix: str,
+        worker: str,
+        channel: str,
+        wake: Callable[[float], None],
+        is_active: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._is_active = is_active
         self._connection = connection
         self._prefix = prefix
         self._worker = worker
@@ -56,12 +64,16 @@ class Heartbeat:
 
     def keep_up(self, now: float) -> float:
         """Beat if it is time to; returns the monotonic instant of the next beat."""
+        if not self._is_active():
+            return float("inf")
         if now >= self._beat_at:
             self.beat(now)
         return self._beat_at
 
     def beat(self, now: float) -> None:
         """Report that this worker is alive."""
+        if not self._is_active():
+            return
         self._beat_at = now + self._pause_s
         self._pause_s = min(2 * self._pause_s, BEAT_S)
         call = heartbeat_call(self._prefix, self._worker, LIFE_S, self._channel)
@@ -83,5 +95,6 @@ class Heartbeat:
             self._counts.popleft()
 
     def leave(self) -> None:
-        """This worker ends, or has lost its broker: the others need not count it."""
+        """This worker ends, rests, or has lost its broker: the others need not count it."""
+        self._pause_s, self._beat_at = FIRST_S, float("-inf")
         self._connection.send(("ZREM", members_key(self._prefix), self._worker), lambda answer: None)

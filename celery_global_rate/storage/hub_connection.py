@@ -77,6 +77,11 @@ class HubConnection:
         self._parts: list[bytes] | None = None
 
     @property
+    def is_open(self) -> bool:
+        """Whether it is connected, as far as it is known."""
+        return self._redis is not None
+
+    @property
     def silent_s(self) -> float:
         """How long the oldest unanswered command has been waiting, in seconds."""
         return time.monotonic() - self._answers[0][0] if self._answers else 0.0

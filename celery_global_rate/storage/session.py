@@ -15,7 +15,7 @@ from .heartbeat import Heartbeat
 from .hub_connection import REOPEN_LATE_S, HubConnection
 from .limiter import Limiter
 from .location import Location
-from .outage import Outage
+from .outage import ALL, Outage
 from .outage_policies import POLICIES
 from .override_feed import OverrideFeed
 from .overrides import Overrides
@@ -37,6 +37,8 @@ class Session:
         recovered: called when Redis is back: slots that the policy has given out are void.
         on_override: called with the name of a bucket that has a new override.
         on_back_off: called with the name of a bucket that backs off, for longer than before or no longer.
+        connected: called when the connection has opened.
+        is_active: whether slots are needed now; without a need nothing is sent.
 
     Attributes:
         clock: this process's view of the Redis clock.
@@ -59,12 +61,15 @@ class Session:
         recovered: Callable[[], None],
         on_override: Callable[[str], None],
         on_back_off: Callable[[str], None],
+        connected: Callable[[], None] = lambda: None,
+        is_active: Callable[[], bool] = lambda: True,
     ) -> None:
         self._wake, self._held = wake, held
+        self._connected, self._is_active = connected, is_active
         self._connection = HubConnection(location.connection, waker, self._changed, in_one_turn=in_one_turn)
         self.clock, prefix = RedisClock(), location.key_prefix
         channel = news_channel(prefix, location.database)
-        self.heartbeat = Heartbeat(self._connection, prefix, worker, channel, wake)
+        self.heartbeat = Heartbeat(self._connection, prefix, worker, channel, wake, is_active)
         policy = POLICIES[on_outage](self.heartbeat, self.clock, random.random)
         self.outage = Outage(location.address, policy, recovered)
         self.overrides = Overrides(self.clock, on_override)
@@ -88,7 +93,7 @@ class Session:
     def chores(self) -> Mapping[str, Callable[[float], float]]:
         """What is to be done from time to time, by what it does."""
         return {
-            "looking for news": self._feed.keep_up,
+            "looking for news": self._look,
             "counting workers": self.heartbeat.keep_up,
             "watching Redis": self._watch,
             "keeping overrides": self.overrides.keep_up,
@@ -102,6 +107,15 @@ class Session:
         if self.outage.reason is None and silent_s > REPLY_TIMEOUT_S:
             return f"silent for {silent_s:.1f} s"
         return self.outage.reason
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether a call is answered: by Redis, or by the policy in its place."""
+        return self._connection.is_open or self.outage.counts(ALL)
+
+    def open(self) -> None:
+        """Start connecting, unless it is connected or connecting, or it is too soon."""
+        self._connection.open()
 
     def attach(self, hub: Any) -> None:
         """Move into this loop."""
@@ -125,8 +139,14 @@ class Session:
             self.inquire()
             self._feed.look()
             self.heartbeat.beat(time.monotonic())
+            self._connected()
+
+    def _look(self, now: float) -> float:
+        return self._feed.keep_up(now) if self._is_active() else float("inf")
 
     def _watch(self, now: float) -> float:
+        if not self._is_active():
+            return float("inf")
         next_check = self.outage.keep_up(now, self._held())
         if self.outage.reason is None:
             return next_check

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
-from urllib.parse import quote
 
+from ..limits import key_values
 from ..named_buckets import HEADERS
 
-#: A longer value is told apart by its SHA-1.
-LONGEST_VALUE = 64
 NOT_GIVEN = inspect.Parameter.empty
 
 
@@ -27,26 +24,14 @@ def key_value(request: Any, key: str) -> str | None:
         The value, quoted; None if there is none, or if it is a container: such requests share a bucket.
     """
     try:
-        found = said(request, key)
-        if found is None or isinstance(found, (list, tuple, dict, set, frozenset)):
-            return None
-        text = str(found)
+        return key_values.key_value(said(request, key))
     except Exception:  # somebody's class has no text, or what a task runs is no function
         return None
-    return as_value(text)
 
 
 def said(request: Any, name: str) -> Any:
     """The value of an argument, or of `headers.` and the name of a header; None if there is none."""
     return header(request, name[len(HEADERS) :]) if name.startswith(HEADERS) else _argument(request, name)
-
-
-def as_value(text: str) -> str:
-    """The value of a key as a part of a Redis key: quoted, and if it is long its digest."""
-    value = quote(text, safe="", errors="backslashreplace")
-    return (
-        value if len(value) <= LONGEST_VALUE else f"#{hashlib.sha1(text.encode(errors='backslashreplace')).hexdigest()}"
-    )
 
 
 def has_argument(task: Any, name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -225,7 +226,13 @@ class Worker:
     # the limiter
 
     def reserve(
-        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Reply, costs: Costs | None = None
+        self,
+        name: str,
+        buckets: tuple[Bucket, ...],
+        wanted: int,
+        reply: Reply,
+        costs: Costs | None = None,
+        within_s: float = math.inf,
     ) -> None:
         self.world.calls += 1
         sent = self.monotonic()

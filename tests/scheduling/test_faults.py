@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -72,7 +73,13 @@ class Faulty(Worker):
         super().start(request, failed)
 
     def reserve(
-        self, name: str, buckets: tuple[Bucket, ...], wanted: int, reply: Callable[..., None], costs: Any = None
+        self,
+        name: str,
+        buckets: tuple[Bucket, ...],
+        wanted: int,
+        reply: Callable[..., None],
+        costs: Any = None,
+        within_s: float = math.inf,
     ) -> None:
         self.fail("reserve", name)
 

@@ -1,0 +1,1 @@
+"""The same limits outside a worker: in web processes, gateways and scripts."""
