@@ -81,21 +81,28 @@ class Lanes:
         awake_us: int = NOW,
         seen_us: int | None = None,
         costs: Costs | None = None,
+        latest_us: int = LAST_US,
     ) -> LaneReservation:
         """One call; `seen_us` is what the caller takes for now, if it is wrong about that."""
         texts = [""] * len(lane) if overrides is None else overrides
         caller_us = now_us if seen_us is None else seen_us
-        call = reserve_lane_call(PREFIX, lane, wanted, worker, texts, awake_us, caller_us, costs)
+        call = reserve_lane_call(PREFIX, lane, wanted, worker, texts, awake_us, caller_us, costs, latest_us)
         answer = LaneReservation.read(self._run("reserve_lane", call, now_us), len(lane))
         answer.costs = costs.of_each if costs else None
         return answer
 
     def spend(
-        self, now_us: int, lane: Lane, *costs: int | Cost, worker: str = "one", after_us: int = 0
+        self,
+        now_us: int,
+        lane: Lane,
+        *costs: int | Cost,
+        worker: str = "one",
+        after_us: int = 0,
+        latest_us: int = LAST_US,
     ) -> LaneReservation:
         """One call for a slot of each of these costs: of all limits of the lane alike, or of each."""
         of_each = tuple(cost if isinstance(cost, tuple) else (cost,) * len(lane) for cost in costs)
-        return self.reserve(now_us, lane, len(costs), worker, costs=Costs(of_each, after_us))
+        return self.reserve(now_us, lane, len(costs), worker, costs=Costs(of_each, after_us), latest_us=latest_us)
 
     def give_back(self, lane: Lane, reservation: LaneReservation, *now_us: int) -> list[int]:
         """Give the slots back that are left; how many of them each limit takes."""

@@ -129,6 +129,10 @@ MUTANTS = [
     Mutant(RESERVE, "local SLOTS_PER_CALL = 1000", "local SLOTS_PER_CALL = 1001", "over a thousand slots a call"),
     Mutant(RESERVE, "local SLACK_US = 60 * 1000000", "local SLACK_US = 60 * 1000", "60 ms of slack"),
     Mutant(RESERVE, "math.min(horizon_us, tonumber(ARGV[11]))", "0", "nothing is reserved ahead"),
+    Mutant(RESERVE, "math.min(horizon_us, tonumber(ARGV[11]))", "horizon_us", "a slot that is of no use"),
+    Mutant(RESERVE, "math.min(horizon_us, tonumber(ARGV[11]))", "tonumber(ARGV[11])", "whatever is of use"),
+    Mutant(RESERVE, "if ARGV[7] ~= '' then", "if true then", "who does not wait is counted"),
+    Mutant(RESERVE, "if ARGV[7] ~= '' then", "if ARGV[7] == '' then", "who waits is not counted"),
     Mutant(RESERVE, "if first_us <= end_us then", "if first_us < end_us then", "no slot exactly at the horizon"),
     Mutant(RESERVE, "limit.us + limit.ps / PS_PER_US", "limit.us + 1", "the interval is rounded up"),
     Mutant(RESERVE, "/ interval_us) + 2)", "/ interval_us) + 1)", "a quotient just below a whole number"),
@@ -379,6 +383,12 @@ LANE_MUTANTS = [
     Mutant(HOLES, "table.insert(ranges, place,", "table.insert(ranges,", "ranges in no order"),
     # reserve_lane.lua
     Mutant(RESERVE_LANE, "SLOTS_PER_CALL = 100", "SLOTS_PER_CALL = 101", "over a hundred slots a call"),
+    Mutant(RESERVE_LANE, "math.min(now_us + horizon_us, last_us)", "now_us + horizon_us", "slots that are of no use"),
+    Mutant(RESERVE_LANE, "math.min(now_us + horizon_us, last_us)", "last_us", "all slots that are of use"),
+    Mutant(RESERVE_LANE, "now_us + tonumber(ARGV[7])", "now_us", "no slot ahead is of use"),
+    Mutant(RESERVE_LANE, "count < wanted and t_us > last_us", "false", "a costly slot that is of no use"),
+    Mutant(RESERVE_LANE, "count < wanted and t_us > last_us", "t_us > last_us", "the next costly slot is told late"),
+    Mutant(RESERVE_LANE, "if worker ~= '' then", "if true then", "who does not wait is counted in a lane"),
     Mutant(
         RESERVE_LANE,
         "      limit.window.book(limit, us, units)\n",

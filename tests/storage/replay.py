@@ -13,6 +13,7 @@ import redis
 
 from celery_global_rate.limits.bucket import own
 from celery_global_rate.limits.limit import Limit
+from celery_global_rate.limits.redis_clock import LAST_US
 from celery_global_rate.limits.reservation import Reservation
 from celery_global_rate.storage.scripts import (
     GIVE_BACK,
@@ -50,7 +51,7 @@ class Bucket:
 
     def __init__(self, client: redis.Redis, sources: Mapping[str, str] = SOURCES) -> None:
         self.client = client
-        self.horizon_us, self.patience_us = HORIZON_US, PATIENCE_US
+        self.horizon_us, self.patience_us, self.latest_us = HORIZON_US, PATIENCE_US, LAST_US
         self.key, self.waiting_key = bucket_key(PREFIX, NAME), waiting_key(PREFIX, NAME)
         self._reserve: Callable[..., Any] = client.register_script(sources["reserve"])
         self._give_back: Callable[..., Any] = client.register_script(sources["give_back"])
@@ -68,7 +69,7 @@ class Bucket:
         awake_us: int = NOW,
     ) -> Reservation:
         count, *call = reserve_call(PREFIX, own(NAME, limit), wanted, worker, [override], awake_us)
-        call[-7:-5] = self.horizon_us, self.patience_us
+        call[-7:-5], call[-1] = (self.horizon_us, self.patience_us), self.latest_us
         keys, args = call[: int(count)], call[int(count) :]
         return Reservation(*self._reserve(keys, args if now_us is None else [*args, now_us]))
 

@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from celery_global_rate.limits.bucket import Bucket
+from celery_global_rate.limits.costs import Costs
 from celery_global_rate.limits.lane_reservation import LaneReservation
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.timing import HORIZON_S
@@ -577,6 +578,41 @@ def test_lanes_that_cross_use_what_their_limits_allow(
     used = used_per_s(lanes, crossing(shared_rate, own_rates), callers, 8)
 
     assert least[callers > 1] * allowed <= used <= allowed + (1 + len(own_rates)) / 8
+
+
+# callers that give up
+
+
+def test_no_slot_of_a_lane_is_further_ahead_than_it_is_of_use(lanes: Lanes) -> None:
+    lanes.reserve(NOW, (FAST,))
+
+    assert starts(lanes.reserve(NOW, (FAST,), 9, latest_us=30 * MS)) == [10 * MS, 20 * MS, 30 * MS]
+    assert len(starts(lanes.reserve(NOW, (FAST,), 99, latest_us=3600 * SECOND))) == 7, "those up to the horizon"
+    refused = lanes.reserve(NOW, (FAST,), 1, "", latest_us=0)
+    assert (refused.count, refused.again_us) == (0, NOW + 110 * MS)
+    assert starts(lanes.reserve(NOW + 110 * MS, (FAST,), 2, "", latest_us=0)) == [110 * MS]
+
+
+def test_who_does_not_wait_is_not_counted_in_a_lane_and_the_others_stay(lanes: Lanes) -> None:
+    for worker in ("one", "two", "three"):
+        lanes.reserve(NOW, (SLOW, FAST), 1, worker)
+    before = lanes.waiting(SLOW)
+
+    assert lanes.reserve(NOW, (SLOW, FAST), 1, "", latest_us=0).waiting == 4
+    assert before == lanes.waiting(SLOW)
+    assert sorted(before) == ["one", "three", "two"]
+
+
+def test_a_costly_start_is_granted_before_it_only_if_the_start_is_of_use(lanes: Lanes) -> None:
+    """Five units of 10 ms each, after one: the first of them is there in 10 ms, and all of them in 50."""
+    lanes.reserve(NOW, (FAST,))
+    five = Costs(((5,),))
+    refused = lanes.reserve(NOW, (FAST,), 1, costs=five, latest_us=50 * MS - 1)
+
+    assert (refused.count, refused.again_us) == (0, NOW + 50 * MS)
+    assert lanes.fields(FAST)[0]["given"] == "1"
+    granted = lanes.reserve(NOW, (FAST,), 1, costs=five, latest_us=50 * MS)
+    assert (starts(granted), granted.again_us) == ([50 * MS], NOW + 60 * MS), "the next is granted before its start"
 
 
 # mutants

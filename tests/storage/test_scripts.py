@@ -218,6 +218,39 @@ def test_the_list_of_waiters_expires_when_the_longest_wait_is_over(bucket: Bucke
     assert 70_000 < bucket.client.pttl(bucket.waiting_key) <= 71_000
 
 
+# callers that give up
+
+
+def test_no_slot_is_further_ahead_than_it_is_of_use(bucket: Bucket) -> None:
+    bucket.reserve(NOW, PER_10_MS)
+    bucket.latest_us = 30_000
+
+    assert slots(bucket.reserve(NOW, PER_10_MS, 9)) == [NOW + 10_000, NOW + 20_000, NOW + 30_000]
+    bucket.latest_us = 3_600 * SECOND
+    assert bucket.reserve(NOW, PER_10_MS, 99).count == 7, "those up to the horizon"
+
+
+def test_who_does_not_wait_gets_what_lies_ready_and_is_told_of_the_next(bucket: Bucket) -> None:
+    bucket.latest_us = 0
+
+    assert slots(bucket.reserve(NOW, Limit(10_000, burst=3), 9, "")) == [NOW - 20_000, NOW - 10_000, NOW]
+    refused = bucket.reserve(NOW + 9_999, Limit(10_000, burst=3), 1, "")
+    assert (refused.count, refused.first_us) == (0, NOW + 10_000)
+    assert bucket.reserve(NOW + 10_000, Limit(10_000, burst=3), 1, "").count == 1
+
+
+def test_who_does_not_wait_is_not_counted_and_the_others_stay(bucket: Bucket) -> None:
+    for worker in ("one", "two"):
+        bucket.reserve(NOW, PER_DAY, 1, worker)
+    before = bucket.client.zrange(bucket.waiting_key, 0, -1, withscores=True)
+    bucket.latest_us = 0
+
+    assert bucket.reserve(NOW, PER_DAY, 1, "").waiting == 3
+    assert bucket.reserve(NOW, PER_DAY, 1, "").waiting == 3
+    assert before == bucket.client.zrange(bucket.waiting_key, 0, -1, withscores=True)
+    assert len(before) == 2
+
+
 # the clock of the server
 
 
