@@ -75,6 +75,7 @@ class Engine:
         self.lanes = Lanes(
             self.session.overrides,
             self.session.back_offs,
+            self.clock,
             lambda *in_force: self.scheduler.configure(*in_force),
             self._give_up,
         )
@@ -84,6 +85,7 @@ class Engine:
                 "beginning": self._keep_beginning,
                 "asking for callers that do not wait": self.tries.keep_up,
                 "giving up": self._keep_deadlines,
+                "noticing an outage": self._notice,
                 "resting": self._rest,
                 **self.session.chores,
             },
@@ -91,10 +93,10 @@ class Engine:
         )
         #: Those that came while there was no connection yet, and what is to be done with each.
         self._early: list[tuple[Waiter, Callable[[Waiter], None]]] = []
-        self._begun_at = float("inf")
         self._deadlines: list[tuple[float, int, Waiter]] = []
         self._order = count()
         self._used_at = float("-inf")
+        self._is_away = False
 
     def attach(self) -> None:
         """Begin. Called in the loop."""
@@ -138,6 +140,8 @@ class Engine:
 
     def _hold(self, waiter: Waiter) -> None:
         lane = waiter.lane = self.lanes.lane(waiter)
+        if self.session.outage.counts(lane.name):  # what Redis has said does not count any more
+            lane.ask_at, lane.next_us = min(lane.ask_at, time.monotonic()), 0
         self.scheduler.hold(lane, waiter)
         if not waiter.is_over and lane.is_in_vain(waiter, self.clock):
             self._give_up(lane, [waiter])
@@ -194,6 +198,13 @@ class Engine:
             waiter.is_over = True
             if waiter.lane is not None:
                 self.scheduler.withdraw(waiter.lane, [waiter])
+
+    def _notice(self, now: float) -> float:
+        """When an outage begins to count, let those ask the policy that wait for a slot of Redis."""
+        was_away, self._is_away = self._is_away, self.session.is_away
+        if self._is_away and not was_away:
+            self.scheduler.ask_again()
+        return now + LOOK_S if self.session.outage.reason and not self._is_away else float("inf")
 
     def _is_active(self) -> bool:
         if self.scheduler.held or self._early:

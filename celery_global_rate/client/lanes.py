@@ -43,10 +43,14 @@ class CallersLane(Lane):
     def granted(self, reservation: SlotsInHand, call: Call, clock: RedisClock, now: float, chance: float) -> None:
         super().granted(reservation, call, clock, now, chance)
         if call.costs is None or reservation.count < call.wanted:  # else it is not said when the next one has its slot
-            next_at = clock.reached(self.next_us)
-            in_vain = [waiter for waiter in islice(self.held, self.in_hand, None) if waiter.deadline < next_at]
-            if in_vain:
-                self._refuse(self, in_vain)
+            self.give_up(clock)
+
+    def give_up(self, clock: RedisClock) -> None:
+        """Let those give up for whom the next slot comes too late."""
+        next_at = clock.reached(self.next_us) if self.next_us else float("-inf")
+        in_vain = [waiter for waiter in islice(self.held, self.in_hand, None) if waiter.deadline < next_at]
+        if in_vain:
+            self._refuse(self, in_vain)
 
     def is_in_vain(self, waiter: Waiter, clock: RedisClock) -> bool:
         """Whether the last answer of Redis had no slot in time for a caller that is the last one here."""
@@ -88,6 +92,7 @@ class Lanes:
     Args:
         overrides: what operators have set.
         back_offs: the pauses that APIs have asked for.
+        clock: the view of the Redis clock.
         put_in_force: gives a lane its buckets and its floor.
         refuse: as of a lane.
     """
@@ -96,10 +101,11 @@ class Lanes:
         self,
         overrides: LimitsInForce,
         back_offs: Pauses,
+        clock: RedisClock,
         put_in_force: Callable[[Lane, tuple[Bucket, ...], int], None],
         refuse: Refuse,
     ) -> None:
-        self._overrides, self._back_offs = overrides, back_offs
+        self._overrides, self._back_offs, self._clock = overrides, back_offs, clock
         self._put_in_force, self._refuse = put_in_force, refuse
         self._lanes: dict[Identity, CallersLane] = {}
         #: Those for values of a key, as long as somebody waits there: there may be any number.
@@ -120,6 +126,7 @@ class Lanes:
         for identity, lane in (*self._lanes.items(), *self._lanes_of_values.items()):
             if identity.terms.name == name:
                 self._configure(identity, lane)
+                lane.give_up(self._clock)
 
     def _configure(self, identity: Identity, lane: Lane) -> None:
         terms = identity.terms

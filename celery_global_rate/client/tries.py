@@ -15,7 +15,7 @@ from ..limits.duration import US_PER_S
 from ..limits.lane_reservation import SLOTS_PER_CALL
 from ..limits.redis_clock import RedisClock
 from ..limits.reservation import Reply, SlotsInHand
-from ..limits.timing import SILENCE_S
+from ..limits.timing import REPLY_TIMEOUT_S, SILENCE_S
 from ..scheduling.lane import Lane
 from .waiter import Waiter
 
@@ -47,10 +47,20 @@ class Limiter(Protocol):
 
 @dataclass(eq=False)
 class Queue:
-    """Those that ask in one lane, and since when (monotonic seconds); a call for the first of them may be under way."""
+    """Those that ask in one lane, and since when (monotonic seconds); and the call for the first of them, if any."""
 
     waiting: deque[tuple[float, Waiter]] = field(default_factory=deque)
-    is_asking: bool = False
+    call: Call | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A call under way: for how many, at which costs, of which buckets, and when its answer no longer counts."""
+
+    wanted: int
+    costs: Costs | None
+    buckets: tuple[Bucket, ...]
+    expires: float
 
 
 class Tries:
@@ -88,61 +98,63 @@ class Tries:
         if now >= self._at:
             self._at = float("inf")
             for lane, queue in list(self._queues.items()):
-                self._ask(lane, queue)
+                if queue.call and now >= queue.call.expires:
+                    queue.call = None
+                    self._unanswered(lane, queue, now)
+                else:
+                    self._ask(lane, queue)
         return self._at
 
     def _ask(self, lane: Lane, queue: Queue) -> None:
-        if queue.is_asking:
+        if queue.call:
+            self._look_at(queue.call.expires)
             return
-        cost = queue.waiting[0][1].cost
-        wanted = sum(1 for _ in islice(takewhile(lambda it: it[1].cost == cost, queue.waiting), SLOTS_PER_CALL))
         if lane.limit is None:
+            wanted = len(queue.waiting)
             is_open = lane.opens(self._clock) <= self._monotonic()
             self._answer(lane, queue, wanted if is_open else 0, wanted, None)
             return
-        costs = None if lane.cost_of is None else Costs((lane.cost_of(queue.waiting[0][1]),) * wanted)
-        queue.is_asking = True
-        reply = partial(self._replied, lane, lane.buckets, queue, wanted, costs)
-        self._limiter.reserve(lane.name, lane.buckets, wanted, reply, costs, within_s=0)
+        first = queue.waiting[0][1]
+        alike = takewhile(lambda it: it[1].cost == first.cost, queue.waiting)
+        wanted = sum(1 for _ in islice(alike, SLOTS_PER_CALL))
+        costs = None if lane.cost_of is None else Costs((lane.cost_of(first),) * wanted)
+        call = queue.call = Call(wanted, costs, lane.buckets, self._monotonic() + REPLY_TIMEOUT_S)
+        self._look_at(call.expires)
+        reply = partial(self._replied, lane, queue, call)
+        self._limiter.reserve(lane.name, call.buckets, wanted, reply, costs, within_s=0)
 
-    def _replied(
-        self,
-        lane: Lane,
-        buckets: tuple[Bucket, ...],
-        queue: Queue,
-        wanted: int,
-        costs: Costs | None,
-        reservation: SlotsInHand | None,
-    ) -> None:
-        queue.is_asking = False
-        now = self._monotonic()
-        if reservation is None:
-            self._unanswered(lane, queue, now)
+    def _replied(self, lane: Lane, queue: Queue, call: Call, reservation: SlotsInHand | None) -> None:
+        clock, now = self._clock, self._monotonic()
+        is_late = queue.call is not call
+        ready = 0
+        if reservation is not None:
+            if call.costs:
+                reservation.costs = call.costs.of_each[: reservation.count]
+            # This process may have been stopped between sending and reading.
+            is_late = is_late or bool(
+                reservation.count and reservation.late_s(clock, now) > lane.usable_s_of(reservation, clock)
+            )
+            if not is_late:  # those of a policy may lie ahead
+                ready = min(reservation.due_by(max(clock.now_us(now), reservation.now_us)), call.wanted)
+            reservation.used = ready
+            if reservation.left:
+                self._limiter.give_back(call.buckets, reservation)
+        if queue.call is not call:
             return
-        if reservation.override:  # it is known now, and nothing was granted
-            self._ask(lane, queue)
-            return
-        if costs:
-            reservation.costs = costs.of_each[: reservation.count]
-        is_late = reservation.count and reservation.late_s(self._clock, now) > lane.usable_s_of(
-            reservation, self._clock
-        )
-        ready = 0 if is_late else min(reservation.due_by(max(self._clock.now_us(now), reservation.now_us)), wanted)
-        next_s = (reservation.slot_us(ready) - reservation.now_us) / US_PER_S
-        reservation.used = ready
-        if reservation.left:
-            self._limiter.give_back(buckets, reservation)
-        if is_late:  # this process was stopped between sending and reading
+        queue.call = None
+        if reservation is None or is_late:
             self._unanswered(lane, queue, now)
+        elif reservation.override:  # it is known now, and nothing was granted
+            self._look_at(now)
         else:
-            self._answer(lane, queue, ready, wanted, max(0.0, next_s))
+            next_s = (reservation.slot_us(ready) - reservation.now_us) / US_PER_S
+            self._answer(lane, queue, ready, call.wanted, max(0.0, next_s))
 
     def _unanswered(self, lane: Lane, queue: Queue, now: float) -> None:
         while queue.waiting and (self._is_away(lane.name) or now - queue.waiting[0][0] > LONGEST_S):
             queue.waiting.popleft()[1].refuse(None)
         if queue.waiting:
-            self._at = min(self._at, now + AGAIN_S)
-            self._wake(self._at)
+            self._look_at(now + AGAIN_S)
         else:
             self._queues.pop(lane, None)
 
@@ -155,7 +167,10 @@ class Tries:
             else:
                 waiter.refuse(retry_after)
         if queue.waiting:
-            self._at = self._monotonic()
-            self._wake(self._at)
+            self._look_at(self._monotonic())
         else:
             self._queues.pop(lane, None)
+
+    def _look_at(self, at: float) -> None:
+        self._at = min(self._at, at)
+        self._wake(self._at)

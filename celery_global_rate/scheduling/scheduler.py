@@ -154,6 +154,12 @@ class Scheduler:
         lane.held.remove(requests)
         self._touch(lane)
 
+    def ask_again(self) -> None:
+        """Let all lanes ask for slots now: what they have been told does not count any more."""
+        for lane in self.busy:
+            lane.ask_at, lane.next_us = min(lane.ask_at, self._monotonic()), 0
+            self._touch(lane)
+
     def let_go(self) -> None:
         """Give all slots in hand back."""
         for lane in self.busy:

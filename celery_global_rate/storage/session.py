@@ -111,7 +111,12 @@ class Session:
     @property
     def is_reachable(self) -> bool:
         """Whether a call is answered: by Redis, or by the policy in its place."""
-        return self._connection.is_open or self.outage.counts(ALL)
+        return self._connection.is_open or self.is_away
+
+    @property
+    def is_away(self) -> bool:
+        """Whether there is an outage that counts: the policy gives out the slots."""
+        return self.outage.counts(ALL)
 
     def open(self) -> None:
         """Start connecting, unless it is connected or connecting, or it is too soon."""
