@@ -11,6 +11,7 @@ import redis
 from celery_global_rate.limits.limit import Limit
 
 from .cluster import Cluster
+from .stalls import Stalls
 from .windows import excess, jain, used
 
 #: The processes start, connect and learn the first run times.
@@ -35,6 +36,7 @@ class Run:
         calls_per_s: calls of the limiter to Redis, per worker.
         jain: fairness of the workers' shares.
         missed: slots that were reserved and not used.
+        stalled: the share of the slots that stalls of the machine may have taken, at the most; 0 if nobody watched.
     """
 
     rate: str
@@ -50,6 +52,7 @@ class Run:
     calls_per_s: float
     jain: float
     missed: int
+    stalled: float = 0.0
 
     @property
     def kept(self) -> bool:
@@ -76,7 +79,13 @@ def script_calls(client: redis.Redis) -> int:
 
 
 def backlog(
-    cluster: Cluster, client: redis.Redis, workers: int, seconds: float, delayed: str | None = "free", **pool: Any
+    cluster: Cluster,
+    client: redis.Redis,
+    workers: int,
+    seconds: float,
+    delayed: str | None = "free",
+    stalls: Stalls | None = None,
+    **pool: Any,
 ) -> Run:
     """Start workers on a backlog that outlasts the run, and watch them.
 
@@ -86,6 +95,7 @@ def backlog(
         workers: how many to start.
         seconds: how long to watch.
         delayed: the task that the pool's delay is measured on; None for all.
+        stalls: of the workers and their Redis.
         pool: more arguments for `Cluster.start`.
     """
     limit = Limit.parse(cluster.rate, cluster.burst)
@@ -102,11 +112,18 @@ def backlog(
     end = time.monotonic()
     calls = script_calls(client) - calls
     time.sleep(2 * min(limit.interval_s, 1.0))
-    return judge(cluster, limit, workers, begin, end, calls, delayed)
+    return judge(cluster, limit, workers, begin, end, calls, delayed, stalls)
 
 
 def judge(
-    cluster: Cluster, limit: Limit, workers: int, begin: float, end: float, calls: int, delayed: str | None = "free"
+    cluster: Cluster,
+    limit: Limit,
+    workers: int,
+    begin: float,
+    end: float,
+    calls: int,
+    delayed: str | None = "free",
+    stalls: Stalls | None = None,
 ) -> Run:
     """Slide every window over what a cluster has recorded; the pool's delay is measured on the tasks `delayed`."""
     stats = cluster.stats().values()
@@ -115,6 +132,7 @@ def judge(
     releases, starts = cluster.instants("release"), cluster.instants("start")
     inside = sum(begin <= instant < end for instant in starts)
     slack_s = limit.grace_s + uncertainty_s
+    missed = sum(worker.get("missed_slots", 0) for worker in stats)
     return Run(
         rate=str(cluster.rate),
         workers=workers,
@@ -128,5 +146,6 @@ def judge(
         delay_ms=delay_s * 1000,
         calls_per_s=calls / (end - begin) / workers,
         jain=jain(cluster.shares()),
-        missed=sum(worker.get("missed_slots", 0) for worker in stats),
+        missed=missed,
+        stalled=stalls.most(limit, begin, end, missed) if stalls else 0.0,
     )

@@ -16,6 +16,7 @@ from celery import chord
 from celery_global_rate.limits.limit import Limit
 from testbed.cluster import Cluster
 from testbed.scenarios import WARM_UP_S
+from testbed.stalls import stalls_of
 from testbed.windows import excess, since
 
 from ..conftest import Figures, Server
@@ -142,6 +143,7 @@ class Units:
     Attributes:
         releases: the instant of each unit, in order.
         starts: the same by first lines.
+        missed: slots that were reserved and not used.
     """
 
     def __init__(self, cluster: Cluster, cost_of: Mapping[str, int]) -> None:
@@ -149,7 +151,8 @@ class Units:
             [record.instant for record in cluster.records(kind) for _ in range(cost_of.get(record.task_id, 0))]
             for kind in ("release", "start")
         )
-        stats = cluster.stats().values()
+        stats = list(cluster.stats().values())
+        self.missed = sum(worker["missed_slots"] for worker in stats)
         self._uncertainty_s = max(worker["widest_clock_uncertainty_ms"] or 0 for worker in stats) / 1000
 
     def excess(self, limit: Limit, largest: int) -> float:
@@ -183,20 +186,30 @@ def backlog(cluster: Cluster, rounds: int, *tasks: tuple[str, Sequence[int]]) ->
 
 @pytest.mark.parametrize("workers", [2, *(pytest.param(count, marks=pytest.mark.long) for count in (1, 4))])
 def test_costs_of_1_to_10_at_random(empty_redis: Server, figures: Figures, workers: int) -> None:
-    """100 units a second, and a backlog in each worker: 18 starts a second."""
-    limit, chance = limit_of("100/s"), random.Random(workers)
+    """100 units a second, and a backlog in each worker: 18 starts a second, and 0.99 of the units are used.
+
+    A stall of the machine may take up to ``max(s, H) + 10 T`` of them, so 0.2 s and 2.5 % of the watch (`Stalls.most`).
+    """
+    limit, chance, seconds = limit_of("100/s"), random.Random(workers), 8
     buckets = {"tokens": {"rate": "100/s", "tasks": ["free"], "cost": "headers.units"}}
-    with paid(f"{empty_redis.url}/0", f"{empty_redis.url}/1", buckets) as cluster:
+    with (
+        paid(f"{empty_redis.url}/0", f"{empty_redis.url}/1", buckets) as cluster,
+        stalls_of(cluster, empty_redis) as stalls,
+    ):
         cluster.start(workers)
-        begin = time.monotonic()
+        begin = time.monotonic() + WARM_UP_S
         costs = send(cluster, "free", [chance.randint(1, 10) for _ in range(300)])
-        time.sleep(max(0.0, begin + WARM_UP_S + 8 - time.monotonic()))
+        time.sleep(max(0.0, begin + seconds - time.monotonic()))
         units = Units(cluster, costs)
-    share, worst = units.used(limit, begin + WARM_UP_S), units.excess(limit, 10)
-    figures(f"costs of 1 to 10 at 100/s, {workers} workers: {share:.4f} used, worst window {worst:+.2f}")
+    share, worst = units.used(limit, begin), units.excess(limit, 10)
+    stalled = stalls.most(limit, begin, begin + seconds, units.missed, 10)
+    figures(
+        f"costs of 1 to 10 at 100/s, {workers} workers: {share:.4f} used, worst window {worst:+.2f}, {units.missed} "
+        f"slots missed; stalls took {stalled:.3f} at the most"
+    )
 
     assert worst <= 0
-    assert 0.99 <= share <= 1.005
+    assert 0.99 - stalled <= share <= 1.005
 
 
 @pytest.mark.long
@@ -221,7 +234,10 @@ def test_a_large_cost_among_costs_of_1_to_10(empty_redis: Server, figures: Figur
     def small(count: int) -> list[int]:
         return [chance.randint(1, 10) for _ in range(count)]
 
-    with paid(f"{empty_redis.url}/0", f"{empty_redis.url}/1", buckets) as cluster:
+    with (
+        paid(f"{empty_redis.url}/0", f"{empty_redis.url}/1", buckets) as cluster,
+        stalls_of(cluster, empty_redis) as stalls,
+    ):
         cluster.start(workers)
         begin = time.monotonic()
         costs = backlog(cluster, 3 * workers, ("limited", small(1)), ("free", small(3)), ("late", [1] * 3))
@@ -246,15 +262,17 @@ def test_a_large_cost_among_costs_of_1_to_10(empty_redis: Server, figures: Figur
         request_units.used(requests, begin + WARM_UP_S),
     )
     worst = token_units.excess(tokens, large), request_units.excess(requests, 1)
+    # Of the others: that the large one was missed would be seen by how long it waited.
+    stalled = stalls.most(tokens, begin + WARM_UP_S, begin + WARM_UP_S + seconds, token_units.missed, 10)
     figures(
         f"one of {large} among 1 to 10 at 100/s, {workers} workers: {waited_s:.2f} s after the one before it in its "
-        f"lane; longest pauses {pauses}; {share:.4f} used, {beside:.4f} of the other limit; worst windows {worst}; "
-        f"held {held}"
+        f"lane; longest pauses {pauses}; {share:.4f} used, stalls took {stalled:.3f} at the most, {beside:.4f} of the "
+        f"other limit; worst windows {worst}; held {held}"
     )
 
     assert max(worst) <= 0
     assert min(held) > 0
-    assert 0.99 <= share <= 1.005
+    assert 0.99 - stalled <= share <= 1.005
     assert pays_s - SLACK_S - 10 * tokens.interval_s <= waited_s <= pays_s + 10 * 0.1 * 2 * workers
     assert pays_s - SLACK_S <= pauses["free"] <= pays_s + 0.3
     assert pauses["late"] <= 1
@@ -264,30 +282,36 @@ def test_a_large_cost_among_costs_of_1_to_10(empty_redis: Server, figures: Figur
 def test_tokens_and_requests_of_one_api(empty_redis: Server, figures: Figures, tokens_each: int, workers: int) -> None:
     """20 requests and 2000 tokens a second: of 40 tokens each, requests bind, and of 400 each, tokens.
 
-    Both are limits of the same tasks, and both hold.
+    Both are limits of the same tasks, and both hold. Of the one that binds 0.97 is used, or what stalls of the machine
+    leave of that: a start is 50 ms of requests and up to 30 ms of tokens, or 0.3 s of these.
     """
     requests, tokens, chance = limit_of("20/s"), limit_of("2000/s"), random.Random(workers)
-    largest = tokens_each * 3 // 2
+    largest, seconds = tokens_each * 3 // 2, 8
     buckets = {"requests": {"rate": "20/s", "tasks": ["ask"]}, "tokens": {**TOKENS, "rate": "2000/s"}}
-    with paid(f"{empty_redis.url}/0", f"{empty_redis.url}/1", buckets) as cluster:
+    with (
+        paid(f"{empty_redis.url}/0", f"{empty_redis.url}/1", buckets) as cluster,
+        stalls_of(cluster, empty_redis) as stalls,
+    ):
         cluster.start(workers, options=INCLUDE)
-        begin = time.monotonic()
+        begin = time.monotonic() + WARM_UP_S
         costs = {
             task_id: units
             for units in [chance.randint(tokens_each // 2, largest) for _ in range(300)]
             for task_id in cluster.send("ask", args=(units,))
         }
-        time.sleep(max(0.0, begin + WARM_UP_S + 8 - time.monotonic()))
+        time.sleep(max(0.0, begin + seconds - time.monotonic()))
         of_requests, of_tokens = Units(cluster, dict.fromkeys(costs, 1)), Units(cluster, costs)
-    shares = of_requests.used(requests, begin + WARM_UP_S), of_tokens.used(tokens, begin + WARM_UP_S)
+    shares = of_requests.used(requests, begin), of_tokens.used(tokens, begin)
+    binding, cost = (requests, 1) if tokens_each == 40 else (tokens, largest)
+    stalled = stalls.most(binding, begin, begin + seconds, of_tokens.missed, cost)
     worst = of_requests.excess(requests, 1), of_tokens.excess(tokens, largest)
     figures(
-        f"20 requests and 2000 tokens a second, {tokens_each} tokens each, {workers} workers: "
-        f"{shares[0]:.4f} and {shares[1]:.4f} used, worst windows {worst}"
+        f"20 requests and 2000 tokens a second, {tokens_each} tokens each, {workers} workers: {shares[0]:.4f} and "
+        f"{shares[1]:.4f} used, worst windows {worst}; stalls took {stalled:.3f} at the most"
     )
 
     assert max(worst) <= 0
-    assert 0.97 <= max(shares) <= 1.005
+    assert 0.97 - stalled <= max(shares) <= 1.005
     assert (shares[0] > shares[1]) == (tokens_each == 40)
 
 

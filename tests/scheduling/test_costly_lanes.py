@@ -11,6 +11,7 @@ import redis
 
 from celery_global_rate.limits.bucket import Bucket
 from celery_global_rate.limits.costs import Cost
+from celery_global_rate.limits.timing import HORIZON_S
 from celery_global_rate.scheduling.lane import Lane
 from testbed.windows import excess, since, used
 
@@ -121,6 +122,57 @@ def test_costs_at_random_use_what_the_limit_allows(
 
     assert over <= 0
     assert 0.99 <= share <= 1.005 + burst / 100 / (seconds - WARM_UP_S)
+
+
+@pytest.mark.parametrize(
+    ("stalled", "stall_s", "largest"),
+    [
+        (2, 0.01, 10),
+        (1, 0.1, 1),
+        (1, 0.1, 10),
+        (2, 0.3, 10),
+        *(
+            pytest.param(stalled, stall_s, largest, marks=pytest.mark.long)
+            for stalled, stall_s, largest in itertools.product((1, 2), (0.03, 0.06, 0.15, 1.0), (1, 10))
+        ),
+    ],
+)
+def test_a_stall_takes_what_was_reserved_and_what_nobody_could(
+    redis_client: redis.Redis, figures: Figures, stalled: int, stall_s: float, largest: int
+) -> None:
+    """One of two workers stands still every 2 s, or both do, at 100 units a second with a backlog in each.
+
+    Slots in hand have their first units up to H ahead, so that takes ``H/T + c`` units at the most; ``max(s, H)/T + c``
+    if nobody reserves others meanwhile; and none if slots outlast it. Two units are for where in a watch a start falls.
+    """
+    costly, seconds = Costly(redis_client, 2, 0.02), 100.0
+    stalls: list[float] = []
+    bucket = of_all("api", limit_of(100))
+    for worker in costly.workers:
+        costly.hold(worker, (bucket,), [(costly.chance.randint(1, largest),) for _ in range(18000 // (largest + 1))])
+    while (at := WARM_UP_S + 2.15 * len(stalls)) < seconds - 3:
+        costly.world.run(at := at + costly.chance.uniform(0, 0.1))
+        for worker in costly.chance.sample(costly.workers, stalled):
+            worker.stop(stall_s)
+        stalls.append(at)
+    costly.world.run(seconds)
+    units = costly.units(bucket)
+    lost = []
+    for at in stalls:
+        within = since(units, max(it for it in units if it < at), at + 2)
+        paid_for = len(within) - within.count(within[0])
+        lost.append((within[-1] - within[0]) / bucket.limit.interval_s - paid_for)
+    nobody_s = stall_s if stalled == len(costly.workers) else 0.0
+    most = max(nobody_s, HORIZON_S) / bucket.limit.interval_s + largest if stall_s > bucket.limit.usable_s else 0.0
+    over, mean = costly.excess(bucket, largest), sum(lost) / len(lost)
+    figures(
+        f"{stalled} of 2 workers stalled for {1000 * stall_s:.0f} ms, costs up to {largest}: {mean:.1f} units lost, "
+        f"{max(lost):.1f} at the most, bound {most:.0f}; worst window {over:.2f}"
+    )
+
+    assert over <= 0
+    assert max(lost) <= most + 2
+    assert nobody_s < HORIZON_S or mean >= nobody_s / bucket.limit.interval_s - largest
 
 
 @pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.long)])
