@@ -129,22 +129,35 @@ class Look:
         return spelled(() if self.is_unlimited else self._limits)
 
     @property
+    def in_effect(self) -> str:
+        """The same, or why nothing starts."""
+        if self.is_unlimited or not (self.pause or self.off_us):
+            return self.in_force
+        return "paused" if self.pause else "backs off"
+
+    @property
     def rate(self) -> float:
         """Slots per second, in units if they have a cost."""
-        limit = self._limits[0] if len(self._limits) == 1 and not self.pause else None
+        limit = self._limits[0] if len(self._limits) == 1 and not (self.pause or self.off_us) else None
         return effective_rate(limit, self.before[0], self.states[0], self.sampled_s)
+
+    @property
+    def off_us(self) -> int:
+        """Until when an API has asked for a pause, epoch us; 0 if none has."""
+        return max(state.off_us for state in self.states)
 
     @property
     def next_us(self) -> int | None:
         """The next slot on the Redis clock, epoch us; None if nothing is known of it."""
         if self.pause:
-            return self.pause.until_us
+            return None if self.pause.until_us is None else max(self.pause.until_us, self.off_us)
         known = [
             state.last_us + round(limit.interval_s * 1e6)
             for state, limit in zip(self.states, self._limits)
             if state.last_us is not None
         ]
         known += [quota.next_us for quota in self.quotas]
+        known += [self.off_us] if self.off_us else []
         return max(self.now_us, *known) if known else None
 
     @property
@@ -181,6 +194,8 @@ class Look:
             notes.append(_note("", self.limit_override, self.now_us))
         if self.pause:
             notes.append(_note("paused ", self.pause, self.now_us))
+        if self.off_us:
+            notes.append(f"backs off for another {format_duration((self.off_us - self.now_us) / 1e6)}: an API asked to")
         for queue, workers in sorted(self.held.aside.items()) if self.held else ():
             notes.append(f"queue {queue} is put aside by {workers} worker{'s' * (workers > 1)}: global_rate_max_held")
         return "; ".join(notes)
@@ -215,7 +230,7 @@ COLUMNS = (
         "in_force",
         lambda it: it.in_force,
         "IN FORCE",
-        lambda it: "paused" if it.pause and not it.is_unlimited else it.in_force,
+        lambda it: it.in_effect,
     ),
     Column(
         "source",
@@ -224,6 +239,7 @@ COLUMNS = (
         lambda it: "override" if it.limit_override else "declared",
     ),
     Column("ordered", lambda it: it.limit_override and _origin(it.limit_override.origin, it.limit_override.until_us)),
+    Column("backs_off_until_us", lambda it: None if it.is_any else it.off_us or None),
     Column("paused", lambda it: it.pause and _origin(it.pause.origin, it.pause.until_us)),
     Column(
         "rate_per_s",

@@ -88,7 +88,12 @@ def rate_limits(state: Any, **kwargs: Any) -> Any:
     costs = {name: bucket.cost for name, bucket in step.named.items()}
     return {
         name: status.limits(
-            declared, overrides.get(name), now_us, is_unlimited=step.is_unlimited(name), cost=costs.get(name)
+            declared,
+            overrides.get(name),
+            now_us,
+            is_unlimited=step.is_unlimited(name),
+            cost=costs.get(name),
+            back_offs=step.engine.session.back_offs.of(name),
         )
         for name, declared in sorted(step.engine.lanes.declared.items())
     }

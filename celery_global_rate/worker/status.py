@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from operator import itemgetter
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 from ..declared_limits import NOT_LIMITED
 from ..limits.duration import format_duration
@@ -17,13 +18,14 @@ from ..limits.override import LimitOverride, Origin, Override, Pause
 from ..limits.redis_clock import RedisClock
 from ..named_buckets import HEADERS, NamedBucket, matches
 from ..scheduling.lane import Lane
+from ..storage.back_offs import BackOff
 from .keys import has_argument
 
 logger = logging.getLogger(__name__)
 
 #: How many limited tasks are named at the start of a worker; the others are counted.
 NAMED = 10
-#: How many held tasks of a name are listed, and how many values of its key: those for which most is held.
+#: How many held tasks of a name are listed, and values of its key: those with most held, or the longest pause.
 LISTED = 20
 #: Of `task_routes`, what cannot be known.
 FUNCTIONS = "task_routes has a function: a rate_limit that it returns has no effect"
@@ -159,7 +161,13 @@ def describe(origin: Origin, now_us: float) -> str:
 
 
 def limits(
-    declared: Limits, override: Override | None, now_us: float, *, is_unlimited: bool, cost: int | str | None = None
+    declared: Limits,
+    override: Override | None,
+    now_us: float,
+    *,
+    is_unlimited: bool,
+    cost: int | str | None = None,
+    back_offs: Sequence[BackOff] = (),
 ) -> dict[str, Any]:
     """The limits of a task or a named bucket, as a worker reports them to `inspect rate_limits`.
 
@@ -169,6 +177,7 @@ def limits(
         now_us: the Redis clock, epoch us.
         is_unlimited: whether the task has its own strategy.
         cost: of a named bucket, if it has one.
+        back_offs: the pauses that APIs have asked for, the longest first.
     """
     answer: dict[str, Any] = {
         "declared": spelled(declared),
@@ -184,6 +193,15 @@ def limits(
         answer.update(_origin_facts(limit_override.origin, now_us), until_s=_left_s(limit_override.until_us, now_us))
     if override and (pause := override.pause_at(now_us)):
         answer["paused"] = _origin_facts(pause.origin, now_us) | {"until_s": _left_s(pause.until_us, now_us)}
+    if back_offs:
+        answer["backs_off"] = [
+            {
+                **({} if it.value is None else {"key": unquote(it.value)}),
+                "why": it.why,
+                "until_s": round(max(0.0, it.until_us - now_us) / 1e6, 1),
+            }
+            for it in back_offs[:LISTED]
+        ]
     return answer
 
 

@@ -7,9 +7,10 @@ socket, so it cannot be pickled.
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from celery import Task
 from celery.exceptions import Reject
@@ -35,7 +36,7 @@ def call(task: Task, url: str) -> None:
 
 
 @answered("answers.fails")
-def fails(self: Task, url: str) -> None:
+def fails(self: Task, url: str, tenant: str | None = None) -> None:
     call(self, url)
 
 
@@ -64,6 +65,15 @@ def autoretries(self: Task, url: str) -> None:
 @answered("answers.gives_up", autoretry_for=(HTTPError,), max_retries=0)
 def gives_up(self: Task, url: str) -> None:
     call(self, url)
+
+
+@answered("answers.works", autoretry_for=(HTTPError,), max_retries=50, default_retry_delay=1)
+def works(self: Task, url: str) -> None:
+    """Says who asks, and records how many retries it took in the end."""
+    request = Request(url, headers={"X-Process": f"{os.getpid()}"})
+    with urlopen(request, timeout=5) as response:
+        response.read()
+    record(f"after-{self.request.retries}", self.name, self.request.id)
 
 
 class CrmError(Exception):

@@ -88,6 +88,21 @@ SET = LimitOverride((Limit(200_000),), "5/s", None, "1/m", "declared", ANN)
             ("t", "10/s", "10/s", "declared", "25.0/s", "?", "2", "now"),
             "cost tokens: RATE counts units",
         ),
+        (
+            replace(DECLARED, states=[State(None, 9, 2, off_us=NOW_US + 5_000_000), State(NOW_US, 9, 0)]),
+            ("t", "1/m", "backs off", "declared", "4.0/s", "?", "2", "in 5 s"),
+            "backs off for another 5 s: an API asked to",
+        ),
+        (
+            replace(DECLARED, states=[State(None, 9, 2, off_us=NOW_US + 95_000_000)], pause=Pause(NOW_US + 5, ANN)),
+            ("t", "1/m", "paused", "declared", "4.0/s", "?", "2", "in 95 s"),
+            "paused 60 m ago by ann, for another 0 s: they called; backs off for another 95 s: an API asked to",
+        ),
+        (
+            replace(DECLARED, states=[State(None, 5, 2, off_us=NOW_US + 1)], is_unlimited=True),
+            ("t", "1/m", "none", "declared", "0.0/s", "?", "2", "now"),
+            NOT_LIMITED,
+        ),
         (replace(DECLARED, problem="bad"), ("t", "1/m", "1/m", "declared", "1.0/m", "?", "2", "in 60 s"), "bad"),
     ],
 )
