@@ -18,6 +18,8 @@ from celery.exceptions import Reject
 from celery_global_rate.feedback.rate_limited import RateLimited
 from testbed.app import app, record
 
+from .api_clients import CLIENTS
+
 
 def answered(name: str, **options: Any) -> Any:
     """Its own limit is out of reach: with it, its tasks do not wait behind all others of a named bucket."""
@@ -125,6 +127,41 @@ def says(self: Task, url: str) -> None:
     raise RateLimited(retry_after=seconds)
 
 
+def by_client(task: Task, client: str, url: str) -> None:
+    """One request of a client library, of its own kind of error."""
+    try:
+        CLIENTS[client](url)
+    except Exception:
+        record("answered", task.name, task.request.id)
+        raise
+
+
+@answered("answers.client_fails")
+def client_fails(self: Task, client: str, url: str) -> None:
+    by_client(self, client, url)
+
+
+@answered("answers.client_retries", max_retries=1)
+def client_retries(self: Task, client: str, url: str) -> None:
+    try:
+        by_client(self, client, url)
+    except Exception as exc:
+        raise self.retry(exc=exc, countdown=60) from exc
+
+
+@answered("answers.client_autoretries", autoretry_for=(Exception,), max_retries=1, default_retry_delay=60)
+def client_autoretries(self: Task, client: str, url: str) -> None:
+    by_client(self, client, url)
+
+
+@answered("answers.client_wraps")
+def client_wraps(self: Task, client: str, url: str) -> None:
+    try:
+        by_client(self, client, url)
+    except Exception as exc:
+        raise CrmError(5, "busy") from exc
+
+
 @answered("answers.swallows")
 def swallows(self: Task, url: str) -> None:
     """Nobody learns of it."""
@@ -145,5 +182,7 @@ KINDS = (
     *("fails", "retries", "retries_silently", "autoretries", "gives_up"),
     *("wraps", "wraps_silently", "cannot_be_pickled", "says"),
 )
+#: How the error of a client library goes on.
+STYLES = ("fails", "retries", "autoretries", "wraps")
 #: Those that do not: Celery tells nobody.
 SILENT = ("swallows", "rejects")
