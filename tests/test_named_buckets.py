@@ -754,6 +754,7 @@ def test_the_manual_has_the_example_and_the_errors_as_they_are() -> None:
         {"crm-api": {"rate": "1/s"}},
         {"crm-api": {**CRM, "key": "headers.id"}},
         *({"crm-api": {**CRM, "cost": cost}} for cost in (0, 1.5, "headers.id", "headers.global_rate_cost")),
+        {"crm-api": {**CRM, "backoff": 0}},
         full,
     ]
     errors = []

@@ -118,7 +118,7 @@ class Reports:
                     store.back_off(name, windows, min(length_us, longest_us), note(name, value, why))
         except Exception as exc:  # a credential provider is somebody's code, and the task goes on as it would
             logger.warning(
-                "global-rate: %s from an API is not known in the Redis at %s: %s",
+                "global-rate: %s, from an API is not known in the Redis at %s: %s",
                 why,
                 self._settings.address,
                 cause(exc),

@@ -81,6 +81,13 @@ class Api:
         self._thread.start()
         return self
 
+    def wait_for(self, requests: int, timeout_s: float) -> None:
+        """Wait until there have been so many."""
+        deadline = time.monotonic() + timeout_s
+        while len(self.requests) < requests:
+            assert time.monotonic() < deadline, f"{len(self.requests)} requests"
+            time.sleep(0.01)
+
     def __exit__(self, *exc_info: object) -> None:
         self._server.shutdown()
         self._server.server_close()
