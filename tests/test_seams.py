@@ -26,6 +26,8 @@ import redis
 from billiard.einfo import ExceptionInfo
 from billiard.pool import ApplyResult
 from celery import VERSION, Celery, Task, bootsteps, signals
+from celery.app.task import Context
+from celery.app.trace import build_tracer
 from celery.apps import worker as worker_app
 from celery.bin.base import CeleryOption
 from celery.bin.worker import worker as worker_command
@@ -144,6 +146,49 @@ def test_a_request_can_fail_before_it_starts() -> None:
     seam(isinstance(signals.task_failure, signals.Signal), "task_failure", ours, "celery/signals.py")
     names = inspect.signature(signals.task_failure.send).parameters
     seam("sender" in names, "task_failure.send", ours, "celery/utils/dispatch/signal.py")
+
+
+def test_a_process_of_the_pool_sees_the_note_of_the_worker_and_the_exception_in_flight() -> None:
+    """A retry does not take the note along. `tests/worker/test_reports.py` has tasks of the tracer."""
+    app = application("memory://")
+    message = SimpleNamespace(
+        headers={"id": "1", "task": "limited"}, body=b"", payload=((), {}, {}), delivery_info={}, properties={}
+    )
+    message.content_type = message.content_encoding = None
+    request = Request(message, app=app, hostname="seams@lab")
+    request.delivery_info["note"] = [["name", None]]
+    ours, theirs = "worker/reports.py", "celery/worker/request.py"
+    sent = request.request_dict["delivery_info"]
+    seam(sent == request.delivery_info, "request_dict['delivery_info']", f"{ours} mark", theirs)
+    context = Context(request.request_dict, args=(), kwargs={})
+    seam(context.delivery_info["note"] == [["name", None]], "delivery_info", f"{ours} _look", "celery/app/task.py")
+    seam("note" not in repr(context.as_execution_options()), "as_execution_options", ours, "celery/app/task.py")
+
+    seen: dict[str, Any] = {}
+    error = RuntimeError("on purpose")
+
+    @app.task(name="ends", bind=True, shared=False)
+    def ends(self: Task, retries: bool) -> None:
+        try:
+            raise error
+        except RuntimeError as exc:
+            if retries:
+                raise self.retry(exc=exc, countdown=9)  # noqa: B904  (as people write it)
+            raise
+
+    def on_failure(sender: Any, **kwargs: Any) -> None:
+        seen["failure"] = sys.exc_info()[1], sender.request.delivery_info
+
+    def on_retry(sender: Any, reason: Any, **kwargs: Any) -> None:
+        seen["retry"] = reason.exc, sender.request.delivery_info
+
+    signals.task_failure.connect(on_failure, sender=ends)
+    signals.task_retry.connect(on_retry, sender=ends)
+    for retries in (False, True):
+        trace = build_tracer("ends", ends, app=app, eager=False, propagate=False)
+        trace("1", (retries,), {}, {"delivery_info": {"note": 5}, "is_eager": False, "retries": 0, "id": "1"})
+    for name in ("failure", "retry"):
+        seam(seen[name] == (error, {"note": 5}), f"task_{name}", f"{ours} _{name}", "celery/app/trace.py")
 
 
 def test_a_result_backend_asks_itself_whether_to_try_again() -> None:
