@@ -186,6 +186,8 @@ class Override:
             )
         except (KeyError, TypeError, AttributeError) as exc:
             raise ValueError(f"it lacks {exc}") from None
+        except RecursionError:  # a million brackets
+            raise ValueError("it is nested too deeply") from None
 
     @property
     def rank(self) -> tuple[int, str]:

@@ -318,6 +318,11 @@ def test_whatever_is_in_a_record_it_is_read_or_a_value_error(content: dict[str, 
         found.pause_at(NOW_US)
 
 
+def test_a_record_that_is_nested_too_deeply_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        Override.parse(f"1:a:0:{'[' * 100_000}")
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("1d", 86400), ("1h30m", 5400), (" 5s ", 5)],
