@@ -58,7 +58,7 @@ class Engine:
             lambda: self.scheduler.held + len(self._early),
             self._recovered,
             lambda name: self.lanes.refresh(name),
-            lambda name: self.lanes.refresh(name),
+            lambda name, value: self.lanes.refresh(name),
             self._begin,
             self._is_active,
         )

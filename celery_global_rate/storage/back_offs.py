@@ -57,39 +57,45 @@ class BackOffs:
 
     Args:
         clock: the view of the Redis clock.
-        changed: called with the name of a bucket that backs off, for longer than before or no longer.
+        changed: called with name and value of a bucket that backs off, for longer than before or no longer.
     """
 
-    def __init__(self, clock: RedisClock, changed: Callable[[str], None]) -> None:
+    def __init__(self, clock: RedisClock, changed: Callable[[str, str | None], None]) -> None:
         self._clock = clock
         self._changed = changed
         self._known: dict[tuple[str, str | None], BackOff] = {}
+        #: When the first of them ends, monotonic seconds.
+        self._next_end = float("inf")
 
     def hear(self, until_us: int, length_us: int, text: bytes) -> None:
         """Take in what Redis has announced. What cannot be read is somebody else's, and ignored."""
         try:
             name, value, why = json.loads(text)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return
         if not isinstance(name, str) or not isinstance(value, (str, type(None))):
             return
         now = time.monotonic()
         ends = min(self._clock.reached(until_us), now + length_us / 1e6)
         before = self._known.get((name, value))
-        found = BackOff(name, value, str(why), until_us, ends, before.began if before else now)
+        found = BackOff(name, value, _shown(why), until_us, ends, before.began if before else now)
         self._known[name, value] = found
+        self._next_end = min(self._next_end, ends)
         if before is None:
             logger.warning("global-rate: %s: backs off for %.1f s: %s", found.bucket, length_us / 1e6, found.why)
-        self._changed(name)
+        self._changed(name, value)
 
     def keep_up(self, now: float) -> float:
         """Let those end that are over; returns the monotonic instant of the next end."""
+        if now < self._next_end:
+            return self._next_end
         for key, it in [(key, it) for key, it in self._known.items() if it.ends <= now]:
             del self._known[key]
             logger.info("global-rate: %s: the back-off of %.1f s is over", it.bucket, now - it.began)
             if self._clock.reached(it.until_us) > now:  # the clock has stepped back
-                self._changed(it.name)
-        return min((it.ends for it in self._known.values()), default=float("inf"))
+                self._changed(*key)
+        self._next_end = min((it.ends for it in self._known.values()), default=float("inf"))
+        return self._next_end
 
     def floor_us(self, name: str, value: str | None) -> int:
         """Before when a bucket has no slot (Redis clock, epoch us); 0 if it does not back off."""
@@ -99,3 +105,9 @@ class BackOffs:
     def of(self, name: str) -> list[BackOff]:
         """Those of a name, the longest first. From any thread."""
         return sorted((it for it in list(self._known.values()) if it.name == name), key=lambda it: -it.ends)
+
+
+def _shown(why: object) -> str:
+    """On one line of the log, whoever has published it."""
+    text = str(why)[:80]
+    return text if text.isprintable() else ascii(text)

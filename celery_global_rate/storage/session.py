@@ -36,7 +36,7 @@ class Session:
         held: how many wait for slots.
         recovered: called when Redis is back: slots that the policy has given out are void.
         on_override: called with the name of a bucket that has a new override.
-        on_back_off: called with the name of a bucket that backs off, for longer than before or no longer.
+        on_back_off: called with name and value of a bucket that backs off, for longer than before or no longer.
         connected: called when the connection has opened.
         is_active: whether slots are needed now; without a need nothing is sent.
 
@@ -60,7 +60,7 @@ class Session:
         held: Callable[[], int],
         recovered: Callable[[], None],
         on_override: Callable[[str], None],
-        on_back_off: Callable[[str], None],
+        on_back_off: Callable[[str, str | None], None],
         connected: Callable[[], None] = lambda: None,
         is_active: Callable[[], bool] = lambda: True,
     ) -> None:

@@ -94,7 +94,7 @@ class Engine:
             lambda: self.scheduler.held,
             self._recovered,
             on_override,
-            self.refresh,
+            lambda name, value: self.lanes.heed(name, value),
         )
         self.limiter, self.overrides = self.session.limiter, self.session.overrides
         self.lanes = Lanes(

@@ -141,6 +141,12 @@ class Lanes:
         """Put in force what counts for a name now, wherever it does."""
         self._refresh(frozenset([name]))
 
+    def heed(self, name: str, value: str | None) -> None:
+        """The bucket for a value of a key backs off, or no longer: there may be any number of others."""
+        for identity, lane in (*self._lanes.items(), *self._lanes_of_values.items()):
+            if (name, value) in zip_longest(*identity):
+                self._configure(identity, lane)
+
     def _refresh(self, names: frozenset[str]) -> None:
         for identity, lane in (*self._lanes.items(), *self._lanes_of_values.items()):
             if not names.isdisjoint(identity.names):

@@ -97,7 +97,7 @@ def failures(url: str, admin: redis.Redis) -> list[str]:
         wire.settings = Settings(url, {}, PREFIX, 100)
         clock = RedisClock()
         overrides = Overrides(clock, lambda name: None)
-        offs = BackOffs(clock, lambda name: None)
+        offs = BackOffs(clock, lambda name, value: None)
         limiter = Limiter(
             wire.connection, PREFIX, "w", clock, Outage(url, Hold(), lambda: None), Hold(), overrides, offs
         )

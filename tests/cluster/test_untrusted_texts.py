@@ -38,7 +38,7 @@ def test_a_name_is_one_key_and_one_field(redis_server: Server, redis_client: red
     with Wire(f"{redis_server.url}/9") as wire:
         wire.settings = Settings(f"{redis_server.url}/9", {}, PREFIX, 100)
         overrides = Overrides(clock := RedisClock(), heard.append)
-        offs = BackOffs(clock, lambda name: None)
+        offs = BackOffs(clock, lambda name, value: None)
         limiter = Limiter(
             wire.connection, PREFIX, "w", clock, Outage("", Hold(), lambda: None), Hold(), overrides, offs
         )

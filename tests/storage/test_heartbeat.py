@@ -153,7 +153,10 @@ class Fleet:
         members = Heartbeat(wire.connection, PREFIX, f"w{len(self.members)}", channel, lambda at: None)
         self.members.append(members)
         if self._hears:
-            overrides, offs = Overrides(RedisClock(), lambda name: None), BackOffs(RedisClock(), lambda name: None)
+            overrides, offs = (
+                Overrides(RedisClock(), lambda name: None),
+                BackOffs(RedisClock(), lambda name, value: None),
+            )
             feed = wire.settings.connection, wire.waker, wire.connection, PREFIX, channel
             news = OverrideFeed(*feed, overrides, members, offs, lambda at: None)
             news.attach(wire.loop.hub)

@@ -61,7 +61,7 @@ class Client(Wire):
         self.heard: list[str] = []
         clock = RedisClock()
         self.overrides = Overrides(clock, self.heard.append)
-        known = self.overrides, BackOffs(clock, self.heard.append)
+        known = self.overrides, BackOffs(clock, lambda name, value: self.heard.append(name))
         self.limiter = Limiter(self.connection, PREFIX, "worker", clock, self.outage, Hold(), *known)
 
     def reserve(self, wanted: int = 1, limit: Limit = LIMIT) -> Reservation | None:

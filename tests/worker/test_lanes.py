@@ -46,6 +46,7 @@ class World:
     def __init__(self, named: tuple[NamedBucket, ...] = (), declared: Mapping[str, Limits] | None = None) -> None:
         self.orders = Orders()
         self.floors: dict[str, int] = {}
+        self.configured: list[tuple[int, int]] = []
         by_name = {bucket.name: bucket for bucket in named}
         self.lanes = Lanes(by_name, lambda: TASKS, self.orders, self.orders, self._put_in_force)
         for task, limits in (declared or {}).items():
@@ -54,6 +55,7 @@ class World:
     def _put_in_force(self, lane: Lane, buckets: tuple[Bucket, ...], floor_us: int) -> None:
         lane.bind(buckets)
         self.floors[lane.name] = floor_us
+        self.configured.append((id(lane), floor_us))
 
     def passed(self, task: str, queue: str | None = None) -> list[tuple[str, str, Limit]]:
         """What a request of a task passes."""
@@ -162,6 +164,27 @@ def test_without_a_limit_any_more_everything_passes() -> None:
     world.orders.limits["api"] = ()
 
     assert world.passed("crm.push") == []
+
+
+def test_a_bucket_that_backs_off_has_a_floor_in_each_of_its_lanes_and_no_other_has() -> None:
+    """Of those with a key, the one for that value; the later of it and an operator's pause."""
+    tenants = NamedBucket("tenants", (ONE,), ("crm.*",), (), key="tenant_id")
+    world = World((API, tenants), {"crm.sync": (ONE,)})
+    before = world.lanes.lane("crm.push", None, {"tenant_id": "a"}.get)
+    world.orders.floors["api"] = 5
+    for name, value, floor_us in (("tenants", "a", 9), ("api", None, 7), ("crm.sync", None, 8)):
+        world.orders.back_offs[name, value] = floor_us
+        configured = len(world.configured)
+        world.lanes.heed(name, value)
+        assert len(world.configured) - configured == (name != "crm.sync"), "each lane that has it, once"
+
+    assert world.configured[-2:] == [(id(before), 9), (id(before), 9)]
+    other = world.lanes.lane("crm.push", None, {"tenant_id": "b"}.get)
+    own = world.lanes.lane("crm.sync", None, nothing)
+    assert world.configured[-2:] == [(id(other), 7), (id(own), 8)]
+    world.orders.back_offs.clear()
+    world.lanes.heed("tenants", "a")
+    assert world.configured[-1] == (id(before), 5)
 
 
 def test_a_thousand_limited_tasks_beside_named_buckets_are_declared_within_seconds() -> None:
