@@ -186,7 +186,7 @@ class Override:
             )
         except (KeyError, TypeError, AttributeError) as exc:
             raise ValueError(f"it lacks {exc}") from None
-        except RecursionError:  # a million brackets
+        except RecursionError:  # thousands of brackets
             raise ValueError("it is nested too deeply") from None
 
     @property
