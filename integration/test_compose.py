@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
 import time
 import urllib.request
 from collections import Counter
@@ -16,13 +13,12 @@ import docker
 import pytest
 
 from testbed.meanwhile import wait
-from testbed.server import free_port, root
+from testbed.server import free_port
 from testbed.windows import excess, used
 
-from . import leftovers
+from .compose import Compose
 from .conftest import Figures
 
-PROJECT = leftovers.PROJECT + leftovers.RUN
 FLOWER_PORT = free_port()
 #: Of 10/s, as examples/cluster/proj.py declares.
 INTERVAL_S = 0.1
@@ -36,35 +32,14 @@ PROBE_S = 0.2
 MOST_SLACK_S = 1.0
 
 
-def compose(*command: str, timeout_s: float = 60) -> str:
-    """Run `docker compose` for a project of our own and return what it prints.
-
-    Raises:
-        subprocess.CalledProcessError: it failed; what it printed is in the error.
-    """
-    return subprocess.run(
-        ["docker", "compose", "--project-name", PROJECT, *command],
-        cwd=root(),
-        env={**os.environ, "FLOWER_PORT": str(FLOWER_PORT)},
-        timeout=timeout_s,
-        check=True,
-        text=True,
-        capture_output=True,
-    ).stdout
+compose = Compose("docker-compose.yml", variables={"FLOWER_PORT": str(FLOWER_PORT)})
 
 
 @pytest.fixture
 def up(docker_client: docker.DockerClient) -> Iterator[float]:
-    """The cluster, once everything in it is healthy; how long that took, in seconds. Whatever happens, it ends."""
-    version = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
-    if version.returncode or not shutil.which("docker"):
-        pytest.skip("docker compose is not installed: see https://docs.docker.com/compose/install/")
-    begin = time.monotonic()
-    try:
-        compose("up", "--build", "--detach", "--wait", timeout_s=300)
-        yield time.monotonic() - begin
-    finally:
-        compose("down", "--volumes", "--timeout", "20", timeout_s=120)
+    """The cluster; how long it took to come up, in seconds."""
+    with compose.up() as up_s:
+        yield up_s
 
 
 def starts(stream: str = "starts") -> list[tuple[float, str]]:
@@ -107,7 +82,7 @@ def test_the_cluster_of_the_compose_file(up: float, docker_client: docker.Docker
     check = compose("exec", "-T", "producer", "celery", "-A", "proj", "global-rate", "check")
     with urllib.request.urlopen(f"http://127.0.0.1:{FLOWER_PORT}/", timeout=10) as answer:
         flower = answer.status
-    label = {"label": f"com.docker.compose.project={PROJECT}"}
+    label = {"label": f"com.docker.compose.project={compose.name}"}
     # A volume without a name has no label either: it must not come into being, since `down` would leave it.
     mounts = [
         mount for container in docker_client.containers.list(filters=label) for mount in container.attrs["Mounts"]

@@ -42,7 +42,7 @@ def run(*command: object, cwd: Path | None = None, **environment: str) -> str:
 
 def is_left_behind(name: str) -> bool:
     """Whether tools have made it: building would take the list of files from an `egg-info` that is there already."""
-    return name in {".git", ".tox", ".venv", "build", "dist"} or name.endswith(".egg-info")
+    return name in {".environments", ".git", ".tox", ".venv", "build", "dist"} or name.endswith(".egg-info")
 
 
 @pytest.fixture(scope="module")

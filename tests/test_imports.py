@@ -97,5 +97,5 @@ def test_tests_are_in_rooms_of_the_same_names_and_real_workers_apart() -> None:
     rooms = {path.parts[0] for path in tests if len(path.parts) == 2 and path.name.startswith("test_")}
     with_workers = {path.parts[0] for path, text in tests.items() if "import Cluster\n" in text}
 
-    assert rooms == {room for room in ROOMS if (ROOT / PACKAGE / room).is_dir()} | {"cluster", "packages"}
+    assert rooms == {room for room in ROOMS if (ROOT / PACKAGE / room).is_dir()} | {"cluster", "examples", "packages"}
     assert with_workers == {"cluster", "packages", "soak"}

@@ -1,0 +1,1 @@
+"""What the project has to do with the CRM."""

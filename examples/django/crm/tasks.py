@@ -1,0 +1,13 @@
+"""What workers do with the CRM."""
+
+from __future__ import annotations
+
+from celery import shared_task
+
+from .client import read_customer
+
+
+@shared_task
+def import_customer(number: int) -> None:
+    """Read a customer; it starts when the bucket `crm-api` has a slot."""
+    print("imported", read_customer(number))
