@@ -28,7 +28,7 @@ def terms_of(app: Any, name: str, url: str | None) -> tuple[Terms, Location, str
     location = Location(settings.url, settings.redis_options, settings.key_prefix)
     named = read_named_buckets(app.conf)
     if bucket := named.get(name):
-        terms = Terms(name, bucket.limits, bucket.windows, has_keys=bucket.key is not None)
+        terms = Terms(name, bucket.limits, bucket.windows, bucket.key is not None)
         return terms, location, settings.on_outage
     app.finalize(auto=True)
     task = app.tasks.get(name)
@@ -36,7 +36,7 @@ def terms_of(app: Any, name: str, url: str | None) -> tuple[Terms, Location, str
     if not limits:
         limited = (it for it in app.tasks if declared_limits(app, app.tasks[it]))
         raise ValueError(f"name = {name!r:.80}: {_remedy(name, sorted((*named, *limited)), task is not None)}")
-    return Terms(name, limits, (OWN,), has_keys=False), location, settings.on_outage
+    return Terms(name, limits, (OWN,), has_keys=False, is_crossed=False), location, settings.on_outage
 
 
 def _remedy(name: object, names: list[str], is_task: bool) -> str:

@@ -18,17 +18,20 @@ from ..limits.limit import LONGEST_FILL_US
 from ..scheduling.chores import Chores
 from ..scheduling.faults import FIRST_PAUSE_S, Faults
 from ..scheduling.lane import Lane
+from ..scheduling.pace import Pace
 from ..scheduling.scheduler import Scheduler
 from ..storage.location import Location
 from ..storage.session import Session
 from .callers import Callers
-from .lanes import Lanes
+from .lanes import TOGETHER_S, Lanes
 from .loop import Loop
 from .tries import Tries
 from .waiter import Waiter
 
 #: For so long after the last call this process counts among those that share the limits, in seconds.
 ACTIVE_S = 30.0
+#: What the start of a caller takes in the hub, in seconds.
+START_S = 0.00005
 #: How often a connection that is being opened is looked at, in seconds.
 LOOK_S = 0.02
 #: So many deadlines of callers that have gone on may be left for each that waits, before they are cleared away.
@@ -71,6 +74,8 @@ class Engine:
             time.monotonic,
             random.random,
             self._faults,
+            START_S,
+            Pace(TOGETHER_S),
         )
         self.lanes = Lanes(
             self.session.overrides,
@@ -141,7 +146,7 @@ class Engine:
     def _hold(self, waiter: Waiter) -> None:
         lane = waiter.lane = self.lanes.lane(waiter)
         if self.session.outage.counts(lane.name):  # what Redis has said does not count any more
-            lane.ask_at, lane.next_us = min(lane.ask_at, time.monotonic()), 0
+            self.scheduler.ask_again([lane])
         self.scheduler.hold(lane, waiter)
         if not waiter.is_over and lane.is_in_vain(waiter, self.clock):
             self._give_up(lane, [waiter])
@@ -203,7 +208,7 @@ class Engine:
         """When an outage begins to count, let those ask the policy that wait for a slot of Redis."""
         was_away, self._is_away = self._is_away, self.session.is_away
         if self._is_away and not was_away:
-            self.scheduler.ask_again()
+            self.scheduler.ask_again(self.scheduler.busy)
         return now + LOOK_S if self.session.outage.reason and not self._is_away else float("inf")
 
     def _is_active(self) -> bool:

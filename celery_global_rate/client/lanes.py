@@ -12,12 +12,17 @@ from ..limits.costs import Cost
 from ..limits.limit import Limits
 from ..limits.redis_clock import RedisClock
 from ..limits.reservation import SlotsInHand
-from ..scheduling.lane import Call, Lane
+from ..scheduling.lane import SHORTEST_PAUSE_S, Call, Lane
 from .terms import Terms
 from .waiter import Waiter
 
 #: Nobody asks for slots within a shorter time than this, in seconds.
 SHORTEST_S = 0.0001
+#: If more callers wait than had their slots by the last call, the next one is so much later, in seconds: they ask
+#: together. A caller that comes alone, one call after the other, asks at once.
+TOGETHER_S = 0.001
+#: Slots in hand are followed by others so long before the last of them is due, in seconds.
+LEAD_S = 0.002
 
 #: Takes callers out of a lane: Redis has no slot for them in time.
 Refuse = Callable[[Lane, Sequence[Waiter]], None]
@@ -35,6 +40,15 @@ class CallersLane(Lane):
         super().__init__(name, ())
         self._refuse = refuse
 
+    def bind(self, buckets: tuple[Bucket, ...]) -> None:
+        super().bind(buckets)
+        self.waits_at = ()  # no other lane of this process has the same buckets
+
+    def asks(self, wanted: int, now: float) -> Call:
+        call = super().asks(wanted, now)
+        self._paced_at = min(self._paced_at, now + SHORTEST_PAUSE_S)
+        return call
+
     def _within_s(self, wanted: int, now: float) -> float:
         in_hand = self.in_hand
         latest = max((waiter.deadline for waiter in islice(self.held, in_hand, in_hand + wanted)), default=now)
@@ -42,6 +56,9 @@ class CallersLane(Lane):
 
     def granted(self, reservation: SlotsInHand, call: Call, clock: RedisClock, now: float, chance: float) -> None:
         super().granted(reservation, call, clock, now, chance)
+        if reservation.count == call.wanted and self.enters(clock) <= now:
+            pause_s = TOGETHER_S if self.unprovided > 0 else 0
+            self.ask_at = min(self.ask_at, max(call.sent + pause_s, clock.reached(reservation.end_us) - LEAD_S))
         if call.costs is None or reservation.count < call.wanted:  # else it is not said when the next one has its slot
             self.give_up(clock)
 

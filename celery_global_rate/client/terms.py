@@ -17,14 +17,14 @@ class Terms:
         limits: those that are declared.
         windows: the part of the key of each of them.
         has_keys: whether there is a bucket for each value of a key.
-        is_crossed: whether lanes with other limits count there as well.
+        is_crossed: whether lanes with other limits count there as well, as those of tasks do that have their own.
     """
 
     name: str
     limits: Limits
     windows: tuple[str, ...]
     has_keys: bool = True
-    is_crossed: bool = False
+    is_crossed: bool = True
 
     @property
     def largest_cost(self) -> int:

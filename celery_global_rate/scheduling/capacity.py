@@ -124,12 +124,13 @@ class Capacity:
     Args:
         pool: with its processes.
         monotonic: the clock, in seconds.
+        loop_s: what the worker's own loop takes for a task at the least, in seconds.
 
     Attributes:
         is_far: whether the limits of all that is held are out of reach: it waits for the pool only.
     """
 
-    def __init__(self, pool: Pool, monotonic: Callable[[], float]) -> None:
+    def __init__(self, pool: Pool, monotonic: Callable[[], float], loop_s: float = LOOP_S) -> None:
         self.is_far = False
         self._run_times = RunTimes()
         self._pool = pool
@@ -137,7 +138,7 @@ class Capacity:
         self._may_end = 0
         self._ended_at, self._was_behind = float("-inf"), False
         #: From the end of one task to that of the next, in seconds, while slots that are due wait.
-        self._apart_s = LOOP_S
+        self._apart_s = self._least_loop_s = loop_s
 
     @property
     def at_once(self) -> int:
@@ -169,7 +170,7 @@ class Capacity:
         if is_behind and self._was_behind:
             self._apart_s += (min(now - self._ended_at, LONGEST_APART_S) - self._apart_s) / ENDS_KNOWN
         elif not is_behind:
-            self._apart_s += (LOOP_S - self._apart_s) / ENDS_FORGOTTEN
+            self._apart_s += (self._least_loop_s - self._apart_s) / ENDS_FORGOTTEN
         self._ended_at, self._was_behind = now, is_behind
         if run_time_s is not None:
             self._run_times.ran(run_time_s, now)
@@ -199,7 +200,7 @@ class Capacity:
     @property
     def loop_s(self) -> float:
         """What the worker takes for a task beside its run time, in seconds, if it has all that it can do."""
-        return max(LOOP_S, self._apart_s - self._run_times.mean_s / max(1, self._pool.processes))
+        return max(self._least_loop_s, self._apart_s - self._run_times.mean_s / max(1, self._pool.processes))
 
     @property
     def look_s(self) -> float:

@@ -14,13 +14,17 @@ MOST_CALLS = 64
 class Pace:
     """When the next write may go out.
 
+    Args:
+        pause_s: from one write to the next on average, in seconds.
+
     Attributes:
         at: from this monotonic instant on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pause_s: float = PAUSE_S) -> None:
+        self._pause_s = pause_s
         self.at = float("-inf")
 
     def wrote(self, now: float) -> None:
         """One has gone out (monotonic seconds)."""
-        self.at = max(self.at, now - SAVED * PAUSE_S) + PAUSE_S
+        self.at = max(self.at, now - SAVED * self._pause_s) + self._pause_s

@@ -13,7 +13,7 @@ from ..limits.bucket import Bucket
 from ..limits.duration import US_PER_S
 from ..limits.reservation import SlotsInHand, SlotSource
 from ..limits.timing import HORIZON_S
-from .capacity import FULL_POOL_POLL_S, Capacity, Pool
+from .capacity import FULL_POOL_POLL_S, LOOP_S, Capacity, Pool
 from .faults import Faults
 from .gates import FOLLOW_S
 from .lane import AHEAD_S, FEW, Call, Lane, Leaving
@@ -45,6 +45,8 @@ class Scheduler:
         monotonic: the clock, in seconds.
         chance: draws uniformly from [0, 1).
         faults: where errors end.
+        loop_s: what a start takes in the worker's loop, in seconds.
+        pace: how often several lanes may ask.
 
     Attributes:
         missed: slots that were reserved and came too late to be used, since the start.
@@ -59,17 +61,19 @@ class Scheduler:
         monotonic: Callable[[], float],
         chance: Callable[[], float],
         faults: Faults,
+        loop_s: float = LOOP_S,
+        pace: Pace | None = None,
     ) -> None:
         self.missed = 0
         self._faults = faults
         self._pool = pool
-        self._capacity = Capacity(pool, monotonic)
+        self._capacity = Capacity(pool, monotonic, loop_s)
         self._limiter = limiter
         self._wake, self._cover = wake, cover
         self._monotonic, self._chance = monotonic, chance
         self._lists = Lists()
         self._room = Room(self._capacity, self._lists, limiter.clock)
-        self._pace = Pace()
+        self._pace = pace or Pace()
         #: Whether lanes may ask in this turn; else when they are looked at again, and whether the next end of a task
         #: is a reason to: one had no slot, and the pool had no room for it.
         self._is_asking = self._is_starved = False
@@ -154,10 +158,12 @@ class Scheduler:
         lane.held.remove(requests)
         self._touch(lane)
 
-    def ask_again(self) -> None:
-        """Let all lanes ask for slots now: what they have been told does not count any more."""
-        for lane in self.busy:
-            lane.ask_at, lane.next_us = min(lane.ask_at, self._monotonic()), 0
+    def ask_again(self, lanes: Iterable[Lane]) -> None:
+        """Let lanes ask for slots now: what they have been told does not count any more."""
+        now = self._monotonic()
+        for lane in lanes:
+            lane.ask_at, lane.next_us = min(lane.ask_at, now), 0
+            self._lists.gates.reopen(lane.buckets, now)
             self._touch(lane)
 
     def let_go(self) -> None:
@@ -500,7 +506,7 @@ class Scheduler:
             lane.granted(reservation, call, self._limiter.clock, now, self._chance())
             # Behind a costly slot, no other lane waits for what this one does.
             is_costly = reservation.count and reservation.end_us > reservation.now_us + HORIZON_S * US_PER_S
-            if reservation.binds is not None and lane.binding and lane.binding.is_crossed and not is_costly:
+            if reservation.binds is not None and lane.binding in lane.waits_at and not is_costly:
                 self._lists.gates.close(lane, self._opens_at(lane, now))
                 lane.ask_at = now
 

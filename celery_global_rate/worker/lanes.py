@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import zip_longest
@@ -85,7 +85,7 @@ class Lanes:
         self._lanes_of_values: WeakValueDictionary[Identity, Lane] = WeakValueDictionary()
         #: By task and queue: the named buckets for it.
         self._covering: dict[tuple[str, str | None], tuple[str, ...]] = {}
-        #: The named buckets that several lanes pass; None before the first lane.
+        #: The named buckets that lanes with other limits cross; None before the first lane.
         self._crossed: frozenset[str] | None = None
 
     def may_pass(self, task: str) -> bool:
@@ -167,21 +167,22 @@ class Lanes:
         self._put_in_force(lane, tuple(buckets), latest_floor_us)
 
     def _find_crossed(self) -> frozenset[str]:
-        """The named buckets that requests pass in more than one lane: beside other names, or values of other keys.
+        """The named buckets that requests pass beside other names, or values of other keys: there are lanes without
+        them as well. Those of limiters outside the workers have the named bucket alone, so one such lane suffices.
 
         A task's own limit is passed in several lanes only if its messages come from several queues.
         """
         if not self.named:
             return frozenset()
         queues = (None, *self._queues)
-        count: Counter[str] = Counter()
+        beside_others: set[str] = set()
         keys: defaultdict[str, set[str]] = defaultdict(set)
         for names in {self.names(task, queue) for task in self._tasks() for queue in queues}:
-            count.update(names)
+            beside_others.update(names if len(names) > 1 else ())
             together = {self._keys[name] for name in names if name in self._keys}
             for name in names:
                 keys[name] |= together
-        return frozenset(name for name in self.named if count[name] > 1 or keys[name] - {self._keys.get(name)})
+        return frozenset(name for name in self.named if name in beside_others or keys[name] - {self._keys.get(name)})
 
 
 def _cost(paid: tuple[tuple[int, int], ...], request: HeldRequest) -> Cost:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 
 from celery_global_rate.limits.limit import Limit
@@ -11,6 +14,7 @@ from testbed.server import Redis
 from testbed.windows import excess, used
 
 from ..conftest import Figures
+from .conftest import Bench
 
 LIMIT = Limit(1000)
 #: Left out at either end of a run, in seconds: the processes begin and end one after the other.
@@ -44,3 +48,48 @@ def test_a_thousand_a_second(
     assert releases <= 0
     assert returns <= 0
     assert per_call <= 0.1
+
+
+@pytest.mark.parametrize(("rate", "least"), [("200/s", 0.99), ("1000/s", 0.95)])
+def test_one_thread_alone_reaches_the_limit(bench: Bench, figures: Figures, rate: str, least: float) -> None:
+    """It calls again when it has its slot, so that nothing can be reserved for it ahead: each time it asks at once."""
+    limiter = bench.limiter(rate)
+    limit = Limit.parse(rate)
+    assert limit is not None
+    limiter.acquire()
+    begin = time.monotonic()
+    instants: list[float] = []
+    while not instants or instants[-1] < begin + 2.5:
+        limiter.acquire()
+        instants.append(time.monotonic())
+    share = used(instants, limit.interval_s, begin + 0.2, begin + 2.2)
+    figures(f"one thread, {rate}: {share:.4f} of the slots used")
+
+    assert least <= share <= 1.005
+
+
+def test_many_values_of_a_key(bench: Bench, figures: Figures) -> None:
+    """A hundred tenants at 10/s each, three tasks of each: all reach their limit."""
+    limiter = bench.aio("10/s")
+    instants: dict[int, list[float]] = {tenant: [] for tenant in range(100)}
+
+    async def call(tenant: int, end: float) -> None:
+        while time.monotonic() < end:
+            await limiter.acquire(key=tenant)
+            instants[tenant].append(time.monotonic())
+
+    async def main() -> None:
+        end = time.monotonic() + 3
+        await asyncio.gather(*(call(tenant, end) for tenant in range(100) for _ in range(3)))
+
+    begin, cpu_s = time.monotonic(), time.process_time()
+    asyncio.run(main())
+    cpu_s = time.process_time() - cpu_s
+    shares = [used(found, 0.1, begin + 0.5, begin + 2.5) for found in instants.values()]
+    figures(
+        f"100 values of a key at 10/s each: {min(shares):.3f} to {max(shares):.3f} of the slots used, "
+        f"{cpu_s / 3:.2f} of a core"
+    )
+
+    assert sum(shares) / 100 >= 0.99
+    assert min(shares) >= 0.94
