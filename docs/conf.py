@@ -8,7 +8,7 @@ project = "celery-global-rate"
 author = copyright = "celery-global-rate contributors"
 version = release = celery_global_rate.__version__
 
-extensions = ["sphinx.ext.autodoc"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 if os.environ.get("DOCS_ONLINE"):
     extensions.append("sphinx.ext.intersphinx")
 intersphinx_mapping = {

@@ -53,8 +53,8 @@ class BaseLimiter:
             url: of the Redis, where workers are given it by `--global-rate-url`.
 
         Raises:
-            ValueError: there is no limit of that name.
-            celery.exceptions.ImproperlyConfigured: a setting of the application is invalid.
+            ValueError: there is no limit of that name. If a setting of the application is invalid, Celery's
+                `ImproperlyConfigured` says which.
         """
         from .application import terms_of  # it imports Celery
 
