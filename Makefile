@@ -104,8 +104,9 @@ bench: venv
 	@$(BIN)/pip install -q -e '.[bench]'
 	$(BIN)/python -m benchmarks $(B)
 
-# The same load on stock Celery, on Redis counters, on other packages and here: ten minutes, and PyPI is needed.
-# Writes benchmarks/peers.json and docs/comparison.inc. P=--draw draws them again, P='ours counter' measures these.
+# The same load on stock Celery, on Redis counters, on other packages and here: 20 minutes, and PyPI is needed.
+# Writes benchmarks/peers.json, benchmarks/limiters.json and the tables and charts of docs/comparison.rst. P=--draw draws
+# them again, P='ours counter' measures these, P=--limiters the libraries without Celery.
 peers: venv
 	@$(BIN)/pip install -q -e '.[bench]'
 	$(BIN)/python -m benchmarks.peers $(P)

@@ -17,7 +17,7 @@ class Peer:
     """What limits the rate.
 
     Attributes:
-        app: its module in `apps`.
+        app: its module in `apps`, or in `limiters`.
         title: as the table names it.
         package: its requirement; empty if it needs nothing beside Celery and redis-py.
         refill: a task that brings tokens, sent at the begin in place of beat, with its arguments.
@@ -43,6 +43,17 @@ PEERS = (
     Peer("heimdall", "celery-heimdall", "celery-heimdall==1.0.1"),
     Peer("token_bucket", "django-celery-token-bucket", "django-celery-token-bucket==5.0.0", REFILL, 58.0, 0.0),
     Peer("ours", "celery-global-rate"),
+)
+#: Libraries in processes that are no workers.
+LIMITERS = (
+    Peer("limits_moving", "limits, moving window", "limits==5.8.0"),
+    Peer("pyrate_log", "pyrate-limiter, sliding window", "pyrate-limiter==4.5.1"),
+    Peer("pyrate_gcra", "pyrate-limiter, GCRA", "pyrate-limiter==4.5.1"),
+    Peer("throttled_wait", "throttled-py, its own pauses", "throttled-py==3.5.0"),
+    Peer("throttled_gcra", "throttled-py, evenly spaced", "throttled-py==3.5.0"),
+    Peer("aiolimiter_quarter", "aiolimiter, a quarter each", "aiolimiter==1.3.0"),
+    Peer("ours_threads", "celery-global-rate, RateLimiter"),
+    Peer("ours_tasks", "celery-global-rate, AsyncRateLimiter"),
 )
 
 
