@@ -83,7 +83,7 @@ def test_wall_clocks_that_differ_by_minutes(empty_redis: Server, figures: Figure
         global_rate(cluster, "pause", "limited", "--expires", f"{pause_s}s")
         cluster.wait(lambda: cluster.instants("release")[-1] > end + pause_s + 1, 10)
         releases = since(cluster.instants("release"), end)
-        stamps = [re.findall(r"\[(.*?),.* limits hold", cluster.log(name))[0] for name in ("w0", "w1")]
+        stamps = [re.findall(r"\[(.*?),.* limits are cluster-wide", cluster.log(name))[0] for name in ("w0", "w1")]
     apart_s = time.mktime(time.strptime(stamps[0], DATE)) - time.mktime(time.strptime(stamps[1], DATE))
     gap_s = max(later - earlier for earlier, later in zip(releases, releases[1:]))
     figures(f"wall clocks {apart_s:.0f} s apart: {run}; a pause of {pause_s} s lasted {gap_s:.2f} s")
