@@ -23,7 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "broker": {"limits", "scheduling"},
     "settings": {"limits", "storage", "feedback"},
     "worker": {"limits", "scheduling", "storage", "feedback", "broker", "settings"},
-    "client": {"limits", "scheduling", "storage", "settings"},
+    "client": {"limits", "scheduling", "storage", "feedback", "settings"},
     "face": {"limits", "feedback", "settings", "worker", "client"},
     "cli": {"limits", "storage", "settings", "worker", "face"},
 }

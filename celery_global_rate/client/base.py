@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..feedback.longest import DEFAULT_S
+from ..limits.duration import US_PER_S
 from ..limits.key_values import key_value
 from ..limits.rates import NAME, read_rates, window_keys
 from ..storage.location import Location
@@ -71,6 +74,25 @@ class BaseLimiter:
     def name(self) -> str:
         """The name of its bucket."""
         return self._terms.name
+
+    def back_off(self, retry_after: float, key: object = None) -> None:
+        """Tell all that share the bucket that its API has asked for a pause, as workers do by themselves.
+
+        It returns at once. Until the pause is over, nobody gets a slot.
+
+        Args:
+            retry_after: how long, in seconds: more than 0. An hour is the most.
+            key: the value of the bucket's key; None if it has none.
+
+        Raises:
+            ValueError: one of them cannot be meant.
+        """
+        is_number = isinstance(retry_after, (int, float)) and not isinstance(retry_after, bool)
+        if not is_number or not 0 < retry_after < math.inf:
+            raise ValueError(f"retry_after = {retry_after!r:.80}: use a number of seconds above 0")
+        terms, value, *_ = self._asked(key, 1, None)
+        length_us = math.ceil(min(retry_after, DEFAULT_S) * US_PER_S)
+        self._here()[1].back_off(terms, value, length_us)
 
     def __repr__(self) -> str:
         limits = " and ".join(map(str, self._terms.limits))

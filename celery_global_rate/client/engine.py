@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 
+from ..limits.bucket import window_of
 from ..limits.duration import US_PER_S
 from ..limits.limit import LONGEST_FILL_US
 from ..scheduling.chores import Chores
@@ -25,6 +26,7 @@ from ..storage.session import Session
 from .callers import Callers
 from .lanes import TOGETHER_S, Lanes
 from .loop import Loop
+from .terms import Terms
 from .tries import Tries
 from .waiter import Waiter
 
@@ -124,6 +126,12 @@ class Engine:
     def cancel(self, waiter: Waiter) -> None:
         """A caller waits no more. From any thread."""
         self._loop.waker.call(partial(self._withdraw, waiter))
+
+    def back_off(self, terms: Terms, value: str | None, length_us: int) -> None:
+        """An API has asked for a pause of a bucket. From any thread."""
+        windows = [window_of(window, value) for window in terms.windows]
+        why = f"a caller had to wait {length_us / US_PER_S:g} s"
+        self._loop.waker.call(partial(self.session.back_off, terms.name, value, windows, length_us, why))
 
     def _await(self, waiter: Waiter) -> None:
         if waiter.deadline < float("inf"):

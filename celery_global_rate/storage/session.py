@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from ..limits.redis_clock import RedisClock
 from ..limits.timing import REPLY_TIMEOUT_S
-from .back_offs import BackOffs
+from .back_offs import BackOffs, note
+from .cause import cause
 from .heartbeat import Heartbeat
 from .hub_connection import REOPEN_LATE_S, HubConnection
 from .limiter import Limiter
@@ -19,8 +22,10 @@ from .outage import ALL, Outage
 from .outage_policies import POLICIES
 from .override_feed import OverrideFeed
 from .overrides import Overrides
-from .scripts import news_channel
+from .scripts import BACK_OFF, back_off_call, news_channel
 from .waker import Waker
+
+logger = logging.getLogger(__name__)
 
 
 class Session:
@@ -69,6 +74,7 @@ class Session:
         self._connection = HubConnection(location.connection, waker, self._changed, in_one_turn=in_one_turn)
         self.clock, prefix = RedisClock(), location.key_prefix
         channel = news_channel(prefix, location.database)
+        self._prefix, self._channel, self._address = prefix, channel, location.address
         self.heartbeat = Heartbeat(self._connection, prefix, worker, channel, wake, is_active)
         policy = POLICIES[on_outage](self.heartbeat, self.clock, random.random)
         self.outage = Outage(location.address, policy, recovered)
@@ -132,6 +138,28 @@ class Session:
         self.heartbeat.leave()
         self._feed.detach()
         self._connection.detach()
+
+    def back_off(self, name: str, value: str | None, windows: Iterable[str], length_us: int, why: str) -> None:
+        """Tell Redis, and so all others, that an API has asked for a pause.
+
+        Args:
+            name: of the bucket.
+            value: of its key, as a part of a Redis key; or None.
+            windows: of its limits for that value.
+            length_us: of the pause, in microseconds.
+            why: for logs.
+        """
+        call = back_off_call(self._prefix, name, windows, length_us, self._channel, note(name, value, why))
+        self._connection.send(("EVAL", BACK_OFF.source, *call), partial(self._told, name))
+
+    def _told(self, name: str, answer: object) -> None:
+        if isinstance(answer, Exception):
+            logger.warning(
+                "global-rate: %s does not back off: the Redis at %s is not reached: %s",
+                name,
+                self._address,
+                cause(answer),
+            )
 
     def inquire(self) -> None:
         """Ask Redis what it is."""

@@ -48,6 +48,9 @@ async def forward(request: Request) -> Response:
         ),
         stream=True,
     )
+    if answer.status_code == 429:
+        with contextlib.suppress(KeyError, ValueError):
+            limiter.back_off(float(answer.headers["Retry-After"]))  # workers and this gateway pause together
     headers = {name: value for name, value in answer.headers.items() if name not in OF_CONNECTION}
     return StreamingResponse(answer.aiter_raw(), answer.status_code, headers, background=BackgroundTask(answer.aclose))
 
