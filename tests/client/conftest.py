@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 import redis
 
 from celery_global_rate import AsyncRateLimiter, RateLimiter
+from celery_global_rate.client import hub
 from celery_global_rate.limits import override
 from celery_global_rate.limits.limit import AS_OVERRIDE, Limit
 from celery_global_rate.storage.blocking_store import BlockingStore
@@ -68,3 +69,11 @@ class Bench:
 @pytest.fixture
 def bench(redis_server: Server) -> Bench:
     return Bench(redis_server, 9)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _hub_ends_before_the_server(redis_server: Server) -> Iterator[None]:
+    """The hub of this process would miss a server that has ended, and log it."""
+    yield
+    hub._stop()
+    hub._forget()

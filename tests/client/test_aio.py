@@ -25,16 +25,16 @@ def test_tasks_wait_for_slots_and_the_loop_goes_on(bench: Bench) -> None:
             turns += 1
 
     async def main() -> float:
+        begin = time.monotonic()
         await limiter.acquire()
         turning = asyncio.ensure_future(turn())
-        begin = time.monotonic()
         await asyncio.gather(*(limiter.acquire() for _ in range(20)))
         turning.cancel()
         return time.monotonic() - begin
 
     seconds = asyncio.run(main())
 
-    assert 0.39 <= seconds <= 0.4 + NOISE_S
+    assert 0.4 <= seconds <= 0.4 + 2 * NOISE_S
     assert turns > 20
     assert bench.given() == 21
 
@@ -60,8 +60,8 @@ def test_a_task_that_is_cancelled_leaves_its_slot_to_the_others(bench: Bench) ->
     limiter = bench.aio("10/s")
 
     async def main() -> float:
-        await limiter.acquire()
         begin = time.monotonic()
+        await limiter.acquire()
         cancelled = [asyncio.ensure_future(limiter.acquire()) for _ in range(20)]
         await asyncio.sleep(0.02)
         last = asyncio.ensure_future(limiter.acquire())
@@ -72,7 +72,7 @@ def test_a_task_that_is_cancelled_leaves_its_slot_to_the_others(bench: Bench) ->
         assert all(task.cancelled() for task in cancelled)
         return time.monotonic() - begin
 
-    assert 0.08 <= asyncio.run(main()) <= 0.1 + NOISE_S
+    assert 0.1 <= asyncio.run(main()) <= 0.1 + NOISE_S
     assert bench.given() == 2
 
 
@@ -91,7 +91,7 @@ def test_it_is_a_context_manager_and_a_decorator(bench: Bench) -> None:
 
     begin = time.monotonic()
     assert asyncio.run(main()) == list(range(2, 12))
-    assert time.monotonic() - begin >= 0.09
+    assert time.monotonic() - begin >= 0.1
     assert (add.__name__, add.__doc__) == ("add", "Adds.")
     assert bench.given() == 11
 
@@ -104,31 +104,31 @@ def test_it_works_in_many_loops_one_after_the_other_and_at_once(bench: Bench) ->
         await asyncio.gather(*(limiter.acquire() for _ in range(5)))
         return time.monotonic()
 
+    begin = time.monotonic()
     for _ in range(2):
         asyncio.run(call())
-    begin = time.monotonic()
     with ThreadPoolExecutor(5) as threads:
         ends = list(threads.map(lambda _: asyncio.run(call()), range(5)))
 
-    assert 0.23 <= max(ends) - begin <= 0.25 + NOISE_S
+    assert 0.34 <= max(ends) - begin <= 0.34 + 2 * NOISE_S
     assert bench.given() == 35
 
 
 def test_threads_and_tasks_of_one_process_wait_in_one_lane(bench: Bench) -> None:
     limiter, aio = bench.limiter("50/s"), bench.aio("50/s")
+    begin = time.monotonic()
     limiter.acquire()
 
     async def call() -> None:
         await asyncio.gather(*(aio.acquire() for _ in range(5)))
 
-    begin = time.monotonic()
     with ThreadPoolExecutor(6) as threads:
         waiting = [threads.submit(limiter.acquire) for _ in range(5)]
         waiting.append(threads.submit(asyncio.run, call()))
         for each in waiting:
             each.result()
 
-    assert 0.19 <= time.monotonic() - begin <= 0.2 + NOISE_S
+    assert 0.2 <= time.monotonic() - begin <= 0.2 + NOISE_S
     assert len(bench.waiting()) == 1, "one process waits"
 
 

@@ -33,12 +33,11 @@ def refused(limiter: RateLimiter, timeout: float, cost: int = 1) -> tuple[Acquir
 
 def test_slots_come_at_the_rate(bench: Bench) -> None:
     limiter = bench.limiter("100/s")
-    instants = []
+    begin = time.monotonic()
     for _ in range(31):
         limiter.acquire()
-        instants.append(time.monotonic())
 
-    assert 0.27 <= instants[-1] - instants[0] <= 0.3 + NOISE_S
+    assert 0.3 <= time.monotonic() - begin <= 0.3 + 2 * NOISE_S
     assert bench.given() == 31
 
 
@@ -88,8 +87,8 @@ def test_a_timeout_shorter_than_the_wait_is_refused_at_once_and_spends_nothing(b
 def test_a_timeout_shorter_than_the_wait_takes_no_slot_from_the_next_caller(bench: Bench) -> None:
     """The next slot lies within the horizon, and a caller whose time ends before it has none."""
     limiter = bench.limiter("10/s")
-    limiter.acquire()
     begin = time.monotonic()
+    limiter.acquire()
     for _ in range(5):
         refusal, seconds = refused(limiter, 0.02)
         assert seconds < NOISE_S
@@ -98,13 +97,13 @@ def test_a_timeout_shorter_than_the_wait_takes_no_slot_from_the_next_caller(benc
             break
     limiter.acquire()
 
-    assert 0.08 <= time.monotonic() - begin <= 0.1 + NOISE_S
+    assert 0.1 <= time.monotonic() - begin <= 0.1 + NOISE_S
     assert bench.given() == 2
 
 
 def test_a_caller_with_others_before_it_gives_up_at_its_deadline_and_its_slot_is_for_them(bench: Bench) -> None:
-    """Ten wait, of which each second one gives up after 0.25 s. At 10/s the last of the others has its slot after
-    0.9 s at the most: nothing was spent on those that gave up.
+    """Ten wait, of which each second one gives up after 0.25 s. Had their slots been spent on them, the last of the
+    others would have its own half a second later.
     """
     limiter = bench.limiter("10/s")
     limiter.acquire()
@@ -123,15 +122,16 @@ def test_a_caller_with_others_before_it_gives_up_at_its_deadline_and_its_slot_is
 
     assert all(at is not None for at in found[::2])
     assert bench.given() == 1 + len(got)
-    assert max(got) <= 0.1 * len(got) + NOISE_S
+    assert max(got) <= 0.1 * len(got) + 2 * NOISE_S
 
 
 def test_costs_are_paid(bench: Bench) -> None:
     limiter = bench.limiter("100/s")
+    begin = time.monotonic()
     limiter.acquire()
-    seconds = took_s(lambda: limiter.acquire(cost=20))
+    limiter.acquire(cost=20)
 
-    assert 0.19 <= seconds <= 0.2 + NOISE_S
+    assert 0.2 <= time.monotonic() - begin <= 0.2 + NOISE_S
     assert bench.given() == 21
     assert not limiter.try_acquire(cost=20)
     assert bench.given() == 21
@@ -179,12 +179,14 @@ def test_it_is_a_context_manager_and_a_decorator(bench: Bench) -> None:
         """Adds."""
         return one + two
 
+    begin = time.monotonic()
     with limiter as entered:
         assert entered is limiter
-    seconds = took_s(lambda: [add(number) for number in range(10)])
+    assert [add(number) for number in range(10)] == list(range(2, 12))
+    seconds = time.monotonic() - begin
 
     assert (add(1, two=3), add.__name__, add.__doc__) == (4, "add", "Adds.")
-    assert seconds >= 0.09
+    assert seconds >= 0.1
     assert bench.given() == 12
 
 

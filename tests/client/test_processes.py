@@ -20,6 +20,9 @@ from ..conftest import Figures
 from .conftest import Bench
 from .test_blocking import NOISE_S, took_s
 
+#: How long the end of an interpreter may take, in seconds, on a busy machine.
+ENDS_S = 2.0
+
 
 def in_child(call: Any) -> int:
     """Run something in a child of this process that is forked; its exit code."""
@@ -38,8 +41,8 @@ def in_child(call: Any) -> int:
 def test_a_child_has_its_own_hub_and_the_parent_keeps_its_own(bench: Bench) -> None:
     """The limiter was used before the fork, and is used on both sides of it; slots are shared."""
     limiter = bench.limiter("50/s")
-    limiter.acquire()
     begin = time.monotonic()
+    limiter.acquire()
 
     def call() -> None:
         for _ in range(5):
@@ -48,7 +51,7 @@ def test_a_child_has_its_own_hub_and_the_parent_keeps_its_own(bench: Bench) -> N
     assert in_child(call) == 0
     call()
 
-    assert 0.19 <= time.monotonic() - begin <= 0.2 + 2 * NOISE_S
+    assert 0.2 <= time.monotonic() - begin <= 0.2 + 2 * NOISE_S
     assert bench.given() == 11
 
 
@@ -117,7 +120,7 @@ def test_the_interpreter_ends_while_daemon_threads_wait(bench: Bench) -> None:
     lines, seconds = end_of(bench, "1/m", "daemon")
 
     assert lines == ["ends"]
-    assert seconds < 0.5 + NOISE_S
+    assert seconds < ENDS_S
     assert (bench.given(), bench.members()) == (1, 0)
 
 
@@ -125,7 +128,7 @@ def test_threads_that_are_no_daemons_have_their_slots_first(bench: Bench) -> Non
     lines, seconds = end_of(bench, "5/s", "")
 
     assert lines == ["ends", *["went on"] * 3]
-    assert 0.45 <= seconds < 0.6 + 3 * NOISE_S
+    assert 0.4 <= seconds < 0.6 + ENDS_S
     assert (bench.given(), bench.members()) == (4, 0)
 
 
@@ -145,7 +148,7 @@ asyncio.run(main())
     lines, seconds = end_of(bench, "1/m", "", program)
 
     assert lines == ["ends"]
-    assert seconds < 0.5 + NOISE_S
+    assert seconds < ENDS_S
     assert (bench.given(), bench.members()) == (1, 0)
 
 
@@ -165,7 +168,7 @@ limiter.acquire()
         process.stdout.readline()
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        assert took_s(process.wait) < 0.5 + NOISE_S
+        assert took_s(process.wait) < ENDS_S
         assert "KeyboardInterrupt" in process.stderr.read()
 
     assert bench.given() == 1
