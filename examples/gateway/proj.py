@@ -22,7 +22,7 @@ app.conf.global_rate_buckets = {"crm-api": {"rate": "50/s", "tasks": ["crm.*"], 
 api = httpx.Client(base_url=API_URL, timeout=10)
 
 
-@app.task(name="crm.fetch")
+@app.task(name="crm.fetch", autoretry_for=(httpx.HTTPError,), retry_backoff=True)
 def fetch(number: int) -> None:
     """Read a customer."""
     api.get(f"/customers/{number}").raise_for_status()

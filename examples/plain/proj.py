@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 from celery import Celery
@@ -19,14 +20,14 @@ app.conf.task_ignore_result = True
 app.conf.global_rate_buckets = {"crm-api": {"rate": "20/s", "tasks": ["crm.*"], "backoff": True}}
 
 
-@app.task(name="crm.fetch")
+@app.task(name="crm.fetch", autoretry_for=(URLError,), retry_backoff=True)
 def fetch(number: int) -> None:
     """Read a customer."""
     with urlopen(f"{API_URL}/customers/{number}", timeout=10) as answer:
         print("fetched", json.load(answer))
 
 
-@app.task(name="crm.push")
+@app.task(name="crm.push", autoretry_for=(URLError,), retry_backoff=True)
 def push(number: int, name: str) -> None:
     """Change a customer."""
     body = json.dumps({"name": name}).encode()

@@ -14,6 +14,8 @@ class Api(ThreadingHTTPServer):
 
     Attributes:
         calls: of each request, when it arrived (monotonic seconds), its method and its path.
+        refusals: of the next requests whose path begins like the first text, one is answered 429 with the other text as
+            its ``Retry-After``.
     """
 
     daemon_threads = True
@@ -23,6 +25,7 @@ class Api(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.calls: list[tuple[float, str, str]] = []
+        self.refusals: list[tuple[str, str]] = []
 
     def __enter__(self) -> Api:
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
@@ -49,7 +52,13 @@ class Handler(BaseHTTPRequestHandler):
         sent = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
         asked = {"method": self.command, "path": self.path, "sent": sent, "mark": self.headers.get("X-Mark")}
         body = json.dumps(asked).encode()
-        self.send_response(200)
+        refused = next((it for it in self.server.refusals if self.path.startswith(it[0])), None)
+        if refused:
+            self.server.refusals.remove(refused)
+            self.send_response(429)
+            self.send_header("Retry-After", refused[1])
+        else:
+            self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -78,6 +78,12 @@ class Example:
                 [self.python, "-m", *command], cwd=self.folder, env=self.environment, stdout=out, stderr=out
             )
 
+    def stop(self, name: str) -> None:
+        """Have a process end."""
+        process = self.processes.pop(name)
+        process.terminate()
+        process.wait(10)
+
     def start_workers(self, count: int, app: str, *options: str) -> None:
         """Start workers, and wait until they are ready."""
         names = [f"worker-{number}" for number in range(count)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -96,6 +97,34 @@ def test_workers_and_gateway_share_a_bucket(
     assert 0.99 <= share <= 1.01
     assert worst <= 0
     assert min(by_gateway, by_workers) >= 0.2 * RATE
+
+
+@pytest.mark.slow
+def test_workers_and_gateway_pause_together(tmp_path: Path, empty_redis: Server, api: Api, figures: Figures) -> None:
+    """The API answers one task with 429 and a `Retry-After` of two seconds: within 250 ms neither asks any more.
+
+    After that the requests of both come again, and the task that was refused succeeds when it is retried.
+    """
+    pause_s, spread_s = 2.0, 0.25
+    with Gateway(tmp_path, empty_redis, api) as gateway:
+        gateway.start_workers(2, "proj", "-c", "2", "-I", "releases")
+        gateway.start_gateway()
+        gateway.start("load", "load")
+        gateway.wait(lambda: min(len(api.instants(path)) for path in ("/orders/", "/customers/")) >= RATE // 2, 30)
+        api.refusals.append(("/customers/", str(int(pause_s))))
+        gateway.wait(lambda: not api.refusals, 5)
+        refused_at = time.monotonic()
+        time.sleep(pause_s + 1)
+        gateway.stop("load")
+        gateway.wait(lambda: Counter(path for _, _, path in list(api.calls)).most_common(1)[0][1] == 2, 30)
+    after = {path: since(api.instants(path), refused_at) for path in ("/orders/", "/customers/")}
+    calls = sorted(after["/orders/"] + after["/customers/"])
+    early = since(calls, refused_at, refused_at + spread_s)
+    resumed = {path: since(instants, refused_at + spread_s)[0] - refused_at for path, instants in after.items()}
+    figures(f"{len(early)} requests in the first {spread_s * 1000:.0f} ms; then none until {resumed}")
+
+    assert min(resumed.values()) >= pause_s - spread_s
+    assert max(resumed.values()) <= pause_s + 1
 
 
 @pytest.mark.slow
