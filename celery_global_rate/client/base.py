@@ -67,8 +67,7 @@ class BaseLimiter:
 
     def _begin(self, terms: Terms, location: Location, on_outage: str) -> None:
         self._terms, self._location, self._on_outage = terms, location, on_outage
-        self._hub: Hub | None = None
-        self._engine: Engine | None = None
+        self._place: tuple[Hub, Engine] | None = None
 
     @property
     def name(self) -> str:
@@ -101,9 +100,10 @@ class BaseLimiter:
     def _here(self) -> tuple[Hub, Engine]:
         """The hub of this process, which may be a child of the one that has made this, and the engine in it."""
         found = hub()
-        if self._engine is None or found is not self._hub:
-            self._hub, self._engine = found, found.engine(self._location, self._on_outage)
-        return found, self._engine
+        place = self._place
+        if place is None or place[0] is not found:
+            place = self._place = found, found.engine(self._location, self._on_outage)
+        return place
 
     def _asked(self, key: object, cost: int, timeout: float | None) -> tuple[Terms, str | None, int, float | None]:
         """What a waiter is made of.

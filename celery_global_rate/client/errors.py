@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class AcquireTimeout(TimeoutError):  # noqa: N818  (it reads better where it is caught)
     """No slot in time. Nothing was spent.
@@ -11,10 +13,10 @@ class AcquireTimeout(TimeoutError):  # noqa: N818  (it reads better where it is 
     """
 
     def __init__(self, name: str, timeout_s: float, retry_after: float | None = None) -> None:
-        super().__init__(name, timeout_s, retry_after)
-        self._name, self._timeout_s = name, timeout_s
+        when = "" if retry_after is None else f"; the next may come in {retry_after:.3g} s"
+        super().__init__(f"no slot of {name} within {timeout_s:.3g} s{when}")
         self.retry_after = retry_after
+        self._made_of = name, timeout_s, retry_after
 
-    def __str__(self) -> str:
-        when = "" if self.retry_after is None else f"; the next may come in {self.retry_after:.3g} s"
-        return f"no slot of {self._name} within {self._timeout_s:.3g} s{when}"
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._made_of

@@ -60,8 +60,8 @@ def test_refills_by_a_crontab(bench: Bench) -> None:
 
 
 def test_the_settings_of_the_application_count(bench: Bench) -> None:
-    app = application(bench, global_rate_key_prefix=None, global_rate_on_outage="hold")
-    del app.conf["global_rate_key_prefix"]
+    app = Celery("shop", set_as_current=False)
+    app.conf.update(global_rate_url=bench.url, global_rate_buckets=BUCKETS, global_rate_on_outage="hold")
     limiter = AsyncRateLimiter.from_app(app, "mail")
 
     assert isinstance(limiter, AsyncRateLimiter)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import re
 from typing import Any
 
 import pytest
 
-from celery_global_rate import AsyncRateLimiter, RateLimiter
+from celery_global_rate import AcquireTimeout, AsyncRateLimiter, RateLimiter
 
 URL = "redis://localhost:6379/0"
 
@@ -77,6 +78,16 @@ def test_each_limiter_decorates_functions_of_its_kind() -> None:
         RateLimiter(URL, "crm", "10/s", prefix="shop")(coroutine)
     with pytest.raises(TypeError, match="is no coroutine function: use RateLimiter"):
         AsyncRateLimiter(URL, "crm", "10/s", prefix="shop")(function)
+
+
+def test_a_refusal_outlives_a_pickle() -> None:
+    refusal = pickle.loads(pickle.dumps(AcquireTimeout("crm", 1.5, 2.25)))
+
+    assert isinstance(refusal, AcquireTimeout)
+    assert isinstance(refusal, TimeoutError)
+    assert (refusal.retry_after, refusal.errno) == (2.25, None)
+    assert str(refusal) == "no slot of crm within 1.5 s; the next may come in 2.25 s"
+    assert str(AcquireTimeout("crm", 1)) == "no slot of crm within 1 s"
 
 
 def test_what_it_is_can_be_read_without_its_password() -> None:
