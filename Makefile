@@ -30,7 +30,7 @@ QUICK = broker cli limits $(addprefix feedback/test_,answer.py rate_limited.py) 
 	$(addprefix worker/test_,control.py costs.py dismissals.py engine.py failures.py pidbox.py pool_queue.py step.py) \
 	$(addprefix scheduling/test_,faults.py gates.py held_queue.py run_times.py scheduler.py sweep.py) \
 	$(addprefix storage/test_,bookings.py outage_policies.py override_scripts.py scripts.py server_info.py) \
-	$(addprefix client/test_,application.py arguments.py tries.py) \
+	$(addprefix client/test_,application.py arguments.py lanes.py tries.py) \
 	$(addprefix test_,declared_limits.py imports.py named_buckets.py settings.py soak.py task_routes.py)
 PYTEST_QUICK = $(BIN)/python -m pytest -n auto --maxprocesses 4 --hypothesis-profile quick -m 'not slow and not long' \
 	-k 'not (whatever or fill_the_pool or its_turn_as_if or out_of_reach or few_calls or do_not_depend or 1000/s or two_buckets or is_gone-for)' $(QUICK:%=tests/%)
