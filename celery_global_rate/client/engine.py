@@ -103,7 +103,7 @@ class Engine:
         self._deadlines: list[tuple[float, int, Waiter]] = []
         self._order = count()
         self._used_at = float("-inf")
-        self._is_away = False
+        self._is_away = self._is_counted = False
 
     def attach(self) -> None:
         """Begin. Called in the loop."""
@@ -227,8 +227,11 @@ class Engine:
     def _rest(self, now: float) -> float:
         """Nobody has called for a while: the others need not count this process."""
         if self._is_active():
+            self._is_counted = True
             return self._used_at + ACTIVE_S
-        self.session.heartbeat.leave()
+        if self._is_counted:
+            self._is_counted = False
+            self.session.heartbeat.leave()
         return float("inf")
 
     def _recovered(self) -> None:

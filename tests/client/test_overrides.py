@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from celery_global_rate import AcquireTimeout, RateLimiter
+from celery_global_rate.storage.back_offs import note
 from celery_global_rate.storage.blocking_store import BlockingStore
 from celery_global_rate.storage.location import Location
 from testbed.meanwhile import wait
@@ -113,3 +114,24 @@ def test_an_override_is_of_one_name(bench: Bench) -> None:
 
     assert took_s(lambda: wait_for(other, 11)) < 0.1 + NOISE_S
     assert [limiter.try_acquire() for _ in range(2)] == [True, False]
+
+
+def test_a_pause_that_an_api_asks_a_task_for_stops_callers_as_well(bench: Bench) -> None:
+    """For the key that the task had, and no other; those that give up before its end do so at once."""
+    limiter = bench.limiter("100/s")
+    for key in ("ann", "bob"):
+        limiter.acquire(key=key)
+    begin = time.monotonic()
+    with BlockingStore(Location(bench.url, {}, bench.prefix)) as store:
+        store.back_off("crm", ["smooth:ann"], 800_000, note("crm", "ann", "429"))
+    time.sleep(0.05)
+
+    assert not limiter.try_acquire("ann")
+    assert limiter.try_acquire("bob")
+    started = time.monotonic()
+    with pytest.raises(AcquireTimeout) as refusal:
+        limiter.acquire(0.2, key="ann")
+    assert time.monotonic() - started < NOISE_S
+    assert 0.3 < (refusal.value.retry_after or 0) <= 0.8
+    limiter.acquire(key="ann")
+    assert 0.8 <= time.monotonic() - begin <= 0.8 + 2 * NOISE_S
