@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from subprocess import Popen
 
 from celery_global_rate.limits.limit import Limit
 from celery_global_rate.limits.timing import HORIZON_S
@@ -103,13 +104,18 @@ def _rows(spans: Iterable[Span], apart_s: float) -> list[list[Span]]:
     return rows
 
 
-@contextlib.contextmanager
-def stalls_of(cluster: Cluster, server: Redis | ExternalRedis) -> Iterator[Stalls]:
+def stalls_of(cluster: Cluster, server: Redis | ExternalRedis) -> contextlib.AbstractContextManager[Stalls]:
     """Watch the workers of a cluster, those that start meanwhile as well, and a server if it runs for this test."""
+    return watched(lambda: cluster.workers.values(), server)
+
+
+@contextlib.contextmanager
+def watched(workers: Callable[[], Iterable[Popen[bytes]]], server: Redis | ExternalRedis) -> Iterator[Stalls]:
+    """Watch processes, those of each moment, and a server."""
     stalls = Stalls()
 
     def look() -> None:
-        processes = [*cluster.workers.values(), *([server.process] if server.process else [])]
+        processes = [*workers(), *([server.process] if server.process else [])]
         stalls.look(process.pid for process in processes)
 
     with meanwhile(look, EVERY_S):
