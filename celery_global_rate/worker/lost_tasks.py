@@ -53,6 +53,8 @@ def keep_running_tasks(pool: Any) -> None:
         pool: Celery's, once it has started.
     """
     flush, processes = pool.flush, pool._pool
+    if flush is None:  # a worker without an event loop: Celery asks before it calls
+        return
 
     def flush_others() -> None:
         running = {job: result for job, result in processes._cache.items() if result._accepted}

@@ -68,3 +68,18 @@ def test_tasks_that_run_while_the_connection_is_lost_are_not_forgotten() -> None
     pool.flush()
 
     assert cache == {1: running}
+
+
+def test_a_pool_that_cannot_forget_stays_one() -> None:
+    """That of a worker without an event loop. Celery looks whether there is a `flush` before it calls it."""
+    consumer = SimpleNamespace(
+        controller=SimpleNamespace(pool_cls=SimpleNamespace(uses_semaphore=True), pool_putlocks=False),
+        pool=SimpleNamespace(
+            is_green=False, num_processes=1, active=True, flush=None, _pool=SimpleNamespace(_cache={})
+        ),
+        hub=None,
+        on_task_request=lambda request: None,
+    )
+    CeleryPool(consumer).begin()
+
+    assert consumer.pool.flush is None
