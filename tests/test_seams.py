@@ -151,6 +151,7 @@ def test_a_request_can_fail_before_it_starts() -> None:
 def test_a_process_of_the_pool_sees_the_note_of_the_worker_and_the_exception_in_flight() -> None:
     """A retry does not take the note along. `tests/worker/test_reports.py` has tasks of the tracer."""
     app = application("memory://")
+    app.conf.task_default_queue = "seams"  # the queues of that broker are those of the whole process
     message = SimpleNamespace(
         headers={"id": "1", "task": "limited"}, body=b"", payload=((), {}, {}), delivery_info={}, properties={}
     )

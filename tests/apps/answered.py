@@ -175,14 +175,3 @@ def rejects(self: Task, url: str) -> None:
         call(self, url)
     except HTTPError as exc:
         raise Reject(exc, requeue=False) from exc
-
-
-#: Those that back their bucket off.
-KINDS = (
-    *("fails", "retries", "retries_silently", "autoretries", "gives_up"),
-    *("wraps", "wraps_silently", "cannot_be_pickled", "says"),
-)
-#: How the error of a client library goes on.
-STYLES = ("fails", "retries", "autoretries", "wraps")
-#: Those that do not: Celery tells nobody.
-SILENT = ("swallows", "rejects")

@@ -16,10 +16,10 @@ from testbed.cluster import Cluster
 from testbed.environments import FOLDER, environment
 from testbed.records import Record
 from testbed.server import Redis
-from tests.apps.answered import KINDS, SILENT, STYLES
-from tests.apps.api_clients import CLIENTS, REFUSAL, REQUIREMENTS
 
+from ..apps.api_clients import CLIENTS, REFUSAL, REQUIREMENTS
 from ..conftest import Figures, Server
+from .answers import KINDS, SILENT, STYLES
 from .operator import IN_FORCE_S, cluster_on, global_rate
 
 INCLUDE = ("-I", "tests.apps.answered")

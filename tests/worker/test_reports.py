@@ -120,6 +120,7 @@ class Traced:
 @pytest.fixture
 def traced(url: str, redis_client: redis.Redis) -> Iterator[Traced]:
     app = Celery("proj", broker="memory://", set_as_current=False)
+    app.conf.task_default_queue = "reports"  # the queues of that broker are those of the whole process
     with redis_client.pubsub() as listener:
         listener.subscribe(news_channel(PREFIX, 9))
         assert listener.get_message(timeout=5)["type"] == "subscribe"
