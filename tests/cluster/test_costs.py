@@ -245,8 +245,8 @@ def test_a_large_cost_among_costs_of_1_to_10(empty_redis: Server, figures: Figur
         costs |= backlog(cluster, 2 * seconds, ("limited", small(6)), ("free", small(14)), ("late", [1] * 14))
         time.sleep(max(0.0, begin + WARM_UP_S + seconds - time.monotonic()))
         task_of = {record.task_id: record.task for record in cluster.records("release")}
-        of_tokens = {it: units for it, units in costs.items() if task_of.get(it) != "late"}
-        of_requests = {it: 1 for it in costs if task_of.get(it) != "free"}
+        of_tokens = {it: units for it, units in costs.items() if task_of.get(it) in ("limited", "free")}
+        of_requests = {it: 1 for it in costs if task_of.get(it) in ("limited", "late")}
         token_units, request_units = Units(cluster, of_tokens), Units(cluster, of_requests)
         releases = cluster.records("release")
         held = [worker["held"] for worker in cluster.stats().values()]
