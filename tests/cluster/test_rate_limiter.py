@@ -26,7 +26,8 @@ LEAST = 0.99
 
 
 @pytest.mark.parametrize(
-    ("own", "workers"), [(None, 1), ("10/s", 2), *(pytest.param(*run, marks=pytest.mark.long) for run in [(None, 3)])]
+    ("own", "workers"),
+    [("10/s", 2), *(pytest.param(None, workers, marks=pytest.mark.long) for workers in (1, 3))],
 )
 def test_both_saturate_one_bucket(
     empty_redis: Server, own_redis: Redis, figures: Figures, own: str | None, workers: int

@@ -99,7 +99,7 @@ def test_workers_and_gateway_share_a_bucket(
     assert min(by_gateway, by_workers) >= 0.2 * RATE
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_workers_and_gateway_pause_together(tmp_path: Path, empty_redis: Server, api: Api, figures: Figures) -> None:
     """The API answers one task with 429 and a `Retry-After` of two seconds: within 250 ms neither asks any more.
 
