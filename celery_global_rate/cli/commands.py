@@ -15,6 +15,7 @@ from ..limits import duration
 from ..limits.key_values import as_value
 from ..limits.limit import spelled
 from ..limits.override import DECLARED, LONGEST_REASON, RESUME, Override, parse_rates, pause, reset, set_limits
+from ..storage.back_offs import note
 from ..storage.blocking_store import ERRORS, BlockingStore
 from ..storage.cause import cause
 from ..worker.status import describe
@@ -182,10 +183,34 @@ def pause_command(
 @click.argument("task", required=False)
 @ALL
 @REASON
+@click.option("--key", metavar="VALUE", help="End only the pause that an API has asked for this value of the key.")
 @with_store
-def resume_command(context: Context, store: BlockingStore, task: str | None, for_all: bool, reason: str) -> None:
-    """Resume TASK at its limit, without a burst to catch up."""
-    change(context, store, context.chosen(task, for_all, store.overrides()), lambda name: RESUME, "resume", reason)
+def resume_command(
+    context: Context, store: BlockingStore, task: str | None, for_all: bool, reason: str, key: str | None
+) -> None:
+    """Resume TASK at its limit, without a burst to catch up: whoever has paused it, its API too."""
+    value = _value(context, task, key)
+    names = context.chosen(task, for_all, store.overrides())
+    for name in names:
+        why = note(name, value, f"resumed by {context.by}")
+        _, has_ended = store.back_off(name, context.windows(name, value), 0, why)
+        if has_ended:
+            click.echo(f"{name}: the pause that its API has asked for is over")
+        elif key is not None:
+            click.echo(f"{name}: its API has asked for no pause for {key}")
+    if key is None:
+        change(context, store, names, lambda name: RESUME, "resume", reason)
+
+
+def _value(context: Context, task: str | None, key: str | None) -> str | None:
+    """The value of the key of a named bucket, as a part of a Redis key."""
+    if key is None:
+        return None
+    if task is None or task not in context.keyed:
+        raise click.UsageError(
+            f"--key is for a named bucket with a key: {', '.join(sorted(context.keyed)) or 'none here'}"
+        )
+    return as_value(key)
 
 
 @click.command(name="history")
@@ -234,11 +259,7 @@ def show_command(
 ) -> None:
     """Show every limit: declared, in force, and current activity."""
     names = None if task is None else context.chosen(task, False, {})
-    if key is not None and (task is None or task not in context.keyed):
-        raise click.UsageError(
-            f"--key is for a named bucket with a key: {', '.join(sorted(context.keyed)) or 'none here'}"
-        )
-    value = None if key is None else as_value(key)
+    value = _value(context, task, key)
     try:
         while True:
             rows = show.rows(context, store, names, value, timeout)

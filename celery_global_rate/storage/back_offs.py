@@ -78,6 +78,11 @@ class BackOffs:
         now = time.monotonic()
         ends = min(self._clock.reached(until_us), now + length_us / 1e6)
         before = self._known.get((name, value))
+        if not length_us:  # somebody has ended it
+            if before:
+                self._end(before, now)
+            self._changed(name, value)
+            return
         found = BackOff(name, value, _shown(why), until_us, ends, before.began if before else now)
         self._known[name, value] = found
         self._next_end = min(self._next_end, ends)
@@ -89,13 +94,16 @@ class BackOffs:
         """Let those end that are over; returns the monotonic instant of the next end."""
         if now < self._next_end:
             return self._next_end
-        for key, it in [(key, it) for key, it in self._known.items() if it.ends <= now]:
-            del self._known[key]
-            logger.info("global-rate: %s: the back-off of %.1f s is over", it.bucket, now - it.began)
+        for it in [it for it in self._known.values() if it.ends <= now]:
+            self._end(it, now)
             if self._clock.reached(it.until_us) > now:  # the clock has stepped back
-                self._changed(*key)
+                self._changed(it.name, it.value)
         self._next_end = min((it.ends for it in self._known.values()), default=float("inf"))
         return self._next_end
+
+    def _end(self, it: BackOff, now: float) -> None:
+        del self._known[it.name, it.value]
+        logger.info("global-rate: %s: the back-off of %.1f s is over", it.bucket, now - it.began)
 
     def floor_us(self, name: str, value: str | None) -> int:
         """Before when a bucket has no slot (Redis clock, epoch us); 0 if it does not back off."""

@@ -165,15 +165,16 @@ class BlockingStore:
         Args:
             name: of the bucket.
             windows: of its limits.
-            length_us: of the pause, in microseconds, from now on; of several the one that ends last counts.
+            length_us: of the pause, in microseconds, from now on; of several the one that ends last counts. 0 to end
+                those there are.
             note: announced to all workers.
 
         Returns:
-            Until when (Redis clock, epoch us), and whether that is later than before.
+            Until when (Redis clock, epoch us), and whether that is another end than before.
         """
         call = back_off_call(self._prefix, name, windows, length_us, self._channel, note)
-        _, until_us, is_later = self._call("EVAL", BACK_OFF.source, *call)
-        return until_us, bool(is_later)
+        _, until_us, is_new = self._call("EVAL", BACK_OFF.source, *call)
+        return until_us, bool(is_new)
 
     def now_us(self) -> int:
         """The Redis clock, epoch us."""

@@ -114,7 +114,7 @@ class Reports:
         try:
             with BlockingStore(self._settings, TIMEOUT_S) as store:
                 for name, value, windows in meant:
-                    longest_us = int(self._longest_s(name) * 1e6)
+                    longest_us = max(1, int(self._longest_s(name) * 1e6))  # 0 would end a pause
                     store.back_off(name, windows, min(length_us, longest_us), note(name, value, why))
         except Exception as exc:  # a credential provider is somebody's code, and the task goes on as it would
             logger.warning(

@@ -13,7 +13,10 @@ from click.testing import CliRunner, Result
 
 from celery_global_rate.cli import show
 from celery_global_rate.cli.main import global_rate
+from celery_global_rate.limits.bucket import OWN
 from celery_global_rate.limits.override import LONGEST_REASON
+from celery_global_rate.storage.blocking_store import BlockingStore
+from celery_global_rate.storage.location import Location
 from testbed.server import free_port
 
 from ..conftest import Server
@@ -108,6 +111,26 @@ def test_an_override_ends_when_it_is_to(run: Run) -> None:
     (change,) = json.loads(run("history", "proj.task", "--json").output)
 
     assert 89e6 < change["until_us"] - change["when_us"] <= 90e6
+
+
+def test_resume_ends_a_pause_that_an_api_has_asked_for(app: Celery, run: Run, redis_client: redis.Redis) -> None:
+    """Of a task, or of a value of a key, which leaves the operator's pause of all as it is."""
+    tenants = {"rate": "20/s", "tasks": ["crm.*"], "key": "tenant"}
+    app.conf.global_rate_buckets = {"tenants": tenants}
+    with BlockingStore(Location(app.conf.global_rate_url, {}, "global-rate:v1:proj")) as store:
+        store.back_off("proj.task", [OWN], 60_000_000, "")
+        store.back_off("tenants", ["smooth:a%2Fb"], 60_000_000, "")
+    over = "the pause that its API has asked for is over"
+
+    assert run("resume", "proj.task").output == f"proj.task: {over}\nproj.task: 1/h as declared\n"
+    assert run("resume", "proj.task").output == "proj.task: 1/h as declared\n"
+    run("pause", "tenants")
+    assert run("resume", "tenants", "--key", "a/b").output == f"tenants: {over}\n"
+    assert run("resume", "tenants", "--key", "c").output == "tenants: its API has asked for no pause for c\n"
+    assert "paused" in run("show", "tenants", "-t", "0").output
+    assert (
+        "--key is for a named bucket with a key: tenants" in run("resume", "--all", "--key", "c", is_good=False).output
+    )
 
 
 def test_a_pause_lasts_until_resume(run: Run) -> None:

@@ -342,6 +342,26 @@ def test_several_answers_and_an_operator(
     assert resumed > at
 
 
+def test_an_operator_ends_it(empty_redis: Server, figures: Figures, api: Api) -> None:
+    """An API asks for an hour by mistake. Both workers start again within 250 ms of the command, at the rate."""
+    with backing_off(empty_redis, api=API) as cluster:
+        cluster.start(2, options=INCLUDE)
+        cluster.send("free", 200)
+        answer_to(cluster, "answers.fails", f"{api.url}/429/3600")
+        time.sleep(IN_FORCE_S)
+        before = len(cluster.instants("start", "free"))
+        said = global_rate(cluster, "resume", "api")
+        at = time.monotonic()
+        cluster.wait(lambda: len({it.worker for it in cluster.records("start", "free")[before:]}) == 2, 5)
+        time.sleep(1)
+        after = [it - at for it in cluster.instants("start", "free")[before:]]
+    figures(f"after `resume` has returned: {after[0]:.3f} s, {len(after)} starts up to {after[-1]:.2f} s")
+
+    assert "the pause that its API has asked for is over" in said
+    assert -2 <= after[0] <= IN_FORCE_S
+    assert len(after) <= (after[-1] - after[0] + 0.05) * RATE + 2
+
+
 def answers_since(cluster: Cluster, begin: float) -> list[Record]:
     """In the order in which they came."""
     return sorted(it for it in cluster.records("answered") if it.instant > begin)

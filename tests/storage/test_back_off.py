@@ -157,6 +157,29 @@ def test_whoever_listens_is_told_when_it_ends_later(lanes: Lanes) -> None:
     assert heard == [f'off\n{NOW + 10} 10\n["0"]', f'off\n{NOW + 11} 8\n["3"]']
 
 
+def test_it_can_be_ended_and_nothing_is_saved_then_either(lanes: Lanes) -> None:
+    """All workers are told, once. Where nothing backs off, nothing is written and nobody is told."""
+    lanes.back_off(NOW, 60 * MINUTE, CROSSED)
+    lanes.back_off(NOW, 60 * MINUTE, FIXED)
+    with lanes.client.pubsub() as listener:
+        listener.subscribe(CHANNEL)
+        assert listener.get_message(timeout=5)["type"] == "subscribe"
+        end = NOW + SECOND
+        assert lanes.back_off(end, 0, CROSSED, note="why") == (end, True)
+        assert lanes.back_off(end + 1, 0, CROSSED) == (end + 1, False)
+        assert lanes.back_off(end + 1, 0, SLIDING) == (end + 1, False)
+        lanes.client.publish(CHANNEL, "the end")
+        heard = []
+        while (message := listener.get_message(timeout=5)["data"]) != "the end":
+            heard.append(message)
+
+    assert heard == [f"off\n{end} 0\nwhy"]
+    assert lanes.fields(SLIDING) == [{}]
+    assert start(lanes, end, CROSSED, wanted=3) == [end, end + 10 * MS, end + 20 * MS]
+    assert start(lanes, end, FIXED) == [-(NOW + 60 * MINUTE)], "that of another bucket goes on"
+    assert lanes.back_off(end + 2, SECOND, CROSSED) == (end + 2 + SECOND, True)
+
+
 def test_a_slot_that_comes_back_is_not_had_before_it_is_over(lanes: Lanes) -> None:
     draw = random.Random(19)
     for bucket in KINDS:

@@ -54,6 +54,18 @@ def test_one_line_when_it_begins_and_one_when_it_is_over(world: World) -> None:
     assert world.back_offs.floor_us("api", None) == 0
 
 
+def test_it_may_be_ended(world: World) -> None:
+    """That of another bucket goes on. News of the end of one that this process has not heard of is no line."""
+    world.hear("api", None, 60 * S)
+    world.hear("api", "a", 60 * S)
+    for name, value in (("api", None), ("other", None)):
+        world.back_offs.hear(NOW_US, 0, note(name, value, "an operator").encode())
+
+    assert [world.back_offs.floor_us("api", value) for value in (None, "a")] == [0, NOW_US + 60 * S]
+    assert world.changed == [("api", None), ("api", "a"), ("api", None), ("other", None)]
+    assert [line.split(" of ")[0] for line in world.lines[2:]] == ["global-rate: api: the back-off"]
+
+
 def test_each_value_of_a_key_by_itself(world: World) -> None:
     for value, seconds in (("a%2Fb", 2), ("c", 5), (None, 3)):
         world.hear("api", value, seconds * S)
