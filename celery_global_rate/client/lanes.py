@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from ..limits.bucket import Bucket
 from ..limits.costs import Cost
+from ..limits.in_force import LimitsInForce, Pauses
 from ..limits.limit import Limits
 from ..limits.redis_clock import RedisClock
 from ..limits.reservation import SlotsInHand
@@ -87,20 +88,6 @@ class Identity(NamedTuple):
     terms: Terms
     value: str | None
     is_costly: bool
-
-
-class LimitsInForce(Protocol):
-    """What lanes know of operators' overrides."""
-
-    def in_force(self, name: str, declared: Limits) -> tuple[Limits, int]:
-        """The limits of a name, and its floor on the Redis clock (epoch us)."""
-
-
-class Pauses(Protocol):
-    """What lanes know of pauses that APIs have asked for."""
-
-    def floor_us(self, name: str, value: str | None) -> int:
-        """Before when a bucket has no slot (Redis clock, epoch us); 0 if it does not back off."""
 
 
 class Lanes:

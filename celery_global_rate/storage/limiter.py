@@ -13,6 +13,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError, Timeou
 
 from ..limits.bucket import Bucket
 from ..limits.costs import Costs
+from ..limits.in_force import Pauses
 from ..limits.redis_clock import LAST_US, RedisClock
 from ..limits.reservation import Reply, SlotsInHand
 from ..limits.timing import REPLY_TIMEOUT_S, SILENCE_S
@@ -70,13 +71,6 @@ class KnownOverrides(Protocol):
         """Take in the higher one that Redis knows."""
 
 
-class KnownBackOffs(Protocol):
-    """What the limiter knows of pauses that APIs have asked for."""
-
-    def floor_us(self, name: str, value: str | None) -> int:
-        """Before when a bucket has no slot (Redis clock, epoch us); 0 if it does not back off."""
-
-
 class Limiter:
     """Reserves slots and gives them back.
 
@@ -103,7 +97,7 @@ class Limiter:
         outage: OutageWatch,
         policy: Policy,
         overrides: KnownOverrides,
-        back_offs: KnownBackOffs,
+        back_offs: Pauses,
     ) -> None:
         self.clock = clock
         self._connection = connection

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import zip_longest
 from operator import attrgetter
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from ..broker.held_request import HeldRequest
 from ..limits.bucket import OWN, Bucket
 from ..limits.costs import Cost
+from ..limits.in_force import LimitsInForce, Pauses
 from ..limits.limit import Limits
 from ..named_buckets import NamedBucket
 from ..scheduling.lane import Lane
@@ -28,20 +29,6 @@ class Identity(NamedTuple):
 
     names: tuple[str, ...]
     values: tuple[str | None, ...]
-
-
-class LimitsInForce(Protocol):
-    """What lanes know of operators' overrides."""
-
-    def in_force(self, name: str, declared: Limits) -> tuple[Limits, int]:
-        """The limits of a name, and its floor on the Redis clock (epoch us)."""
-
-
-class Pauses(Protocol):
-    """What lanes know of pauses that APIs have asked for."""
-
-    def floor_us(self, name: str, value: str | None) -> int:
-        """Before when a bucket has no slot (Redis clock, epoch us); 0 if it does not back off."""
 
 
 class Lanes:
